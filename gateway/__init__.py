@@ -1,0 +1,1 @@
+"""The stateless S3 gateway: HTTP in, shards and one metadata commit out."""

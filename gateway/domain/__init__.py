@@ -1,0 +1,1 @@
+"""Rules of the object store as pure functions."""

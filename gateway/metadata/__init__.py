@@ -1,0 +1,1 @@
+"""Metadata keys, records and commits."""

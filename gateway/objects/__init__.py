@@ -1,0 +1,1 @@
+"""Writing blobs as shards and reading them back."""

@@ -1,0 +1,64 @@
+"""An S3 operation as a value: what it matches, what it needs, how it is carried out."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from gateway.s3.message import Principal, S3Request, S3Response
+
+if TYPE_CHECKING:
+    from gateway.context import Context
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Resource(Enum):
+    """What the path names."""
+
+    SERVICE = "service"
+    BUCKET = "bucket"
+    OBJECT = "object"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Method, resource, and the query arguments and headers that must be present.
+
+    An entry "list-type=2" demands that value, "uploads" mere presence. Rows are ranked by how much
+    they require; two rows of equal rank that both match answer InvalidArgument.
+    """
+
+    method: str
+    resource: Resource
+    query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[In, Out]):
+    """One row of the registry. `name` is S3's own and labels logs and metrics.
+
+    `document_limit_bytes` > 0: the body is read whole (and its checksums verified) before `decode`.
+    `permission` is the policy action. Authorisation: the pipeline lets every authenticated
+    principal through; handlers that touch a bucket call `Context.metadata.bucket(...)`, which
+    raises AccessDenied for anyone but the owner.
+    """
+
+    name: str
+    match: Match
+    permission: str
+    decode: Callable[[S3Request], In]
+    handle: Callable[["Context", In], Awaitable[Out]]
+    encode: Callable[[Out], S3Response]
+    document_limit_bytes: int = 0
+
+
+AnyOperation = Operation[Any, Any]
+
+
+def principal_of(request: S3Request) -> Principal:
+    """The authenticated caller; the pipeline has refused anonymous requests before."""
+    assert request.principal is not None
+    return request.principal

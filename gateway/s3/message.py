@@ -1,0 +1,91 @@
+"""S3 requests and responses as values: no sockets, no frameworks."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Body(Protocol):
+    """A request body as the operation sees it: decoded from aws-chunked, bounded, verified.
+
+    `size_bytes` is the decoded length; S3 always demands one (Content-Length or
+    x-amz-decoded-content-length), so it is known. Memory: nothing is buffered beyond the socket's
+    receive buffer. Reading raises `S3Error` (IncompleteBody, a bad chunk signature, …) or
+    `ClientDisconnected`.
+    """
+
+    size_bytes: int
+
+    async def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer; fewer bytes than its length only at the body's end, 0 after it."""
+        ...
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        """The whole (rest of the) body; S3Error ENTITY_TOO_LARGE beyond the limit. For small ones."""
+        ...
+
+    @property
+    def trailers(self) -> dict[str, str]:
+        """Trailing headers (lower case), complete once the body has been read to its end."""
+        ...
+
+
+class Stream(Protocol):
+    """A response body that is produced while it is sent. `first` was already verified."""
+
+    size_bytes: int
+
+    def chunks(self) -> AsyncIterator[Sequence[Buffer]]:
+        """Groups of buffers in order, all of them; each group is free for reuse after the next is
+        asked for. An exception after the first group cuts the connection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who signed the request."""
+
+    account_id: str
+    canonical_id: str
+    name: str
+    email: str
+    access_key: str
+    is_root: bool = False
+
+
+@dataclass(slots=True)
+class S3Request:
+    """One request after addressing. Header names are lower case, repeated ones joined with ",".
+
+    `query` maps each decoded name to its decoded value ("" when it has none); a name given twice
+    keeps its first value. `raw_path` and `raw_query` are the bytes as received (for signatures).
+    `document` is the whole body for operations that take one (XML), read before `decode`.
+    """
+
+    method: str
+    bucket: str | None
+    key: str | None
+    query: dict[str, str]
+    headers: dict[str, str]
+    raw_path: bytes
+    raw_query: bytes
+    body: Body
+    request_id: str
+    secure: bool = False
+    remote: str = ""
+    principal: Principal | None = None
+    document: bytes = b""
+
+
+@dataclass(slots=True)
+class S3Response:
+    """Status, headers in order of sending, and bytes or a stream. The HTTP layer adds Date, Server,
+    x-amz-request-id, x-amz-id-2 and Content-Length (`content_length` when the body is not sent, as
+    for HEAD)."""
+
+    status: int = 200
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes | Stream = b""
+    content_length: int | None = None

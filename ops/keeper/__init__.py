@@ -1,0 +1,1 @@
+"""Background duties: garbage, sweep, repair, re-encoding, abandoned uploads."""

@@ -1,0 +1,1 @@
+"""Where data goes and who says so: ids, schemes, cluster map, hashing, codec, metadata port."""

@@ -1,0 +1,62 @@
+"""Time and randomness as ports: the only module that touches the real ones."""
+
+import asyncio
+import secrets
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time for what people read, monotonic time for ages and deadlines."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the Unix epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after that many seconds."""
+        ...
+
+
+class Randomness(Protocol):
+    """Source of ids, jitter and secrets."""
+
+    def token(self, size_bytes: int) -> bytes:
+        """That many unpredictable bytes."""
+        ...
+
+    def uniform(self) -> float:
+        """A number in [0, 1)."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the Unix epoch."""
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after that many seconds."""
+        await asyncio.sleep(seconds)
+
+
+class SystemRandomness:
+    """The kernel's random source."""
+
+    def token(self, size_bytes: int) -> bytes:
+        """That many unpredictable bytes."""
+        return secrets.token_bytes(size_bytes)
+
+    def uniform(self) -> float:
+        """A number in [0, 1)."""
+        return secrets.randbits(53) / (1 << 53)

@@ -1,0 +1,86 @@
+"""The cluster map: one immutable value an epoch, shared by everyone who places or finds shards."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import msgspec
+
+from placement.ids import DriveId, Epoch, Slot
+from placement.schemes import Scheme
+
+PARTITIONS_DEFAULT = 1 << 12
+FORMAT_VERSION = 1
+
+
+class DriveState(Enum):
+    """`UP` takes reads and writes, `DRAINING` reads only, `OUT` neither: its shards are rebuilt."""
+
+    UP = "up"
+    DRAINING = "draining"
+    OUT = "out"
+
+
+@dataclass(frozen=True, slots=True)
+class MapDrive:
+    """One drive's place. `node` names the process that serves it; zone > host > drive."""
+
+    slot: Slot
+    drive_id: DriveId
+    node: str
+    host: str
+    zone: str
+    weight: float = 1.0
+    state: DriveState = DriveState.UP
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMap:
+    """Nodes' drives and the default scheme under one epoch."""
+
+    epoch: Epoch
+    drives: tuple[MapDrive, ...]
+    scheme: Scheme
+    partition_count: int = PARTITIONS_DEFAULT
+    open_epochs: tuple[Epoch, ...] = field(default=())
+    """Earlier epochs whose shards may not all have been moved yet, newest first."""
+
+    def __post_init__(self) -> None:
+        """Refuse a map that could not be served."""
+        slots = [drive.slot for drive in self.drives]
+        ids = [drive.drive_id for drive in self.drives]
+        if len(set(slots)) != len(slots) or len(set(ids)) != len(ids):
+            raise ValueError("a cluster map names a slot or a drive twice")
+
+    def encode(self) -> bytes:
+        """Version byte, then MessagePack."""
+        return bytes([FORMAT_VERSION]) + msgspec.msgpack.encode(
+            (
+                self.epoch,
+                self.partition_count,
+                (self.scheme.k, self.scheme.m, self.scheme.stripe_size_bytes),
+                [
+                    (d.slot, d.drive_id, d.node, d.host, d.zone, d.weight, d.state.value)
+                    for d in self.drives
+                ],
+                list(self.open_epochs),
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ClusterMap":
+        """Raises ValueError for a version this code does not read."""
+        if not data or data[0] != FORMAT_VERSION:
+            raise ValueError("unknown version of the cluster map")
+        epoch, partitions, scheme, drives, open_epochs = msgspec.msgpack.decode(data[1:])
+        return cls(
+            epoch=Epoch(epoch),
+            drives=tuple(
+                MapDrive(
+                    Slot(slot), DriveId(drive), node, host, zone, weight, DriveState(state)
+                )
+                for slot, drive, node, host, zone, weight, state in drives
+            ),
+            scheme=Scheme(*scheme),
+            partition_count=partitions,
+            open_epochs=tuple(Epoch(e) for e in open_epochs),
+        )

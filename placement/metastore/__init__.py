@@ -1,0 +1,1 @@
+"""The metadata port with etcd's semantics, and its implementations."""
