@@ -1,0 +1,121 @@
+"""Keys of the metadata key space. One letter names the family; an escape keeps the order of S3 keys.
+
+    m/current, m/epoch/<8>          cluster map: newest epoch, and one value an epoch
+    a/<account id>                  accounts          k/<access key>   access keys (sealed secret)
+    b/<bucket name>                 buckets           c/<canonical id> account by canonical id
+    o/<bucket 8><key><end>          current objects, in S3's listing order
+    u/<bucket 8><key><end><id 16>   multipart uploads, in ListMultipartUploads' order
+    p/<upload 16><number 2>         parts of an upload
+    g/<id 16>                       garbage: groups and blobs that no record refers to any more
+    r/<group 16>/<record key>       further records that use a group (copies)
+    n/<record key>                  objects stored narrower than the scheme asks: to be re-encoded
+    d/<partition 2><slot 2>         damage: a write left this drive out of this partition
+
+<key><end>: the key's UTF-8 bytes with 0x00 written as 0x00 0xff, then 0x00 0x01. So any key works,
+byte order is kept, and no key's record is a prefix of another's.
+"""
+
+from placement.ids import BlobId, BucketId, Epoch, GroupId, Partition, Slot, UploadId
+
+END = b"\x00\x01"
+MAP_CURRENT = b"m/current"
+BUCKETS = b"b/"
+ACCOUNTS = b"a/"
+ACCESS_KEYS = b"k/"
+OBJECTS = b"o/"
+UPLOADS = b"u/"
+PARTS = b"p/"
+GARBAGE = b"g/"
+NARROW = b"n/"
+DAMAGE = b"d/"
+ROOT_ACCOUNT_ID = "000000000000"
+
+
+def escape(key: bytes) -> bytes:
+    """An S3 key (or prefix of one) in the order-preserving form, without the end mark."""
+    return key.replace(b"\x00", b"\x00\xff") if b"\x00" in key else key
+
+
+def unescape(escaped: bytes) -> bytes:
+    """The S3 key of an escaped one."""
+    return escaped.replace(b"\x00\xff", b"\x00") if b"\x00" in escaped else escaped
+
+
+def map_epoch(epoch: Epoch) -> bytes:
+    """Key of one epoch's cluster map."""
+    return b"m/epoch/" + epoch.to_bytes(8, "big")
+
+
+def bucket(name: str) -> bytes:
+    """Key of a bucket's record."""
+    return BUCKETS + name.encode()
+
+
+def account(account_id: str) -> bytes:
+    """Key of an account's record."""
+    return ACCOUNTS + account_id.encode()
+
+
+def access_key(access_key_id: str) -> bytes:
+    """Key of an access key's record."""
+    return ACCESS_KEYS + access_key_id.encode()
+
+
+def objects_of(bucket_id: BucketId) -> bytes:
+    """Prefix of a bucket's current objects."""
+    return OBJECTS + bucket_id
+
+
+def object_(bucket_id: BucketId, key: bytes) -> bytes:
+    """Key of an object's current record; `key` is the S3 key in UTF-8."""
+    return OBJECTS + bucket_id + escape(key) + END
+
+
+def key_of_object(record_key: bytes) -> bytes:
+    """The S3 key in a current object's record key."""
+    return unescape(record_key[10:-2])
+
+
+def uploads_of(bucket_id: BucketId) -> bytes:
+    """Prefix of a bucket's multipart uploads."""
+    return UPLOADS + bucket_id
+
+
+def upload(bucket_id: BucketId, key: bytes, upload_id: UploadId) -> bytes:
+    """Key of a multipart upload's record."""
+    return UPLOADS + bucket_id + escape(key) + END + upload_id
+
+
+def parts_of(upload_id: UploadId) -> bytes:
+    """Prefix of an upload's parts."""
+    return PARTS + upload_id
+
+
+def part(upload_id: UploadId, number: int) -> bytes:
+    """Key of one part, 1 ≤ number ≤ 10,000."""
+    return PARTS + upload_id + number.to_bytes(2, "big")
+
+
+def garbage(identity: GroupId | BlobId | bytes) -> bytes:
+    """Key of a garbage entry: of a group or of single blobs."""
+    return GARBAGE + identity
+
+
+def references_of(group: GroupId) -> bytes:
+    """Prefix of the further records that use a group."""
+    return b"r/" + group + b"/"
+
+
+def reference(group: GroupId, record_key: bytes) -> bytes:
+    """Key saying that this record uses the group too."""
+    return references_of(group) + record_key
+
+
+def narrow(record_key: bytes) -> bytes:
+    """Key asking for an object to be re-encoded when drives return."""
+    return NARROW + record_key
+
+
+def damage(partition: Partition, slot: Slot) -> bytes:
+    """Key marking that a committed write left a drive out of a partition."""
+    return DAMAGE + partition.to_bytes(2, "big") + slot.to_bytes(2, "big")

@@ -1,0 +1,186 @@
+"""Stored metadata records: MessagePack arrays behind a version byte.
+
+Fields are only ever appended, with defaults, within a version; anything else raises the version and
+adds a migration to `_decoders`. Golden bytes in tests/golden hold every version readable.
+"""
+
+from typing import TypeVar
+
+import msgspec
+
+VERSION = 1
+_PREFIX = bytes([VERSION])
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=False):
+    """Base of all records."""
+
+
+class BlobRef(Record):
+    """Where bytes are: blob, geometry, plain size. k = 1 means m + 1 whole copies."""
+
+    blob: bytes
+    k: int
+    m: int
+    stripe_size_bytes: int
+    size_bytes: int
+
+
+class PartRef(Record):
+    """One part of a multipart object, in order. `number` is the client's part number."""
+
+    number: int
+    data: BlobRef
+    checksum: bytes = b""
+
+
+class Checksum(Record):
+    """An additional checksum. `algorithm` is S3's name ("CRC32C"); `type` FULL_OBJECT or COMPOSITE;
+    `value` raw bytes; `parts` > 0 for COMPOSITE ("-N" in text)."""
+
+    algorithm: str
+    type: str
+    value: bytes
+    parts: int = 0
+
+
+class ObjectRecord(Record):
+    """An object version. Plain ones have `data`; multipart ones `parts`, or `manifest` naming a blob
+    that holds the encoded list of PartRef when it is long."""
+
+    owner: str  # account id
+    group: bytes  # unit of reclaiming: the blob's id, or the upload's
+    size_bytes: int
+    etag: bytes  # MD5, or MD5 of MD5s
+    etag_parts: int = 0  # > 0: "-N" follows the hex
+    modified_ms: int
+    commit_id: bytes  # 8 random bytes: settles unknown outcomes
+    data: BlobRef | None = None
+    parts: tuple[PartRef, ...] = ()
+    manifest: BlobRef | None = None
+    checksum: Checksum | None = None
+    content_type: str = ""  # "" means the default, binary/octet-stream
+    headers: tuple[tuple[str, str], ...] = ()  # other content headers, lower case
+    metadata: tuple[tuple[str, str], ...] = ()  # x-amz-meta-*, without the prefix
+    storage_class: str = ""  # "" means STANDARD
+    version_id: bytes = b""  # "" is the null version
+    order: int = 0  # orders the versions of a key
+    tags: tuple[tuple[str, str], ...] = ()
+    retention: tuple[str, int] | None = None
+    legal_hold: bool = False
+    encryption: bytes = b""  # envelope with key id
+    delete_marker: bool = False
+
+
+class BucketRecord(Record):
+    """A bucket. `settings_revision` grows with each change of settings."""
+
+    bucket_id: bytes
+    owner: str  # account id
+    region: str
+    created_ms: int
+    home: str = ""
+    versioning: str = ""  # "", Enabled, Suspended
+    object_lock: bool = False
+    ownership: str = "BucketOwnerEnforced"
+    settings_revision: int = 1
+
+
+class AccountRecord(Record):
+    """An account: what owns buckets. `canonical_id` is 64 hex digits."""
+
+    account_id: str
+    canonical_id: str
+    name: str
+    email: str
+    created_ms: int
+    access_keys: tuple[str, ...] = ()
+    is_root: bool = False
+
+
+class AccessKeyRecord(Record):
+    """An access key; the secret is sealed under the named key."""
+
+    access_key: str
+    account_id: str
+    sealed_secret: bytes
+    sealing_key: str
+    created_ms: int
+
+
+class UploadRecord(Record):
+    """A multipart upload. `state`: open, completing, done. `token` digests the part list that the
+    completion in progress (or done) was asked for; `result` is the object's ETag text when done."""
+
+    upload_id: bytes
+    owner: str
+    initiator: str
+    created_ms: int
+    state: str = "open"
+    token: bytes = b""
+    checksum_algorithm: str = ""
+    checksum_type: str = ""
+    content_type: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
+    storage_class: str = ""
+    result: ObjectRecord | None = None
+    manifest: BlobRef | None = None
+    completing_ms: int = 0
+
+
+class PartRecord(Record):
+    """One uploaded part."""
+
+    data: BlobRef
+    etag: bytes
+    modified_ms: int
+    commit_id: bytes
+    checksum: bytes = b""
+
+
+class GarbageRecord(Record):
+    """Blobs to delete once nobody can be reading them. `owner_key` is the record whose change made
+    them garbage; `manifest` names a blob listing further parts to delete; `group` when the entry is
+    a whole group (then `r/<group>/` must be empty)."""
+
+    commit_id: bytes
+    queued_ms: int
+    blobs: tuple[BlobRef, ...] = ()
+    manifest: BlobRef | None = None
+    group: bytes = b""
+    owner_key: bytes = b""
+
+
+class MapCurrent(Record):
+    """The newest epoch of the cluster map."""
+
+    epoch: int
+
+
+R = TypeVar("R", bound=Record)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
+
+
+class RecordError(ValueError):
+    """Stored bytes are not a record this code reads."""
+
+
+def encode(record: Record) -> bytes:
+    """The stored form: version byte, MessagePack."""
+    return _PREFIX + _encoder.encode(record)
+
+
+def decode(kind: type[R], data: bytes) -> R:
+    """Read a stored record; raises RecordError for foreign bytes or a newer version."""
+    if not data or data[0] != VERSION:
+        raise RecordError(f"not a version {VERSION} {kind.__name__}")
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        return decoder.decode(memoryview(data)[1:])  # type: ignore[return-value]
+    except msgspec.DecodeError as error:
+        raise RecordError(f"damaged {kind.__name__}: {error}") from error

@@ -1,0 +1,88 @@
+"""How operations store and fetch blobs: stage, commit, then one metadata transaction.
+
+staged = await objects.stage(body, size_bytes, digests)     reads the body to its end
+payload.verify(digests)                                      refuses a body that is not as announced
+... build the record (ETag from digests) ...
+stored = await objects.commit(staged, owner_key, record)     shards durable, record in their envelopes
+await metadata.txn(... stored.compares ..., stored.puts ...)
+or, on any refusal before or after:  await objects.discard(staged)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.metadata.records import BlobRef
+from gateway.s3.message import Body, Stream
+from placement.ids import GroupId
+from placement.metastore.port import Compare, Put
+
+
+class Hashing(Protocol):
+    """What the writer feeds while bytes pass (`gateway.s3.checksums.Digests`): two halves, so that
+    MD5 and the rest run in two threads."""
+
+    def update_md5(self, buffer: memoryview) -> None:
+        """Feed MD5."""
+        ...
+
+    def update_rest(self, buffer: memoryview) -> None:
+        """Feed every other algorithm."""
+        ...
+
+
+class Staged(Protocol):
+    """A blob whose bytes were received and coded but are not durable yet."""
+
+    @property
+    def ref(self) -> BlobRef:
+        """Blob id, geometry and the size received."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Shards are durable. The transaction that commits the record must hold these compares (map
+    epoch, damage marks) and puts (re-encoding queue entries need the record key: see `narrow`)."""
+
+    ref: BlobRef
+    compares: tuple[Compare, ...]
+    puts: tuple[Put, ...]
+    narrow: bool
+    """Stored in fewer drives than the scheme asks: queue the record for re-encoding."""
+
+
+class Objects(Protocol):
+    """The store of blobs. Errors: `gateway.objects.errors.NotEnoughDrives` (503) when fewer than
+    the invariant's least can be written or read, `BlobDamaged` (500) when k shards cannot be had."""
+
+    async def stage(
+        self, body: Body, size_bytes: int, digests: Hashing, *, group: GroupId | None = None
+    ) -> Staged:
+        """Receive `size_bytes` from the body. Memory: a few stripe buffers from a bounded pool."""
+        ...
+
+    async def stage_bytes(self, data: bytes, *, group: GroupId | None = None) -> Staged:
+        """A blob from memory (manifests, small bodies already hashed)."""
+        ...
+
+    async def commit(self, staged: Staged, owner_key: bytes, record: bytes) -> Stored:
+        """Make all shards durable with their envelopes (group, owner key, record)."""
+        ...
+
+    async def discard(self, staged: Staged) -> None:
+        """Forget a blob that no transaction refers to. Never after an unknown outcome."""
+        ...
+
+    async def read_bytes(self, ref: BlobRef) -> bytes:
+        """A whole small blob, verified."""
+        ...
+
+    def read_now(self, ref: BlobRef) -> bytes | None:
+        """A small blob (k = 1) if it can be had without waiting; None: use `read` or `read_bytes`."""
+        ...
+
+    async def read(self, pieces: Sequence[tuple[BlobRef, int, int]]) -> Stream:
+        """Stream [offset, offset + length) of each blob in turn. The first group of buffers has been
+        read and verified when this returns."""
+        ...
