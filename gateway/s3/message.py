@@ -39,7 +39,8 @@ class Stream(Protocol):
 
     def chunks(self) -> AsyncIterator[Sequence[Buffer]]:
         """Groups of buffers in order, all of them; each group is free for reuse after the next is
-        asked for. An exception after the first group cuts the connection."""
+        asked for. An exception after the first group cuts the connection.
+        """
         ...
 
 
@@ -83,7 +84,8 @@ class S3Request:
 class S3Response:
     """Status, headers in order of sending, and bytes or a stream. The HTTP layer adds Date, Server,
     x-amz-request-id, x-amz-id-2 and Content-Length (`content_length` when the body is not sent, as
-    for HEAD)."""
+    for HEAD).
+    """
 
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=list)
