@@ -1,0 +1,140 @@
+"""Configuration of `ostraka serve`: one frozen value, checked once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from placement.schemes import Scheme, default_scheme
+
+ROOT_ACCESS_KEY = "OSTRAKA_ROOT_ACCESS_KEY"
+ROOT_SECRET_KEY = "OSTRAKA_ROOT_SECRET_KEY"  # noqa: S105 - the variable's name
+_KNOWN_VARIABLES = frozenset({ROOT_ACCESS_KEY, ROOT_SECRET_KEY})
+_PREFIX = "OSTRAKA_"
+
+DRIVES_DEFAULT = 6
+DRIVES_MAX = 64
+WORKERS_MAX = 64
+
+
+class ConfigError(Exception):
+    """The configuration contradicts itself or the machine. The message is one sentence."""
+
+
+class Secret(str):
+    """Text that no `repr` shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The root account's key pair."""
+
+    access_key: str
+    secret_key: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class DriveSetting:
+    """One drive in slot order. `may_adopt`: a folder that `--drives N` made and that may come back
+    empty; a mount given by `--drive` may not."""
+
+    path: str
+    may_adopt: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig:
+    """Everything `ostraka serve` was told. No drives: those the store has, or six new folders."""
+
+    directory: Path
+    drives: tuple[DriveSetting, ...] = ()
+    scheme: Scheme | None = None
+    bind: str = "127.0.0.1"
+    port: int = 9000
+    admin_port: int = 9001
+    region: str = "us-east-1"
+    workers: int = field(default_factory=lambda: max(1, min(os.cpu_count() or 1, 16)))
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    domains: tuple[str, ...] = ()
+    access_log: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions before anything starts."""
+        if len(self.drives) > DRIVES_MAX:
+            raise ConfigError(f"at most {DRIVES_MAX} drives are served, not {len(self.drives)}")
+        paths = [os.path.realpath(drive.path) for drive in self.drives]
+        if len(set(paths)) != len(paths):
+            raise ConfigError("two --drive options name the same folder")
+        for name, port in (("--port", self.port), ("--admin-port", self.admin_port)):
+            if not 0 <= port <= 65535:
+                raise ConfigError(f"{name} must be between 0 and 65535, not {port}")
+        if self.port and self.port == self.admin_port:
+            raise ConfigError("--port and --admin-port must differ")
+        if not 1 <= self.workers <= WORKERS_MAX:
+            raise ConfigError(f"--workers must be between 1 and {WORKERS_MAX}, not {self.workers}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("--tls-cert and --tls-key go together")
+        for file in (self.tls_cert, self.tls_key):
+            if file is not None and not file.is_file():
+                raise ConfigError(f"{file} is not a file")
+        if not self.region or not self.region.isascii() or "/" in self.region:
+            raise ConfigError(f"{self.region!r} is not a region's name")
+
+
+def scheme_for(asked: Scheme | None, drives: int) -> Scheme:
+    """The scheme of new objects on that many drives; ConfigError when the one asked is too wide."""
+    if asked is None:
+        return default_scheme(drives)
+    if asked.width > drives:
+        raise ConfigError(f"scheme {asked} needs {asked.width} drives, there are {drives}")
+    return asked
+
+
+def drive_settings(
+    directory: Path, count: int | None, paths: tuple[str, ...]
+) -> tuple[DriveSetting, ...]:
+    """The drives of `--drives N` or of repeated `--drive PATH`, not both; () for neither."""
+    if paths and count is not None:
+        raise ConfigError("give either --drives N or --drive PATH, not both")
+    if paths:
+        return tuple(DriveSetting(os.path.abspath(path), may_adopt=False) for path in paths)
+    if count is None:
+        return ()
+    if not 1 <= count <= DRIVES_MAX:
+        raise ConfigError(f"--drives must be between 1 and {DRIVES_MAX}, not {count}")
+    return own_folders(directory, count)
+
+
+def own_folders(directory: Path, count: int) -> tuple[DriveSetting, ...]:
+    """`drive1` … `driveN` under DIR: folders that may come back empty."""
+    return tuple(
+        DriveSetting(str(directory / f"drive{number}"), may_adopt=True)
+        for number in range(1, count + 1)
+    )
+
+
+def credentials_from(environ: Mapping[str, str]) -> Credentials | None:
+    """Root credentials from the environment, if both are set; ConfigError for anything odd."""
+    unknown = sorted(
+        name
+        for name in environ
+        if name.upper().startswith(_PREFIX) and name not in _KNOWN_VARIABLES
+    )
+    if unknown:
+        raise ConfigError(f"unknown environment variable {unknown[0]}")
+    access_key, secret_key = environ.get(ROOT_ACCESS_KEY), environ.get(ROOT_SECRET_KEY)
+    if access_key is None and secret_key is None:
+        return None
+    if access_key is None or secret_key is None:
+        raise ConfigError(f"{ROOT_ACCESS_KEY} and {ROOT_SECRET_KEY} go together")
+    if not (3 <= len(access_key) <= 128 and access_key.isalnum() and access_key.isascii()):
+        raise ConfigError(f"{ROOT_ACCESS_KEY} must be 3 to 128 letters and digits")
+    if not (8 <= len(secret_key) <= 128 and secret_key.isascii() and secret_key.isprintable()):
+        raise ConfigError(f"{ROOT_SECRET_KEY} must be 8 to 128 printable characters")
+    return Credentials(access_key, Secret(secret_key))

@@ -1,0 +1,52 @@
+"""What the supervisor tells a process of the store: one JSON document on its standard input."""
+
+import sys
+
+import msgspec
+
+
+class DriveEntry(msgspec.Struct, frozen=True):
+    """A drive in slot order."""
+
+    path: str
+    may_adopt: bool
+
+
+class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one process. It travels over a pipe, never in arguments or the environment."""
+
+    role: str  # storage, worker, keeper
+    number: int  # of a worker, from 0
+    directory: str
+    run: str
+    cluster_id: bytes
+    cluster_key: bytes
+    is_new: bool
+    drives: list[DriveEntry]
+    scheme: tuple[int, int] | None
+    region: str
+    domains: list[str]
+    bind: str
+    root_access_key: str
+    root_secret_key: str
+    workers: int
+    listen_fd: int = -1
+    admin_fd: int = -1
+    status_fd: int = -1
+    tls_cert: str = ""
+    tls_key: str = ""
+    access_log: str = ""
+
+    @property
+    def storage_socket(self) -> str:
+        """Where the storage process answers."""
+        return self.run + "/storage.sock"
+
+    def worker_socket(self, number: int) -> str:
+        """Where a worker answers the keeper's questions (metrics)."""
+        return f"{self.run}/worker-{number}.sock"
+
+
+def read_settings() -> ProcessSettings:
+    """The settings that the supervisor wrote to our standard input."""
+    return msgspec.json.decode(sys.stdin.buffer.read(), type=ProcessSettings)

@@ -1,0 +1,185 @@
+"""The supervisor of `ostraka serve`: holds the listening sockets, starts the processes, replaces
+those that end, and stops them in order.
+
+It does nothing else, so that nothing else can bring it down. A replaced worker inherits the same
+listening socket: connections that wait in its queue are not reset.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ops.settings import ProcessSettings
+
+START_TIMEOUT_SECONDS = 120.0
+DRAIN_SECONDS = 30.0
+_RESTART_PAUSE_SECONDS = 0.2
+_RESTART_PAUSE_SECONDS_MAX = 10.0
+_CALM_SECONDS = 30.0
+
+
+class StartFailed(Exception):
+    """A process refused to start; the message is its sentence."""
+
+
+@dataclass(slots=True)
+class Child:
+    """One process of the store and how it has fared."""
+
+    name: str
+    settings: ProcessSettings
+    descriptors: tuple[int, ...]
+    process: subprocess.Popen[bytes] | None = None
+    status: int = -1
+    started: float = 0.0
+    pause_seconds: float = _RESTART_PAUSE_SECONDS
+    restart_at: float = 0.0
+    words: bytearray = field(default_factory=bytearray)
+
+
+def listening_socket(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A bound, listening, inheritable socket; `shared`: one of several on the same port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(2048)
+    listener.setblocking(False)
+    listener.set_inheritable(True)
+    return listener
+
+
+class Supervisor:
+    """Runs children given in start order; stops them in reverse groups."""
+
+    def __init__(self, children: list[Child], report: Callable[[str], None]) -> None:
+        self._children = children
+        self._report = report
+        self._stopping = False
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def start(self) -> None:
+        """Start every child and wait until each is ready. Raises StartFailed."""
+        signal.set_wakeup_fd(self._wake_write)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop_requested)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        storage = self._children[0]
+        self._launch(storage)
+        self._await_ready(storage)
+        for child in self._children[1:]:
+            self._launch(child)
+        for child in self._children[1:]:
+            self._await_ready(child)
+
+    def _stop_requested(self, *_: object) -> None:
+        self._stopping = True
+
+    def run(self) -> None:
+        """Replace what ends until a signal asks to stop."""
+        while not self._stopping:
+            now = time.monotonic()
+            for child in self._children:
+                if child.process is not None and (status := child.process.poll()) is not None:
+                    self._ended(child, status, now)
+                if child.process is None and now >= child.restart_at:
+                    self._launch(child)
+            pending = [c.restart_at - now for c in self._children if c.process is None]
+            self._wait(min([*pending, 5.0]))
+
+    def _ended(self, child: Child, status: int, now: float) -> None:
+        self._close_status(child)
+        words = child.words.decode(errors="replace").strip()
+        self._report(f"{child.name} ended with status {status} {words}; starting it again")
+        if now - child.started > _CALM_SECONDS:
+            child.pause_seconds = _RESTART_PAUSE_SECONDS
+        child.process = None
+        child.restart_at = now + child.pause_seconds
+        child.pause_seconds = min(child.pause_seconds * 2, _RESTART_PAUSE_SECONDS_MAX)
+
+    def stop(self) -> None:
+        """Workers drain first, then the keeper, last the storage process."""
+        self._stopping = True
+        order = ("worker", "keeper", "storage")
+        for role in order:
+            self._stop_group([c for c in self._children if c.settings.role == role])
+
+    def _stop_group(self, group: list[Child]) -> None:
+        running = [child.process for child in group if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _wait(self, seconds: float) -> None:
+        descriptors = [self._wake_read, *(c.status for c in self._children if c.status >= 0)]
+        ready, _, _ = select.select(descriptors, [], [], max(0.0, seconds))
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+        for child in self._children:
+            if child.status in ready:
+                self._read_status(child)
+
+    def _read_status(self, child: Child) -> None:
+        data = os.read(child.status, 4096)
+        child.words += data
+        if not data:
+            self._close_status(child)
+
+    def _close_status(self, child: Child) -> None:
+        if child.status >= 0:
+            os.close(child.status)
+            child.status = -1
+
+    def _await_ready(self, child: Child) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while b"\n" not in child.words:
+            if self._stopping:
+                raise StartFailed("interrupted while starting")
+            assert child.process is not None
+            ended = child.process.poll() is not None
+            if child.status >= 0:
+                self._wait(0.0 if ended else 0.5)
+            if ended and b"\n" not in child.words:
+                raise StartFailed(f"the {child.name} process ended while starting")
+            if time.monotonic() > deadline:
+                raise StartFailed(f"the {child.name} process did not become ready in time")
+        line = child.words.decode(errors="replace").partition("\n")[0]
+        if line.startswith("refused "):
+            raise StartFailed(line.removeprefix("refused "))
+        child.words.clear()
+
+    def _launch(self, child: Child) -> None:
+        self._close_status(child)
+        child.words.clear()
+        read_end, write_end = os.pipe()
+        settings = msgspec.structs.replace(child.settings, status_fd=write_end)
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "ops.process", settings.role, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            pass_fds=(*child.descriptors, write_end),
+        )
+        os.close(write_end)
+        child.status = read_end
+        child.started = time.monotonic()
+        assert child.process.stdin is not None
+        try:
+            child.process.stdin.write(msgspec.json.encode(settings))
+            child.process.stdin.close()
+        except BrokenPipeError:
+            return  # it ended at once: seen by the next poll
