@@ -1,0 +1,182 @@
+"""The admin port: health and metrics for everyone, status and accounts for root."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from pydantic import BaseModel, Field
+
+from ops.metrics import StoreCounts, render
+from storage_node.port import DriveReport
+
+DOCUMENT_SIZE_BYTES_MAX = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `/api/v1/status` tells. `state`: ok, degraded (loss tolerated, but less than the scheme
+    promises), read-only (fewer than m + 1 drives) or unavailable."""
+
+    state: str
+    drives: tuple[DriveReport, ...]
+    repairs_pending: int
+    orphan_shards: int
+    tolerance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as operators see it; `secret_key` only when it was just made."""
+
+    name: str
+    email: str
+    account_id: str
+    canonical_id: str
+    access_key: str
+    secret_key: str = ""
+
+
+class AdminError(Exception):
+    """An operator's request that cannot be carried out: HTTP status, code and one sentence."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+class Backend(Protocol):
+    """What the admin port asks of its process."""
+
+    async def ready(self) -> bool:
+        """Is the write quorum reachable."""
+        ...
+
+    async def counts(self) -> StoreCounts:
+        """Everything for /metrics."""
+        ...
+
+    async def status(self) -> Status:
+        """Everything for /api/v1/status."""
+        ...
+
+    async def create_account(
+        self, name: str, email: str, access_key: str | None, secret_key: str | None
+    ) -> Account:
+        """Raises AdminError."""
+        ...
+
+    async def list_accounts(self) -> list[Account]:
+        """All accounts, without secrets."""
+        ...
+
+    async def delete_account(self, name: str) -> None:
+        """Raises AdminError."""
+        ...
+
+
+Authorize = Callable[[str, bytes, bytes, dict[str, str], bytes], Awaitable[None]]
+"""Method, raw path, raw query, headers, body: raises AdminError unless root signed the request."""
+
+
+class NewAccount(BaseModel, extra="forbid"):
+    """Body of POST /api/v1/accounts."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9+=,.@_-]+$")
+    email: str = Field(default="", max_length=254)
+    access_key: str | None = Field(default=None, min_length=3, max_length=128)
+    secret_key: str | None = Field(default=None, min_length=8, max_length=128)
+
+
+def admin_app(backend: Backend, authorize: Authorize) -> FastAPI:
+    """The FastAPI application of the admin port."""
+    app = FastAPI(title="Ostraka admin", docs_url=None, redoc_url=None, openapi_url=None)
+
+    async def signed(request: Request) -> None:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > DOCUMENT_SIZE_BYTES_MAX:
+                raise AdminError(413, "EntityTooLarge", "The request is too large.")
+        request._body = body  # noqa: SLF001 - Starlette's cache, so that FastAPI can read it again
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        raw_path = request.scope.get("raw_path") or request.url.path.encode()
+        await authorize(request.method, raw_path, request.scope["query_string"], headers, body)
+
+    @app.exception_handler(AdminError)
+    async def refused(_: Request, error: AdminError) -> Response:
+        from fastapi.responses import JSONResponse
+
+        return JSONResponse({"code": error.code, "message": error.message}, error.status)
+
+    _health_routes(app, backend)
+    _api_routes(app, backend, signed)
+    return app
+
+
+def _health_routes(app: FastAPI, backend: Backend) -> None:
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready")
+    async def ready() -> dict[str, str]:
+        if not await backend.ready():
+            raise HTTPException(503, "the write quorum cannot be reached")
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(
+            render(await backend.counts()), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
+
+
+def _api_routes(
+    app: FastAPI, backend: Backend, signed: Callable[[Request], Awaitable[None]]
+) -> None:
+    guard = [Depends(signed)]
+
+    @app.get("/api/v1/status", dependencies=guard)
+    async def status() -> dict[str, Any]:
+        now = await backend.status()
+        return {
+            "state": now.state,
+            "drives": [
+                {
+                    "path": drive.path,
+                    "id": drive.drive.hex(),
+                    "state": drive.condition.value,
+                    "capacity_bytes": drive.capacity_bytes,
+                    "free_bytes": drive.free_bytes,
+                    "reason": drive.reason,
+                }
+                for drive in now.drives
+            ],
+            "repairs_pending": now.repairs_pending,
+            "orphan_shards": now.orphan_shards,
+            "tolerance": now.tolerance,
+        }
+
+    @app.get("/api/v1/accounts", dependencies=guard)
+    async def list_accounts() -> list[dict[str, str]]:
+        return [_shown(account) for account in await backend.list_accounts()]
+
+    @app.post("/api/v1/accounts", dependencies=guard, status_code=201)
+    async def create_account(new: NewAccount) -> dict[str, str]:
+        made = await backend.create_account(new.name, new.email, new.access_key, new.secret_key)
+        return _shown(made) | {"secret_key": made.secret_key}
+
+    @app.delete("/api/v1/accounts/{name}", dependencies=guard, status_code=204)
+    async def delete_account(name: Annotated[str, ...]) -> None:
+        await backend.delete_account(name)
+
+
+def _shown(account: Account) -> dict[str, str]:
+    return {
+        "name": account.name,
+        "email": account.email,
+        "account_id": account.account_id,
+        "canonical_id": account.canonical_id,
+        "access_key": account.access_key,
+    }

@@ -1,0 +1,168 @@
+"""`ostraka admin …`: operator commands, spoken to the admin port with signed requests."""
+
+import http.client
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlsplit
+
+import typer
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as SigningCredentials
+from rich.console import Console
+from rich.table import Table
+
+from ops.config import ConfigError, Credentials, credentials_from
+from ops.directory import load_credentials
+
+REGION = "us-east-1"
+TIMEOUT_SECONDS = 30.0
+
+admin = typer.Typer(help="Operator commands.", no_args_is_help=True)
+account = typer.Typer(help="Accounts: who may own buckets.", no_args_is_help=True)
+admin.add_typer(account, name="account")
+
+Url = Annotated[str, typer.Option(help="The admin port.")]
+Dir = Annotated[
+    Path | None, typer.Option("--dir", help="The store's folder, for its root credentials.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+URL_DEFAULT = "http://127.0.0.1:9001"
+
+
+class Refusal(Exception):
+    """The admin port said no, or could not be reached."""
+
+
+def _credentials(directory: Path | None) -> Credentials:
+    if directory is not None:
+        return load_credentials(directory)
+    found = credentials_from(os.environ)
+    if found is None:
+        raise ConfigError(
+            "root credentials are needed: set OSTRAKA_ROOT_ACCESS_KEY and"
+            " OSTRAKA_ROOT_SECRET_KEY, or give --dir DIR"
+        )
+    return found
+
+
+def call(
+    url: str, directory: Path | None, method: str, path: str, document: dict[str, Any] | None = None
+) -> Any:
+    """One signed request; the decoded answer. Raises Refusal or ConfigError."""
+    credentials = _credentials(directory)
+    body = b"" if document is None else json.dumps(document).encode()
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(f"{url!r} is not an http or https address")
+    request = AWSRequest(
+        method, f"{url.rstrip('/')}{path}", headers={"content-type": "application/json"}, data=body
+    )
+    request.context["payload_signing_enabled"] = True
+    S3SigV4Auth(
+        SigningCredentials(credentials.access_key, str(credentials.secret_key)), "s3", REGION
+    ).add_auth(request)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request(method, path, body, dict(request.headers.items()))
+        answer = connection.getresponse()
+        content = answer.read()
+    except OSError as error:
+        raise Refusal(f"{url} cannot be reached: {error}") from error
+    finally:
+        connection.close()
+    if answer.status >= 400:
+        raise Refusal(_words_of(answer.status, content))
+    return json.loads(content) if content else None
+
+
+def _words_of(status: int, content: bytes) -> str:
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return f"the admin port answered {status}"
+    if isinstance(answer, dict) and "message" in answer:
+        return f"{answer['code']}: {answer['message']}"
+    return f"the admin port answered {status}: {answer}"
+
+
+def _ask(
+    url: str, directory: Path | None, method: str, path: str, document: dict[str, Any] | None = None
+) -> Any:
+    try:
+        return call(url, directory, method, path, document)
+    except ConfigError as error:
+        typer.echo(f"ostraka: {error}", err=True)
+        raise typer.Exit(2) from None
+    except Refusal as error:
+        typer.echo(f"ostraka: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@admin.command()
+def status(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False) -> None:
+    """Drives, repairs and remaining tolerance."""
+    answer = _ask(url, directory, "GET", "/api/v1/status")
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    table = Table("drive", "state", "free", "id")
+    for drive in answer["drives"]:
+        free = f"{drive['free_bytes'] / 1e9:.1f} GB of {drive['capacity_bytes'] / 1e9:.1f}"
+        table.add_row(drive["path"], drive["state"], free, drive["id"][:12])
+    console = Console()
+    console.print(
+        f"state [bold]{answer['state']}[/bold], tolerance {answer['tolerance']},"
+        f" repairs pending {answer['repairs_pending']}, orphan shards {answer['orphan_shards']}"
+    )
+    console.print(table)
+
+
+@account.command("create")
+def create_account(
+    name: str,
+    email: Annotated[str, typer.Option(help="For people and ACL grants.")] = "",
+    access_key: Annotated[str | None, typer.Option(help="Default: random.")] = None,
+    secret_key: Annotated[str | None, typer.Option(help="Default: random.")] = None,
+    url: Url = URL_DEFAULT,
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
+    """Make an account with one access key. The secret is shown once."""
+    document = {"name": name, "email": email}
+    if access_key is not None:
+        document["access_key"] = access_key
+    if secret_key is not None:
+        document["secret_key"] = secret_key
+    _show([_ask(url, directory, "POST", "/api/v1/accounts", document)], as_json, single=True)
+
+
+@account.command("list")
+def list_accounts(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False) -> None:
+    """All accounts."""
+    _show(_ask(url, directory, "GET", "/api/v1/accounts"), as_json, single=False)
+
+
+@account.command("delete")
+def delete_account(
+    name: str, url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False
+) -> None:
+    """Remove an account that owns no buckets."""
+    _ask(url, directory, "DELETE", f"/api/v1/accounts/{quote(name, safe='')}")
+    typer.echo(json.dumps({"deleted": name}) if as_json else f"deleted {name}")
+
+
+def _show(accounts: list[dict[str, str]], as_json: bool, *, single: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(accounts[0] if single else accounts))
+        return
+    columns = ["name", "email", "account_id", "access_key"]
+    if accounts and "secret_key" in accounts[0]:
+        columns.append("secret_key")
+    table = Table(*columns)
+    for entry in accounts:
+        table.add_row(*(entry[column] for column in columns))
+    Console(width=160).print(table)

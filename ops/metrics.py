@@ -1,0 +1,171 @@
+"""Prometheus exposition of a whole store: every process's plain counters, added up at scrape time."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from gateway.metrics import LATENCY_BOUNDS_SECONDS, Histogram, RequestCounts
+from storage_node.port import DriveCondition, DriveReport
+
+
+@dataclass(slots=True)
+class DriveCounts:
+    """What a node counted on one drive: operations, seconds and bytes by kind of operation."""
+
+    drive: str
+    operations: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    errors: int = 0
+
+
+@dataclass(slots=True)
+class CommitCounts:
+    """Group commits of one kind ("metadata", "shards"): how many, and how many members in all."""
+
+    kind: str
+    commits: int = 0
+    members: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class StoreCounts:
+    """Everything a scrape shows."""
+
+    requests: RequestCounts
+    drives: tuple[DriveReport, ...] = ()
+    drive_counts: tuple[DriveCounts, ...] = ()
+    commits: tuple[CommitCounts, ...] = ()
+    repairs_pending: int = 0
+    repairs_done: int = 0
+    orphan_shards: int = 0
+    garbage_pending: int = 0
+    tolerance: int = 0
+
+
+def render(counts: StoreCounts) -> bytes:
+    """The text exposition format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(list(_families(counts))))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(counts: StoreCounts) -> Iterator[Metric]:
+    yield from _request_families(counts.requests)
+    yield from _drive_families(counts)
+    yield _gauge("ostraka_repairs_pending", "Shards known to be missing.", counts.repairs_pending)
+    yield _counter(
+        "ostraka_repairs", "Shards rebuilt since the keeper started.", counts.repairs_done
+    )
+    yield _gauge("ostraka_orphan_shards", "Shards no record names.", counts.orphan_shards)
+    yield _gauge("ostraka_garbage_pending", "Queued garbage entries.", counts.garbage_pending)
+    yield _gauge(
+        "ostraka_remaining_tolerance", "Drives that may fail now without loss.", counts.tolerance
+    )
+    total = CounterMetricFamily("ostraka_commits", "Group commits.", labels=["kind"])
+    members = CounterMetricFamily("ostraka_commit_members", "Members of them.", labels=["kind"])
+    seconds = CounterMetricFamily("ostraka_commit_seconds", "Time in them.", labels=["kind"])
+    for commit in counts.commits:
+        total.add_metric([commit.kind], commit.commits)
+        members.add_metric([commit.kind], commit.members)
+        seconds.add_metric([commit.kind], commit.seconds)
+    yield from (total, members, seconds)
+
+
+def _request_families(requests: RequestCounts) -> Iterator[Metric]:
+    total = CounterMetricFamily(
+        "ostraka_requests", "Requests by operation and result.", labels=["operation", "code"]
+    )
+    latency = HistogramMetricFamily(
+        "ostraka_request_seconds", "Whole request.", labels=["operation"]
+    )
+    first = HistogramMetricFamily(
+        "ostraka_first_byte_seconds", "Until the first byte of the answer.", labels=["operation"]
+    )
+    received = CounterMetricFamily("ostraka_received_bytes", "Bodies in.", labels=["operation"])
+    sent = CounterMetricFamily("ostraka_sent_bytes", "Bodies out.", labels=["operation"])
+    for name, operation in sorted(requests.operations.items()):
+        for code, number in sorted(operation.codes.items()):
+            total.add_metric([name, code], number)
+        latency.add_metric([name], _buckets(operation.latency), operation.latency.total)
+        first.add_metric([name], _buckets(operation.first_byte), operation.first_byte.total)
+        received.add_metric([name], operation.received_bytes)
+        sent.add_metric([name], operation.sent_bytes)
+    yield from (total, latency, first, received, sent)
+    yield _gauge("ostraka_requests_inflight", "Requests being served.", requests.inflight)
+    yield _counter("ostraka_internal_errors", "Requests that met a bug.", requests.internal_errors)
+    yield _counter("ostraka_degraded_reads", "Reads that had to rebuild.", requests.degraded_reads)
+    yield _counter(
+        "ostraka_degraded_writes",
+        "Writes that left a drive out or were stored narrower.",
+        requests.degraded_writes,
+    )
+
+
+def _drive_families(counts: StoreCounts) -> Iterator[Metric]:
+    state = GaugeMetricFamily("ostraka_drive_state", "1 for its state.", labels=["drive", "state"])
+    capacity = GaugeMetricFamily("ostraka_drive_capacity_bytes", "Size.", labels=["drive"])
+    free = GaugeMetricFamily("ostraka_drive_free_bytes", "Space left.", labels=["drive"])
+    shards = GaugeMetricFamily("ostraka_drive_shards", "Shards present.", labels=["drive"])
+    quarantined = GaugeMetricFamily(
+        "ostraka_drive_quarantined_shards", "Shards set aside as damaged.", labels=["drive"]
+    )
+    errors = CounterMetricFamily("ostraka_drive_errors", "Failed operations.", labels=["drive"])
+    for drive in counts.drives:
+        for condition in DriveCondition:
+            state.add_metric(
+                [drive.path, condition.value], 1.0 if drive.condition is condition else 0.0
+            )
+        capacity.add_metric([drive.path], drive.capacity_bytes)
+        free.add_metric([drive.path], drive.free_bytes)
+        shards.add_metric([drive.path], drive.shards)
+        quarantined.add_metric([drive.path], drive.quarantined)
+        errors.add_metric([drive.path], drive.errors)
+    yield from (state, capacity, free, shards, quarantined, errors)
+    labels = ["drive", "operation"]
+    operations = CounterMetricFamily("ostraka_shard_operations", "By drive.", labels=labels)
+    seconds = CounterMetricFamily("ostraka_shard_operation_seconds", "By drive.", labels=labels)
+    volume = CounterMetricFamily("ostraka_shard_bytes", "By drive.", labels=labels)
+    for drive_counts in counts.drive_counts:
+        for kind, number in sorted(drive_counts.operations.items()):
+            operations.add_metric([drive_counts.drive, kind], number)
+            seconds.add_metric([drive_counts.drive, kind], drive_counts.seconds.get(kind, 0.0))
+            volume.add_metric([drive_counts.drive, kind], drive_counts.bytes.get(kind, 0))
+    yield from (operations, seconds, volume)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    running, buckets = 0, []
+    for bound, count in zip((*LATENCY_BOUNDS_SECONDS, None), histogram.counts, strict=True):
+        running += count
+        buckets.append(("+Inf" if bound is None else str(bound), float(running)))
+    return buckets
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    family = GaugeMetricFamily(name, text)
+    family.add_metric([], value)
+    return family
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    family = CounterMetricFamily(name, text)
+    family.add_metric([], value)
+    return family
