@@ -6,7 +6,7 @@ from enum import Enum
 from gateway.s3.xml import DECLARATION, escape
 
 
-class ClientDisconnected(Exception):  # noqa: N818 — an event, not a fault
+class ClientDisconnected(Exception):
     """The client went away or stalled past its deadline; there is nobody to answer."""
 
 
