@@ -1,5 +1,6 @@
 """The cluster map: one immutable value an epoch, shared by everyone who places or finds shards."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -9,7 +10,19 @@ from placement.ids import DriveId, Epoch, Slot
 from placement.schemes import Scheme
 
 PARTITIONS_DEFAULT = 1 << 12
+PARTITIONS_MAX = 1 << 16
+SLOTS_MAX = 1 << 32
 FORMAT_VERSION = 1
+
+_STORED = msgspec.msgpack.Decoder(
+    tuple[
+        int,
+        int,
+        tuple[int, int, int],
+        list[tuple[int, bytes, str, str, str, float, str]],
+        list[int],
+    ]
+)
 
 
 class DriveState(Enum):
@@ -22,7 +35,11 @@ class DriveState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MapDrive:
-    """One drive's place. `node` names the process that serves it; zone > host > drive."""
+    """One drive's place. `node` names the process that serves it; zone > host > drive.
+
+    `weight` is the drive's share relative to the others'. 0 means that it holds nothing: a drive
+    that is to be emptied is `DRAINING` and keeps its weight.
+    """
 
     slot: Slot
     drive_id: DriveId
@@ -50,6 +67,14 @@ class ClusterMap:
         ids = [drive.drive_id for drive in self.drives]
         if len(set(slots)) != len(slots) or len(set(ids)) != len(ids):
             raise ValueError("a cluster map names a slot or a drive twice")
+        count = self.partition_count
+        if not 1 <= count <= PARTITIONS_MAX or count & (count - 1):
+            raise ValueError("the number of partitions is a power of two, at most 65536")
+        for drive in self.drives:
+            if not 0 <= drive.slot < SLOTS_MAX:
+                raise ValueError(f"slot {drive.slot} is out of range")
+            if not (drive.weight >= 0 and math.isfinite(drive.weight)):
+                raise ValueError(f"slot {drive.slot} has weight {drive.weight}")
 
     def encode(self) -> bytes:
         """Version byte, then MessagePack."""
@@ -68,16 +93,17 @@ class ClusterMap:
 
     @classmethod
     def decode(cls, data: bytes) -> "ClusterMap":
-        """Raises ValueError for a version this code does not read."""
+        """Raises ValueError for bytes that are no map, or of a version this code does not read."""
         if not data or data[0] != FORMAT_VERSION:
             raise ValueError("unknown version of the cluster map")
-        epoch, partitions, scheme, drives, open_epochs = msgspec.msgpack.decode(data[1:])
+        try:
+            epoch, partitions, scheme, drives, open_epochs = _STORED.decode(data[1:])
+        except msgspec.DecodeError as error:
+            raise ValueError("malformed cluster map") from error
         return cls(
             epoch=Epoch(epoch),
             drives=tuple(
-                MapDrive(
-                    Slot(slot), DriveId(drive), node, host, zone, weight, DriveState(state)
-                )
+                MapDrive(Slot(slot), DriveId(drive), node, host, zone, weight, DriveState(state))
                 for slot, drive, node, host, zone, weight, state in drives
             ),
             scheme=Scheme(*scheme),
