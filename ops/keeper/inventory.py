@@ -1,0 +1,118 @@
+"""Every blob that the metadata names, page by page, and where its shards are."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.metadata import keys
+from gateway.metadata.records import (
+    BlobRef,
+    ObjectRecord,
+    PartRecord,
+    PartRef,
+    Record,
+    RecordError,
+    UploadRecord,
+    decode,
+)
+from gateway.objects.port import Objects
+from placement.ids import BlobId, DriveId
+from placement.metastore.port import Metastore, Range, prefix_end
+from storage_node.port import NodePort
+
+PAGE_RECORDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A shard that was found: on which drive of which node."""
+
+    node: str
+    drive: DriveId
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A blob and its shards by index."""
+
+    ref: BlobRef
+    shards: Mapping[int, tuple[Holding, ...]]
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Indexes without any shard."""
+        return tuple(i for i in range(self.ref.k + self.ref.m) if not self.shards.get(i))
+
+    @property
+    def tolerance(self) -> int:
+        """Shards that may still be lost; negative when the blob cannot be read."""
+        return sum(1 for held in self.shards.values() if held) - self.ref.k
+
+
+async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[BlobRef]]:
+    """Pages of all blobs named by objects, parts and uploads. A blob may come twice."""
+    readers: list[tuple[bytes, type[Record]]] = [
+        (keys.OBJECTS, ObjectRecord),
+        (keys.PARTS, PartRecord),
+        (keys.UPLOADS, UploadRecord),
+    ]
+    for prefix, kind in readers:
+        start, end = prefix, prefix_end(prefix)
+        while True:
+            page = await metastore.range(Range(start, end, limit=PAGE_RECORDS))
+            refs: list[BlobRef] = []
+            for kv in page.kvs:
+                refs += await blobs_of(decode(kind, kv.value), objects)
+            if refs:
+                yield refs
+            if not page.more:
+                break
+            start = page.kvs[-1].key + b"\x00"
+
+
+async def blobs_of(record: Record, objects: Objects) -> list[BlobRef]:
+    """The blobs a record uses, manifests and what they list included."""
+    match record:
+        case ObjectRecord():
+            listed = [part.data for part in record.parts]
+            if record.data is not None:
+                listed.append(record.data)
+            if record.manifest is not None:
+                listed.append(record.manifest)
+                listed += [part.data for part in await manifest_parts(record.manifest, objects)]
+            return listed
+        case PartRecord():
+            return [record.data]
+        case UploadRecord():
+            return [record.manifest] if record.manifest is not None else []
+        case _:
+            return []
+
+
+_parts_decoder = msgspec.msgpack.Decoder(tuple[PartRef, ...])
+
+
+async def manifest_parts(manifest: BlobRef, objects: Objects) -> tuple[PartRef, ...]:
+    """The part table in a manifest blob. Raises RecordError for foreign bytes."""
+    data = await objects.read_bytes(manifest)
+    try:
+        return _parts_decoder.decode(memoryview(data)[1:])
+    except msgspec.DecodeError as error:
+        raise RecordError(f"damaged manifest: {error}") from error
+
+
+async def find(refs: Sequence[BlobRef], nodes: Mapping[str, NodePort]) -> list[Found]:
+    """Where the shards of these blobs are, on all drives of all nodes."""
+    unique = {ref.blob: ref for ref in refs}
+    wanted = [BlobId(blob) for blob in unique]
+    places: dict[bytes, dict[int, list[Holding]]] = {blob: {} for blob in wanted}
+    for name in sorted(nodes):
+        for blob, infos in zip(wanted, await nodes[name].locate(wanted), strict=True):
+            for info in infos:
+                holding = Holding(name, info.drive)
+                places[blob].setdefault(info.shard.index, []).append(holding)
+    return [
+        Found(ref, {i: tuple(held) for i, held in places[blob].items()})
+        for blob, ref in unique.items()
+    ]
