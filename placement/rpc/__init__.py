@@ -1,0 +1,1 @@
+"""A small framed, multiplexed request protocol between Ostraka's processes."""
