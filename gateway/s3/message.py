@@ -60,6 +60,9 @@ class Principal:
 class S3Request:
     """One request after addressing. Header names are lower case, repeated ones joined with ",".
 
+    Header values are the received bytes decoded as latin-1 (so nothing is lost: signatures cover
+    bytes, and metadata comes back as it was sent), without surrounding blanks.
+
     `query` maps each decoded name to its decoded value ("" when it has none); a name given twice
     keeps its first value. `raw_path` and `raw_query` are the bytes as received (for signatures).
     `document` is the whole body for operations that take one (XML), read before `decode`.
@@ -78,6 +81,8 @@ class S3Request:
     remote: str = ""
     principal: Principal | None = None
     document: bytes = b""
+    virtual_host: bool = False
+    """The bucket came from the Host header."""
 
 
 @dataclass(slots=True)

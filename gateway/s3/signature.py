@@ -1,0 +1,74 @@
+"""What request signatures have in common: the verified result and the time window."""
+
+import hmac
+from typing import Final, NamedTuple
+
+from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.headers import format_iso8601
+
+MAX_SKEW_SECONDS: Final = 15 * 60
+"""How far a request's time may be from ours. Source: S3 API Reference, RequestTimeTooSkewed."""
+
+UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
+STREAMING_SIGNED: Final = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+STREAMING_SIGNED_TRAILER: Final = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+STREAMING_UNSIGNED_TRAILER: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+
+
+class Verified(NamedTuple):
+    """A signature that holds, and what the body's own signatures continue from.
+
+    `content_sha256` is the payload form that was signed (64 hex digits, UNSIGNED-PAYLOAD or a
+    STREAMING- form). The key fields are empty where there is nothing to continue (SigV2).
+    """
+
+    content_sha256: str
+    signing_key: bytes = b""
+    seed_signature: str = ""
+    timestamp: str = ""
+    scope: str = ""
+
+    def __repr__(self) -> str:
+        return f"Verified(content_sha256={self.content_sha256!r}, scope={self.scope!r})"
+
+
+def same(expected: str, given: str) -> bool:
+    """Constant-time comparison of two signatures."""
+    return hmac.compare_digest(expected.encode("ascii"), given.encode("utf-8", "replace"))
+
+
+def check_skew(signed_at: float, now: float, request_time: str) -> None:
+    """RequestTimeTooSkewed unless the request was signed within 15 minutes of now."""
+    if abs(now - signed_at) > MAX_SKEW_SECONDS:
+        raise S3Error(
+            ErrorCode.REQUEST_TIME_TOO_SKEWED,
+            details={
+                "RequestTime": request_time,
+                "ServerTime": format_iso8601(int(now) * 1000),
+                "MaxAllowedSkewMilliseconds": str(MAX_SKEW_SECONDS * 1000),
+            },
+        )
+
+
+def mismatch(
+    access_key: str, string_to_sign: str, given: str, canonical_request: str | None = None
+) -> S3Error:
+    """SignatureDoesNotMatch with what we signed, so that a client's author can compare."""
+    details = {
+        "AWSAccessKeyId": access_key,
+        "StringToSign": string_to_sign,
+        "SignatureProvided": given,
+        "StringToSignBytes": string_to_sign.encode("latin-1", "replace").hex(" "),
+    }
+    if canonical_request is not None:
+        details["CanonicalRequest"] = canonical_request
+        details["CanonicalRequestBytes"] = canonical_request.encode("latin-1", "replace").hex(" ")
+    return S3Error(ErrorCode.SIGNATURE_DOES_NOT_MATCH, details=details)
+
+
+def expired(expires_at: int, now: float, window: str | None = None) -> S3Error:
+    """AccessDenied for a presigned URL past its time."""
+    details = {} if window is None else {"X-Amz-Expires": window}
+    details["Expires"] = format_iso8601(expires_at * 1000)
+    details["ServerTime"] = format_iso8601(int(now) * 1000)
+    return S3Error(ErrorCode.REQUEST_EXPIRED, details=details)
