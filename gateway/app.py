@@ -1,0 +1,153 @@
+"""The pipeline every S3 request passes: address, authenticate, route, carry out, answer, count.
+
+An operation states only what differs (`gateway.operation`); this is the one place where requests
+become operations, and where errors become answers.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from gateway.context import Context
+from gateway.http.message import BodyTooLargeError, HttpRequest
+from gateway.metrics import RequestCounts
+from gateway.operation import AnyOperation
+from gateway.operations.error_map import to_s3_error
+from gateway.router import Router
+from gateway.s3.addressing import locate, parse_query, split_target
+from gateway.s3.authentication import parse_claim
+from gateway.s3.errors import ClientDisconnected, ErrorCode, S3Error, render_error
+from gateway.s3.known import refuse_unoffered
+from gateway.s3.message import Body, S3Request, S3Response
+from gateway.s3.payload import Payload
+from gateway.s3.signature import Verified
+
+_NANOSECONDS = 1_000_000_000
+UNROUTED = "Unrouted"
+"""Label of requests that failed before an operation was found."""
+
+log = logging.getLogger("ostraka.gateway")
+
+
+class Gateway:
+    """The application behind the S3 port of one process."""
+
+    def __init__(
+        self,
+        context: Context,
+        operations: Sequence[AnyOperation],
+        *,
+        domains: Sequence[str],
+        counts: RequestCounts,
+        host_id: Callable[[str], str],
+    ) -> None:
+        self._context = context
+        self._router = Router(operations)
+        self._domains = tuple(domain.lower() for domain in domains)
+        self._counts = counts
+        self._host_id = host_id
+
+    async def __call__(self, http: HttpRequest) -> S3Response:
+        """Answer one request; errors are answers."""
+        self._counts.inflight += 1
+        try:
+            return await self._answer(http)
+        except S3Error as error:
+            return self._refuse(http, error)
+        except ClientDisconnected:
+            raise
+        except BodyTooLargeError:
+            return self._refuse(http, S3Error(ErrorCode.MAX_MESSAGE_LENGTH_EXCEEDED))
+        except Exception as error:
+            known = to_s3_error(error)
+            if known is None or known.code is ErrorCode.INTERNAL_ERROR:
+                self._counts.internal_errors += 1
+                log.exception("request %s failed", http.request_id)
+                known = known or S3Error(ErrorCode.INTERNAL_ERROR)
+            return self._refuse(http, known)
+        finally:
+            self._counts.inflight -= 1
+
+    async def _answer(self, http: HttpRequest) -> S3Response:
+        request = self._address(http)
+        verified = await self._authenticate(request, http)
+        operation = self._router.match(request)
+        http.operation = operation.name
+        if request.principal is None:
+            raise S3Error(ErrorCode.ACCESS_DENIED)
+        refuse_unoffered(operation.name, request.headers, request.query)
+        payload = Payload.of(request, http.body, verified)
+        request.body = payload
+        if operation.document_limit_bytes:
+            request.document = await payload.read_document(operation.document_limit_bytes)
+        decoded = operation.decode(request)
+        return operation.encode(await operation.handle(self._context, decoded))
+
+    def _address(self, http: HttpRequest) -> S3Request:
+        raw_path, raw_query = split_target(http.target)
+        headers = http.headers
+        address = locate(raw_path, headers.get("host", ""), self._domains)
+        http.bucket, http.key = address.bucket or "", address.key or ""
+        return S3Request(
+            method=http.method,
+            bucket=address.bucket,
+            key=address.key,
+            query=parse_query(raw_query) if raw_query else {},
+            headers=headers,
+            raw_path=raw_path,
+            raw_query=raw_query,
+            body=_NO_BODY,
+            request_id=http.request_id,
+            secure=http.secure,
+            remote=http.remote,
+            virtual_host=address.virtual_host,
+        )
+
+    async def _authenticate(self, request: S3Request, http: HttpRequest) -> Verified | None:
+        claim = parse_claim(request, region=self._context.region)
+        if claim is None:
+            return None
+        http.access_key = claim.access_key
+        identity = self._context.metadata.identity_now(claim.access_key)
+        if identity is None:
+            identity = await self._context.metadata.identity(claim.access_key)
+        if identity is None:
+            raise S3Error(
+                ErrorCode.INVALID_ACCESS_KEY_ID, details={"AWSAccessKeyId": claim.access_key}
+            )
+        request.principal, secret = identity
+        return claim.verify(secret, self._context.clock.now_ns() / _NANOSECONDS)
+
+    def _refuse(self, http: HttpRequest, error: S3Error) -> S3Response:
+        http.error_code = error.code.code
+        resource = http.target.partition(b"?")[0].decode("latin-1")
+        document = render_error(error, resource, http.request_id, self._host_id(http.request_id))
+        headers = [("Content-Type", "application/xml"), *error.headers.items()]
+        if http.method == "HEAD":
+            return S3Response(error.code.status, headers, b"", content_length=None)
+        return S3Response(error.code.status, headers, document)
+
+    def finished(self, http: HttpRequest) -> None:
+        """Count a request when its last byte has gone out."""
+        counts = self._counts.operation(http.operation or UNROUTED)
+        code = http.error_code or str(http.status)
+        counts.codes[code] = counts.codes.get(code, 0) + 1
+        counts.latency.observe(http.total_seconds)
+        counts.first_byte.observe(http.first_byte_seconds)
+        counts.received_bytes += http.bytes_in
+        counts.sent_bytes += http.bytes_out
+
+
+class _NoBody:
+    """Stands in until the request is authenticated: nothing may read a body before."""
+
+    size_bytes = 0
+    trailers: dict[str, str] = {}
+
+    async def read_into(self, buffer: memoryview) -> int:
+        raise AssertionError("a body is read only after authentication")
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        raise AssertionError("a body is read only after authentication")
+
+
+_NO_BODY: Body = _NoBody()

@@ -1,0 +1,132 @@
+"""Garbage: groups and blobs that records no longer use are claimed, then deleted from the drives.
+
+An entry waits a grace time first, so that a reader who has the old record still finds its shards.
+Ages are counted on this process's monotonic clock, from when it first saw an entry. A claimed entry
+stays until no commit can be retried any more: it is what tells a late commit that it lost.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.metadata import keys
+from gateway.metadata.groups import claim
+from gateway.metadata.records import BlobRef, GarbageRecord, RecordError, decode
+from gateway.objects.errors import ObjectsError
+from gateway.objects.port import Objects
+from ops.keeper.inventory import manifest_parts
+from placement.clock import Clock
+from placement.ids import BlobId
+from placement.metastore.port import (
+    DeleteRange,
+    KeyValue,
+    Metastore,
+    Range,
+    Txn,
+    prefix_end,
+    unchanged,
+)
+from storage_node.port import NodePort
+
+GRACE_SECONDS = 30.0
+"""Longer than a gateway takes from reading a record to having its shards open."""
+RETENTION_SECONDS = 90.0
+"""Longer than any commit is retried after an unknown outcome."""
+PAGE_ENTRIES = 500
+BLOBS_PER_CALL = 256
+
+log = logging.getLogger("ostraka.keeper.garbage")
+
+
+@dataclass(slots=True)
+class Entry:
+    """What this process remembers of a queued entry."""
+
+    first_seen: float
+    deleted: bool = False
+
+
+class Garbage:
+    """The duty. `pending` counts entries whose shards may still be there."""
+
+    def __init__(
+        self, metastore: Metastore, objects: Objects, nodes: Mapping[str, NodePort], clock: Clock
+    ) -> None:
+        self._metastore = metastore
+        self._objects = objects
+        self._nodes = nodes
+        self._clock = clock
+        self._seen: dict[bytes, Entry] = {}
+        self.pending = 0
+
+    async def work(self) -> bool:
+        """Walk the whole queue once, page by page. True if anything was deleted."""
+        start, end = keys.GARBAGE, prefix_end(keys.GARBAGE)
+        seen: dict[bytes, Entry] = {}
+        pending, busy = 0, False
+        while True:
+            page = await self._metastore.range(Range(start, end, limit=PAGE_ENTRIES))
+            for kv in page.kvs:
+                entry = self._seen.get(kv.key) or Entry(self._clock.monotonic())
+                seen[kv.key] = entry
+                busy = await self._advance(kv, entry) or busy
+                pending += not entry.deleted
+            if not page.more:
+                break
+            start = page.kvs[-1].key + b"\x00"
+        self._seen = seen  # entries that are gone are forgotten with it
+        self.pending = pending
+        return busy
+
+    async def _advance(self, kv: KeyValue, entry: Entry) -> bool:
+        age = self._clock.monotonic() - entry.first_seen
+        if entry.deleted:
+            if age >= RETENTION_SECONDS:
+                await self._drop(kv.key, kv.mod_revision)
+            return False
+        if age < GRACE_SECONDS:
+            return False
+        record = decode(GarbageRecord, kv.value)
+        if record.group and not record.claimed:
+            txn = await claim(
+                self._metastore,
+                record.group,
+                record.owner_key,
+                now_ms=self._clock.now_ns() // 1_000_000,
+            )
+            if txn is None:
+                # Another record uses the group; the one that ends last queues it again.
+                await self._drop(kv.key, kv.mod_revision)
+                return False
+            if not (await self._metastore.txn(txn)).succeeded:
+                return False  # something changed meanwhile: decide anew next time
+        await self._delete(record)
+        entry.deleted = True
+        return True
+
+    async def _delete(self, record: GarbageRecord) -> None:
+        refs = list(record.blobs)
+        if record.manifest is not None:
+            try:
+                refs += [p.data for p in await manifest_parts(record.manifest, self._objects)]
+            except (ObjectsError, RecordError) as error:
+                # The sweep finds the parts by their envelopes.
+                log.warning("manifest %s: %s", record.manifest.blob.hex(), error)
+            refs.append(record.manifest)  # last: a crash in between can start again
+        for start in range(0, len(refs), BLOBS_PER_CALL):
+            await delete_blobs(self._nodes, refs[start : start + BLOBS_PER_CALL])
+
+    async def _drop(self, key: bytes, mod_revision: int) -> None:
+        await self._metastore.txn(Txn((unchanged(key, mod_revision),), (DeleteRange(key),)))
+
+
+async def delete_blobs(nodes: Mapping[str, NodePort], refs: list[BlobRef]) -> int:
+    """Delete every shard of these blobs on every node; how many there were."""
+    deleted = 0
+    blobs = [BlobId(ref.blob) for ref in refs]
+    for node in nodes.values():
+        shards = [(info.drive, info.shard) for infos in await node.locate(blobs) for info in infos]
+        if shards:
+            await node.delete(shards)
+            deleted += len(shards)
+    return deleted

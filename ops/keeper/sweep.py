@@ -1,0 +1,141 @@
+"""The sweep: shards whose commit never came, or whose record went while their drive was away.
+
+It walks the drives, asks the metadata who uses what it finds, and claims before it deletes
+(`gateway.metadata.groups.claim`), so that a slow upload and the sweep cannot both win.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.metadata import keys, uploads
+from gateway.metadata.groups import claim
+from gateway.metadata.records import ObjectRecord, decode
+from ops.keeper.garbage import delete_blobs
+from ops.keeper.inventory import BlobRef
+from placement.clock import Clock
+from placement.ids import BlobId
+from placement.metastore.port import Metastore
+from storage_node.port import DriveCondition, NodePort, ShardId, ShardInfo
+from storage_node.shard import ShardEnvelope, decode_envelope
+
+GRACE_SECONDS = 30.0
+"""From a shard's arrival to its commit, all retries included. A commit that takes longer loses."""
+PAGE_SHARDS = 500
+KEYS_PER_READ = 120
+
+log = logging.getLogger("ostraka.keeper.sweep")
+
+
+@dataclass(slots=True)
+class SweepProgress:
+    """What the gauges show; `orphans` of the last whole pass that could not be removed yet."""
+
+    orphans: int = 0
+    removed: int = 0
+    passes: int = 0
+    _found: int = field(default=0, repr=False)
+
+
+class Sweep:
+    """The duty: one whole pass a call."""
+
+    def __init__(self, metastore: Metastore, nodes: Mapping[str, NodePort], clock: Clock) -> None:
+        self._metastore = metastore
+        self._nodes = nodes
+        self._clock = clock
+        self._started = clock.monotonic()
+        self.progress = SweepProgress()
+
+    async def work(self) -> None:
+        """Walk every drive of every node once."""
+        left = 0
+        done: set[bytes] = set()
+        for node in self._nodes.values():
+            for report in await node.reports():
+                if report.condition in (DriveCondition.FAILED, DriveCondition.MISSING):
+                    continue
+                after: ShardId | None = None
+                while page := await node.list(report.drive, after, PAGE_SHARDS):
+                    left += await self._page(page, done)
+                    after = page[-1].shard
+        self.progress.orphans = left
+        self.progress.passes += 1
+
+    async def _page(self, page: Iterable[ShardInfo], done: set[bytes]) -> int:
+        """Remove the orphans among these shards; how many must wait for their grace."""
+        young = 0
+        candidates: dict[bytes, ShardEnvelope] = {}
+        uptime = self._clock.monotonic() - self._started
+        for info in page:
+            if info.shard.blob in done:
+                continue
+            envelope = decode_envelope(info.envelope)
+            if min(info.age_seconds, uptime) < GRACE_SECONDS:
+                young += await self._is_orphan(envelope)
+            else:
+                candidates[info.shard.blob] = envelope
+        for envelope in await self._unclear(list(candidates.values())):
+            if not await self._is_orphan(envelope):
+                continue
+            young += not await self._remove(envelope)
+            done.add(envelope.blob)
+        return young
+
+    async def _unclear(self, envelopes: list[ShardEnvelope]) -> list[ShardEnvelope]:
+        """Those whose owner record does not plainly use them: most are settled by one read."""
+        unclear: list[ShardEnvelope] = []
+        for start in range(0, len(envelopes), KEYS_PER_READ):
+            some = envelopes[start : start + KEYS_PER_READ]
+            found = await self._metastore.get_many([envelope.owner_key for envelope in some])
+            for envelope, kv in zip(some, found, strict=True):
+                plain = envelope.owner_key.startswith(keys.OBJECTS)
+                if kv is None or not plain:
+                    unclear.append(envelope)
+                    continue
+                record = decode(ObjectRecord, kv.value)
+                if record.data is None or record.data.blob != envelope.blob:
+                    unclear.append(envelope)
+        return unclear
+
+    async def _is_orphan(self, envelope: ShardEnvelope) -> bool:
+        """Nobody uses the blob, and nothing is queued that will delete it."""
+        (queued,) = await self._metastore.get_many([keys.garbage(envelope.group)])
+        if queued is not None:
+            return False
+        if envelope.owner_key.startswith(keys.UPLOADS):
+            return not await uploads.blob_in_use(self._metastore, envelope.owner_key, envelope.blob)
+        return await self._claim(envelope) is not None
+
+    async def _claim(self, envelope: ShardEnvelope):  # type: ignore[no-untyped-def]
+        return await claim(
+            self._metastore,
+            envelope.group,
+            envelope.owner_key,
+            now_ms=self._clock.now_ns() // 1_000_000,
+        )
+
+    async def _remove(self, envelope: ShardEnvelope) -> bool:
+        """Claim and delete. False when the claim lost: then somebody uses it after all."""
+        if envelope.owner_key.startswith(keys.UPLOADS):
+            claimed = await uploads.claim_blob(
+                self._metastore,
+                envelope.owner_key,
+                envelope.blob,
+                now_ms=self._clock.now_ns() // 1_000_000,
+            )
+        else:
+            txn = await self._claim(envelope)
+            claimed = txn is not None and (await self._metastore.txn(txn)).succeeded
+        if not claimed:
+            return False
+        ref = BlobRef(
+            blob=BlobId(envelope.blob),
+            k=envelope.k,
+            m=envelope.m,
+            stripe_size_bytes=envelope.stripe_size_bytes,
+            size_bytes=envelope.size_bytes,
+        )
+        self.progress.removed += await delete_blobs(self._nodes, [ref])
+        log.info("orphan blob %s removed", envelope.blob.hex())
+        return True
