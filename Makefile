@@ -1,0 +1,76 @@
+# Every way to run, test and check Ostraka. Needs Python 3.11–3.13 and make; the rest is set up in .venv.
+#
+#   make serve [DIR=./data] [ARGS="--port 9000"]   run a store in the foreground
+#   make test  [TESTS=tests/unit] [PYTEST_ARGS=-x] all tests
+#   make check                                     format, lint, types, layers, fast tests
+#   make bench [ARGS=...]                          benchmarks, as a table and as JSON
+#   make lock                                      renew the pinned versions in requirements/
+#
+# Set-up is remembered by stamps in .venv and repeated only when the pinned versions change.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.PHONY: serve test check bench lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.ready-run
+TEST_READY := $(VENV)/.ready-test
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+TESTS ?= tests
+PYTEST_ARGS ?=
+# Whole files go to one worker: module fixtures (a running store) are started once.
+TEST_WORKERS ?= 2
+FAST_TESTS := $(wildcard tests/unit tests/golden tests/contract tests/tidy)
+
+serve: $(RUN_READY)
+	@exec $(BIN)/ostraka serve "$${DIR:-./data}" $${ARGS:-}
+
+test: $(TEST_READY)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(TESTS) $(PYTEST_ARGS)
+
+check: $(TEST_READY)
+	@$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not slow" $(FAST_TESTS) $(PYTEST_ARGS)
+
+bench: $(TEST_READY)
+	@exec $(BIN)/python -m tests.bench $${ARGS:-}
+
+# A person decides when; uv resolves for all supported Pythons and platforms at once.
+lock: $(BIN)/python
+	@$(PIP_INSTALL) uv
+	options=(--generate-hashes --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 --quiet)
+	$(BIN)/uv pip compile pyproject.toml --extra build --extra test "$${options[@]}" -o requirements/test.txt
+	$(BIN)/uv pip compile pyproject.toml --extra build "$${options[@]}" -c requirements/test.txt -o requirements/run.txt
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The first of these that runs and is new enough. A version manager's shim may exist and not run.
+$(BIN)/python:
+	@for python in $${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
+	    if "$$python" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+	        echo "setting up $(VENV) with $$("$$python" --version)"
+	        "$$python" -m venv $(VENV)
+	        exit 0
+	    fi
+	done
+	echo "Ostraka needs Python 3.11, 3.12 or 3.13; set PYTHON to one" >&2
+	exit 1
+
+# Versions and hashes are pinned; the project itself is linked in place, without a second resolver
+# or an unpinned build environment.
+$(RUN_READY): requirements/run.txt pyproject.toml | $(BIN)/python
+	@$(PIP_INSTALL) --require-hashes -r requirements/run.txt
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(TEST_READY): requirements/test.txt pyproject.toml | $(RUN_READY)
+	@$(PIP_INSTALL) --require-hashes -r requirements/test.txt
+	touch $@
