@@ -2,7 +2,10 @@
 
     m/current, m/epoch/<8>          cluster map: newest epoch, and one value an epoch
     a/<account id>                  accounts          k/<access key>   access keys (sealed secret)
-    b/<bucket name>                 buckets           c/<canonical id> account by canonical id
+    c/<canonical id>                account by canonical id
+    s/<account name>                account by name
+    b/<bucket name>                 buckets
+    w/<account id>/<bucket name>    buckets by owner: the record as created (its settings are in b/)
     o/<bucket 8><key><end>          current objects, in S3's listing order
     u/<bucket 8><key><end><id 16>   multipart uploads, in ListMultipartUploads' order
     p/<upload 16><number 2>         parts of an upload
@@ -61,6 +64,26 @@ def access_key(access_key_id: str) -> bytes:
     return ACCESS_KEYS + access_key_id.encode()
 
 
+def canonical(canonical_id: str) -> bytes:
+    """Key that finds an account by its canonical id."""
+    return b"c/" + canonical_id.encode()
+
+
+def account_name(name: str) -> bytes:
+    """Key that finds an account by its name."""
+    return b"s/" + name.encode()
+
+
+def owned_buckets(account_id: str) -> bytes:
+    """Prefix of the index of an account's buckets."""
+    return b"w/" + account_id.encode() + b"/"
+
+
+def owned_bucket(account_id: str, name: str) -> bytes:
+    """Key of one bucket in its owner's index."""
+    return owned_buckets(account_id) + name.encode()
+
+
 def objects_of(bucket_id: BucketId) -> bytes:
     """Prefix of a bucket's current objects."""
     return OBJECTS + bucket_id
@@ -74,6 +97,11 @@ def object_(bucket_id: BucketId, key: bytes) -> bytes:
 def key_of_object(record_key: bytes) -> bytes:
     """The S3 key in a current object's record key."""
     return unescape(record_key[10:-2])
+
+
+def object_of_upload(upload_key: bytes) -> bytes:
+    """Key of the object record that an upload completes to."""
+    return OBJECTS + upload_key[2:-16]
 
 
 def uploads_of(bucket_id: BucketId) -> bytes:
@@ -101,12 +129,12 @@ def garbage(identity: GroupId | BlobId | bytes) -> bytes:
     return GARBAGE + identity
 
 
-def references_of(group: GroupId) -> bytes:
+def references_of(group: GroupId | bytes) -> bytes:
     """Prefix of the further records that use a group."""
     return b"r/" + group + b"/"
 
 
-def reference(group: GroupId, record_key: bytes) -> bytes:
+def reference(group: GroupId | bytes, record_key: bytes) -> bytes:
     """Key saying that this record uses the group too."""
     return references_of(group) + record_key
 

@@ -16,7 +16,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=Fals
     """Base of all records."""
 
 
-class BlobRef(Record):
+class BlobRef(Record, frozen=True, kw_only=True):
     """Where bytes are: blob, geometry, plain size. k = 1 means m + 1 whole copies."""
 
     blob: bytes
@@ -26,7 +26,7 @@ class BlobRef(Record):
     size_bytes: int
 
 
-class PartRef(Record):
+class PartRef(Record, frozen=True, kw_only=True):
     """One part of a multipart object, in order. `number` is the client's part number."""
 
     number: int
@@ -34,7 +34,7 @@ class PartRef(Record):
     checksum: bytes = b""
 
 
-class Checksum(Record):
+class Checksum(Record, frozen=True, kw_only=True):
     """An additional checksum. `algorithm` is S3's name ("CRC32C"); `type` FULL_OBJECT or COMPOSITE;
     `value` raw bytes; `parts` > 0 for COMPOSITE ("-N" in text)."""
 
@@ -44,7 +44,7 @@ class Checksum(Record):
     parts: int = 0
 
 
-class ObjectRecord(Record):
+class ObjectRecord(Record, frozen=True, kw_only=True):
     """An object version. Plain ones have `data`; multipart ones `parts`, or `manifest` naming a blob
     that holds the encoded list of PartRef when it is long."""
 
@@ -70,9 +70,11 @@ class ObjectRecord(Record):
     legal_hold: bool = False
     encryption: bytes = b""  # envelope with key id
     delete_marker: bool = False
+    group_owner: bytes = b""  # record key of the group's first owner, when that is not this record:
+    # then `r/<group>/<this record's key>` exists as long as this record does
 
 
-class BucketRecord(Record):
+class BucketRecord(Record, frozen=True, kw_only=True):
     """A bucket. `settings_revision` grows with each change of settings."""
 
     bucket_id: bytes
@@ -86,7 +88,7 @@ class BucketRecord(Record):
     settings_revision: int = 1
 
 
-class AccountRecord(Record):
+class AccountRecord(Record, frozen=True, kw_only=True):
     """An account: what owns buckets. `canonical_id` is 64 hex digits."""
 
     account_id: str
@@ -98,7 +100,7 @@ class AccountRecord(Record):
     is_root: bool = False
 
 
-class AccessKeyRecord(Record):
+class AccessKeyRecord(Record, frozen=True, kw_only=True):
     """An access key; the secret is sealed under the named key."""
 
     access_key: str
@@ -108,7 +110,7 @@ class AccessKeyRecord(Record):
     created_ms: int
 
 
-class UploadRecord(Record):
+class UploadRecord(Record, frozen=True, kw_only=True):
     """A multipart upload. `state`: open, completing, done. `token` digests the part list that the
     completion in progress (or done) was asked for; `result` is the object's ETag text when done."""
 
@@ -129,7 +131,7 @@ class UploadRecord(Record):
     completing_ms: int = 0
 
 
-class PartRecord(Record):
+class PartRecord(Record, frozen=True, kw_only=True):
     """One uploaded part."""
 
     data: BlobRef
@@ -139,10 +141,12 @@ class PartRecord(Record):
     checksum: bytes = b""
 
 
-class GarbageRecord(Record):
-    """Blobs to delete once nobody can be reading them. `owner_key` is the record whose change made
-    them garbage; `manifest` names a blob listing further parts to delete; `group` when the entry is
-    a whole group (then `r/<group>/` must be empty)."""
+class GarbageRecord(Record, frozen=True, kw_only=True):
+    """Blobs to delete once nobody can be reading them. `group` when the entry is a whole group: then
+    `r/<group>/` must be empty and the group's first owner, `owner_key`, must not use it.
+    `manifest` names a blob listing further parts to delete. `commit_id` is that of the record that
+    ended (its writer, unsure of the outcome, finds it here). `claimed`: checked, nobody can come to
+    use it any more; its shards may be deleted."""
 
     commit_id: bytes
     queued_ms: int
@@ -150,9 +154,10 @@ class GarbageRecord(Record):
     manifest: BlobRef | None = None
     group: bytes = b""
     owner_key: bytes = b""
+    claimed: bool = False
 
 
-class MapCurrent(Record):
+class MapCurrent(Record, frozen=True, kw_only=True):
     """The newest epoch of the cluster map."""
 
     epoch: int

@@ -1,0 +1,271 @@
+"""Buckets: the cache that finds their ids, and the transactions that make and delete them."""
+
+from dataclasses import dataclass
+
+from gateway.metadata import keys
+from gateway.metadata.entries import BucketEntry
+from gateway.metadata.errors import (
+    BucketNotEmpty,
+    BucketOwned,
+    BucketTaken,
+    ConditionalConflict,
+    NoSuchAccount,
+    NoSuchBucket,
+    NotBucketOwner,
+    TooManyBuckets,
+)
+from gateway.metadata.outcomes import Transactions
+from gateway.metadata.records import BucketRecord, GarbageRecord, UploadRecord, decode, encode
+from gateway.s3.message import Principal
+from placement.clock import Clock, Randomness
+from placement.ids import BucketId
+from placement.metastore.port import (
+    Compare,
+    DeleteRange,
+    KeyValue,
+    Metastore,
+    Operation,
+    Put,
+    Range,
+    Relation,
+    Target,
+    Txn,
+    absent,
+    exists,
+    prefix_end,
+    unchanged,
+)
+
+BUCKETS_CACHED_MAX = 10_000
+BUCKETS_OWNED_MAX = 10_000
+"""Buckets an account may own. Source: S3 User Guide, "Bucket quotas" (the default quota)."""
+BUCKET_ID_SIZE_BYTES = 8
+_UPLOADS_A_STEP = 50
+_DELETE_TRIES = 8
+
+
+def entry_of(name: str, found: KeyValue) -> BucketEntry:
+    """A bucket's record as read."""
+    record = decode(BucketRecord, found.value)
+    return BucketEntry(name, record, found.mod_revision, BucketId(record.bucket_id))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedBucket:
+    """One line of ListBuckets."""
+
+    name: str
+    created_ms: int
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedBuckets:
+    """A page of ListBuckets; `more` when there are buckets after the last."""
+
+    buckets: tuple[OwnedBucket, ...]
+    more: bool
+
+
+class Buckets:
+    """Reads and writes of buckets.
+
+    The cache serves only to guess a bucket's id before it is read: whoever uses an entry reads or
+    compares the bucket's key in the same snapshot or transaction as what he wants in it. So a stale
+    entry costs a second read and nothing else. What is absent is never cached.
+    """
+
+    def __init__(
+        self,
+        metastore: Metastore,
+        transactions: Transactions,
+        *,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self._metastore = metastore
+        self._transactions = transactions
+        self._clock = clock
+        self._randomness = randomness
+        self.cached: dict[str, BucketEntry] = {}
+
+    def changed(self, key: bytes) -> None:
+        """A bucket's key changed."""
+        self.cached.pop(key[len(keys.BUCKETS) :].decode(), None)
+
+    def clear(self) -> None:
+        """Changes may have been missed."""
+        self.cached.clear()
+
+    def remember(self, name: str, found: KeyValue | None) -> BucketEntry:
+        """Take in what was just read of a bucket's key. Raises NoSuchBucket."""
+        if found is None:
+            self.cached.pop(name, None)
+            raise NoSuchBucket(name)
+        entry = self.cached.get(name)
+        if entry is not None and entry.mod_revision == found.mod_revision:
+            return entry
+        entry = entry_of(name, found)
+        if len(self.cached) >= BUCKETS_CACHED_MAX:
+            del self.cached[next(iter(self.cached))]
+        self.cached[name] = entry
+        return entry
+
+    async def read(self, name: str, principal: Principal) -> BucketEntry:
+        """The bucket as it is now. Raises NoSuchBucket, NotBucketOwner."""
+        (found,) = await self._metastore.get_many([keys.bucket(name)])
+        entry = self.remember(name, found)
+        if entry.record.owner != principal.account_id:
+            raise NotBucketOwner(name)
+        return entry
+
+    async def guess(self, name: str) -> BucketEntry:
+        """The bucket as cached, else as read. Raises NoSuchBucket."""
+        entry = self.cached.get(name)
+        if entry is not None:
+            return entry
+        (found,) = await self._metastore.get_many([keys.bucket(name)])
+        return self.remember(name, found)
+
+    async def create(self, name: str, principal: Principal, region: str) -> BucketEntry:
+        """Make a bucket. The name was checked before.
+
+        Raises BucketOwned, BucketTaken, TooManyBuckets, NoSuchAccount (deleted meanwhile).
+        """
+        key = keys.bucket(name)
+        account_key = keys.account(principal.account_id)
+        owned = keys.owned_buckets(principal.account_id)
+        present, counted = await self._metastore.read(
+            [Range(key), Range(owned, prefix_end(owned), count_only=True)]
+        )
+        if present.kvs:
+            raise self._conflict(name, present.kvs[0], principal)
+        if counted.count >= BUCKETS_OWNED_MAX:
+            raise TooManyBuckets(f"an account may own {BUCKETS_OWNED_MAX} buckets")
+        record = BucketRecord(
+            bucket_id=self._randomness.token(BUCKET_ID_SIZE_BYTES),
+            owner=principal.account_id,
+            region=region,
+            created_ms=self._clock.now_ns() // 1_000_000,
+        )
+        value = encode(record)
+        txn = Txn(
+            (absent(key), exists(account_key)),
+            (Put(key, value), Put(keys.owned_bucket(principal.account_id, name), value)),
+        )
+        await self._transactions.run(txn)
+        found, account = await self._metastore.get_many([key, account_key])
+        if found is not None:
+            entry = self.remember(name, found)
+            # Ours, or (after a lost race) another's; also settles an unknown outcome.
+            if entry.record.bucket_id == record.bucket_id:
+                return entry
+            raise self._conflict(name, found, principal)
+        if account is None:
+            raise NoSuchAccount(f"account {principal.account_id} does not exist any more")
+        raise ConditionalConflict(f"bucket {name!r} was made and deleted meanwhile")
+
+    def _conflict(
+        self, name: str, found: KeyValue, principal: Principal
+    ) -> BucketOwned | BucketTaken:
+        entry = self.remember(name, found)
+        if entry.record.owner == principal.account_id:
+            return BucketOwned(name, entry.record.region)
+        return BucketTaken(name)
+
+    async def delete(self, name: str, principal: Principal) -> None:
+        """Delete an empty bucket; multipart uploads in it are aborted, as S3 does.
+
+        Raises NoSuchBucket, NotBucketOwner, BucketNotEmpty, ConditionalConflict.
+        """
+        lost = 0
+        while lost < _DELETE_TRIES:
+            entry = await self.read(name, principal)
+            objects = keys.objects_of(entry.bucket_id)
+            uploads = keys.uploads_of(entry.bucket_id)
+            # A range compare over a full bucket would load it: look with limit 1 first.
+            inside, pending = await self._metastore.read(
+                [
+                    Range(objects, prefix_end(objects), limit=1, keys_only=True),
+                    Range(uploads, prefix_end(uploads), limit=_UPLOADS_A_STEP),
+                ]
+            )
+            if inside.kvs:
+                raise BucketNotEmpty(name)
+            compares = [
+                entry.unchanged,
+                Compare(objects, Target.VERSION, Relation.EQUAL, 0, prefix_end(objects)),
+            ]
+            operations: list[Operation] = []
+            for upload in pending.kvs:
+                compares.append(unchanged(upload.key, upload.mod_revision))
+                operations.extend(self._end_upload(upload))
+            if not pending.more:
+                # No upload was begun or changed since they were read.
+                compares.append(
+                    Compare(
+                        uploads,
+                        Target.MOD_REVISION,
+                        Relation.LESS,
+                        pending.revision + 1,
+                        prefix_end(uploads),
+                    )
+                )
+                operations.append(DeleteRange(entry.key))
+                operations.append(
+                    DeleteRange(keys.owned_bucket(entry.record.owner, name)),
+                )
+            applied = await self._transactions.run(Txn(tuple(compares), tuple(operations)))
+            if applied.succeeded and not pending.more:
+                self.cached.pop(name, None)
+                return
+            if not applied.certain and await self._is_gone(entry):
+                return
+            lost += not applied.succeeded
+        raise ConditionalConflict(f"bucket {name!r} keeps changing")
+
+    def _end_upload(self, upload: KeyValue) -> tuple[Operation, ...]:
+        record = decode(UploadRecord, upload.value)
+        if record.state == "done":  # the object that it became has taken over its group
+            return (DeleteRange(upload.key),)
+        garbage = GarbageRecord(
+            commit_id=b"",
+            queued_ms=self._clock.now_ns() // 1_000_000,
+            group=record.upload_id,
+            owner_key=upload.key,
+            manifest=record.manifest,
+        )
+        return (
+            DeleteRange(upload.key),
+            Put(keys.garbage(record.upload_id), encode(garbage)),
+        )
+
+    async def _is_gone(self, entry: BucketEntry) -> bool:
+        (found,) = await self._metastore.get_many([entry.key])
+        return found is None or decode(BucketRecord, found.value).bucket_id != entry.bucket_id
+
+    async def owned(
+        self, account_id: str, *, prefix: str, after: str, region: str | None, limit: int
+    ) -> OwnedBuckets:
+        """A page of an account's buckets in order of name, after the given name.
+
+        `region` leaves out the others. `limit` from 1 to 10,000.
+        """
+        index = keys.owned_buckets(account_id)
+        start = index + max(prefix.encode(), after.encode() + b"\x00" if after else b"")
+        end = prefix_end(index + prefix.encode())
+        buckets: list[OwnedBucket] = []
+        while start < end:
+            page = await self._metastore.range(Range(start, end, limit=min(limit + 1, 1000)))
+            for found in page.kvs:
+                record = decode(BucketRecord, found.value)
+                if region is not None and record.region != region:
+                    continue
+                if len(buckets) == limit:
+                    return OwnedBuckets(tuple(buckets), more=True)
+                name = found.key[len(index) :].decode()
+                buckets.append(OwnedBucket(name, record.created_ms, record.region))
+            if not page.more:
+                break
+            start = page.kvs[-1].key + b"\x00"
+        return OwnedBuckets(tuple(buckets), more=False)

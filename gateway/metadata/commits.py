@@ -1,0 +1,343 @@
+"""Commits of object records: the one point at which an object exists, changes or is gone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gateway.domain.conditions import (
+    DeleteConditions,
+    Judgement,
+    Verdict,
+    WriteConditions,
+    judge_delete,
+    judge_write,
+)
+from gateway.metadata import groups, keys
+from gateway.metadata.buckets import Buckets
+from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
+from gateway.metadata.errors import (
+    ConditionalConflict,
+    Contended,
+    GroupReclaimed,
+    MetadataError,
+    NoSuchBucket,
+    NoSuchKey,
+    PreconditionFailed,
+    RelianceBroken,
+)
+from gateway.metadata.groups import Ending
+from gateway.metadata.outcomes import Transactions
+from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
+from gateway.objects.port import Stored
+from placement.clock import Clock
+from placement.errors import OutcomeUnknown
+from placement.metastore.port import (
+    Compare,
+    KeyValue,
+    Metastore,
+    Operation,
+    Put,
+    Txn,
+    unchanged,
+)
+
+RACES_MAX = 40
+"""Races that one commit may lose before the client is told to slow down."""
+_KEYS_A_READ = 100
+
+
+class Committed(NamedTuple):
+    """What a commit left: the object as it is now. `mod_revision` 0 when only its effect is known
+    (an unknown outcome that was settled)."""
+
+    record_key: bytes
+    record: ObjectRecord
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """One key of a DeleteObjects request."""
+
+    record_key: bytes
+    conditions: DeleteConditions | None = None
+
+
+def object_entry(record_key: bytes, found: KeyValue | None) -> ObjectEntry | None:
+    """An object's record as read."""
+    if found is None:
+        return None
+    return ObjectEntry(record_key, decode(ObjectRecord, found.value), found.mod_revision)
+
+
+class Commits:
+    """Builds and runs the transactions, reading again and retrying where only a race was lost."""
+
+    def __init__(
+        self, metastore: Metastore, transactions: Transactions, buckets: Buckets, *, clock: Clock
+    ) -> None:
+        self._metastore = metastore
+        self._transactions = transactions
+        self._buckets = buckets
+        self._clock = clock
+
+    async def commit(
+        self,
+        entry: BucketEntry,
+        record_key: bytes,
+        record: ObjectRecord,
+        *,
+        value: bytes | None = None,
+        stored: Stored | None = None,
+        previous: ObjectEntry | None = None,
+        source: ObjectEntry | None = None,
+        conditions: WriteConditions | None = None,
+        new_group: bool = False,
+        compares: Sequence[Compare] = (),
+        operations: Sequence[Operation] = (),
+    ) -> Committed:
+        """See `Metadata.commit_object`."""
+        assert (
+            not record.group_owner
+            or source is not None
+            or (previous is not None and previous.record.group == record.group)
+        )
+        value = encode(record) if value is None else value
+        is_new = stored is not None or new_group
+        relied: list[Compare] = list(compares)
+        extra: list[Operation] = list(operations)
+        if stored is not None:
+            relied.extend(stored.compares)
+            extra.extend(stored.puts)
+            if stored.narrow:
+                extra.append(Put(keys.narrow(record_key), b""))
+        if source is not None and source.record_key != record_key:
+            relied.append(unchanged(source.record_key, source.mod_revision))
+        for race in range(RACES_MAX):
+            if (
+                source is not None
+                and source.record_key == record_key
+                and (previous is None or previous.mod_revision != source.mod_revision)
+            ):
+                raise RelianceBroken(record_key)
+            if conditions is not None:
+                _demand_write(conditions, record_key, previous)
+            own = [
+                entry.unchanged,
+                unchanged(record_key, 0 if previous is None else previous.mod_revision),
+            ]
+            if is_new:
+                own.append(groups.first_commit_of(record.group))
+            writes = groups.replace(
+                record_key,
+                record,
+                value,
+                None if previous is None else previous.record,
+                self._now_ms(),
+            )
+            applied = await self._transactions.run(Txn((*own, *relied), (*writes, *extra)))
+            if applied.succeeded:
+                return Committed(record_key, record, applied.revision)
+            if not applied.certain:
+                settled = await self._settle_commit(record_key, record, is_new=is_new)
+                if settled is not None:
+                    return settled
+            entry, previous = await self._after_a_lost_race(
+                entry, record_key, record.group if is_new else None, relied
+            )
+            await self._transactions.pause(race, first_seconds=0.001)
+        if conditions is not None:
+            raise ConditionalConflict("a conditional write lost too many races")
+        raise Contended("a write lost too many races")
+
+    async def delete(
+        self,
+        entry: BucketEntry,
+        record_key: bytes,
+        *,
+        previous: ObjectEntry | None,
+        conditions: DeleteConditions | None = None,
+    ) -> ObjectEntry | None:
+        """See `Metadata.delete_object`."""
+        for race in range(RACES_MAX):
+            if previous is None:
+                return None
+            if conditions is not None:
+                _demand_delete(conditions, previous)
+            ending = Ending(record_key, previous.record, previous.mod_revision)
+            txn = groups.delete_txn(entry.unchanged, (ending,), self._now_ms())
+            applied = await self._transactions.run(txn)
+            if applied.succeeded:
+                return previous
+            if not applied.certain and await self._settle_delete(ending):
+                return previous
+            entry, previous = await self._after_a_lost_race(entry, record_key, None, ())
+            await self._transactions.pause(race, first_seconds=0.001)
+        if conditions is not None:
+            raise ConditionalConflict("a conditional delete lost too many races")
+        raise Contended("a delete lost too many races")
+
+    async def delete_many(
+        self, entry: BucketEntry, deletions: Sequence[Deletion]
+    ) -> tuple[MetadataError | None, ...]:
+        """See `Metadata.delete_objects`."""
+        verdicts: dict[bytes, MetadataError | None] = {}
+        asked = {deletion.record_key: deletion for deletion in deletions}
+        record_keys = list(asked)
+        for start in range(0, len(record_keys), _KEYS_A_READ):
+            step = record_keys[start : start + _KEYS_A_READ]
+            bucket, *found = await self._metastore.get_many([entry.key, *step])
+            entry = self.same_bucket(entry, bucket)
+            present: list[ObjectEntry] = []
+            for record_key, kv in zip(step, found, strict=True):
+                verdicts[record_key] = None
+                current = object_entry(record_key, kv)
+                if current is None:
+                    continue
+                conditions = asked[record_key].conditions
+                try:
+                    if conditions is not None:
+                        _demand_delete(conditions, current)
+                except MetadataError as error:
+                    verdicts[record_key] = error
+                else:
+                    present.append(current)
+            for batch in _of_distinct_groups(present):
+                await self._delete_batch(entry, batch, asked, verdicts)
+        return tuple(verdicts[deletion.record_key] for deletion in deletions)
+
+    async def _delete_batch(
+        self,
+        entry: BucketEntry,
+        batch: Sequence[ObjectEntry],
+        asked: dict[bytes, Deletion],
+        verdicts: dict[bytes, MetadataError | None],
+    ) -> None:
+        """One transaction; when it is refused, each key alone, so that none fails the others."""
+        endings = [Ending(each.record_key, each.record, each.mod_revision) for each in batch]
+        applied = await self._transactions.run(
+            groups.delete_txn(entry.unchanged, endings, self._now_ms())
+        )
+        if applied.succeeded:
+            return
+        for current, ending in zip(batch, endings, strict=True):
+            if not applied.certain and await self._settle_delete(ending):
+                continue
+            try:
+                await self.delete(
+                    entry,
+                    current.record_key,
+                    previous=current,
+                    conditions=asked[current.record_key].conditions,
+                )
+            except MetadataError as error:
+                verdicts[current.record_key] = error
+
+    async def _after_a_lost_race(
+        self,
+        entry: BucketEntry,
+        record_key: bytes,
+        new_group: bytes | None,
+        relied: Sequence[Compare],
+    ) -> tuple[BucketEntry, ObjectEntry | None]:
+        """Read what a refused transaction compared; raise for what cannot be retried."""
+        wanted = [entry.key, record_key]
+        if new_group is not None:
+            wanted.append(keys.garbage(new_group))
+        own = len(wanted)
+        wanted.extend(compare.key for compare in relied)
+        found = await self._metastore.get_many(wanted)
+        entry = self.same_bucket(entry, found[0])
+        if new_group is not None and found[2] is not None:
+            raise GroupReclaimed(new_group)
+        for compare, kv in zip(relied, found[own:], strict=True):
+            if not groups.holds(compare, kv):
+                raise RelianceBroken(compare.key)
+        return entry, object_entry(record_key, found[1])
+
+    def same_bucket(self, entry: BucketEntry, found: KeyValue | None) -> BucketEntry:
+        """The bucket as it is now, if it is still the one that was looked up."""
+        current = self._buckets.remember(entry.name, found)
+        if current.bucket_id != entry.bucket_id:
+            raise NoSuchBucket(entry.name)
+        return current
+
+    async def _settle_commit(
+        self, record_key: bytes, record: ObjectRecord, *, is_new: bool
+    ) -> Committed | None:
+        """After an unknown outcome: was the record committed? None: certainly not.
+
+        A new group can only be in use, or ended, if its first commit was applied; the entry that
+        ended it names the record's commit id. A shared group tells less.
+        """
+        found, garbage = await self._metastore.get_many([record_key, keys.garbage(record.group)])
+        if found is not None:
+            current = decode(ObjectRecord, found.value)
+            if current.commit_id == record.commit_id:
+                return Committed(record_key, record, found.mod_revision)
+            if is_new and current.group == record.group:
+                return Committed(record_key, record, 0)
+        if garbage is not None:
+            ended = decode(GarbageRecord, garbage.value)
+            if ended.commit_id == record.commit_id:
+                return Committed(record_key, record, 0)
+        if is_new:
+            return None
+        raise OutcomeUnknown("a copy may or may not have been committed")
+
+    async def _settle_delete(self, ending: Ending) -> bool:
+        """After an unknown outcome: has the object as read ended? Then the delete took effect, at
+        the latest just before whatever replaced it."""
+        (found,) = await self._metastore.get_many([ending.record_key])
+        if found is None:
+            return True
+        if found.mod_revision == ending.mod_revision:
+            return False
+        if decode(ObjectRecord, found.value).group != ending.record.group:
+            return True
+        raise OutcomeUnknown("a delete may or may not have been applied")
+
+    def _now_ms(self) -> int:
+        return self._clock.now_ns() // 1_000_000
+
+
+def _of_distinct_groups(entries: Sequence[ObjectEntry]) -> list[list[ObjectEntry]]:
+    """Batches without two records of one group: each puts the group's one garbage key."""
+    batches: list[list[ObjectEntry]] = []
+    seen: list[set[bytes]] = []
+    for entry in entries:
+        for batch, groups_seen in zip(batches, seen, strict=True):
+            if entry.record.group not in groups_seen and len(batch) < groups.ENDINGS_MAX:
+                break
+        else:
+            batch, groups_seen = [], set()
+            batches.append(batch)
+            seen.append(groups_seen)
+        batch.append(entry)
+        groups_seen.add(entry.record.group)
+    return batches
+
+
+def _demand_write(
+    conditions: WriteConditions, record_key: bytes, previous: ObjectEntry | None
+) -> None:
+    etag = None if previous is None else etag_text(previous.record)
+    _demand(judge_write(conditions, etag), record_key)
+
+
+def _demand_delete(conditions: DeleteConditions, previous: ObjectEntry) -> None:
+    judgement = judge_delete(
+        conditions,
+        etag=etag_text(previous.record),
+        size_bytes=previous.record.size_bytes,
+        modified_ms=previous.record.modified_ms,
+    )
+    _demand(judgement, previous.record_key)
+
+
+def _demand(judgement: Judgement, record_key: bytes) -> None:
+    if judgement.verdict is Verdict.PROCEED:
+        return
+    if judgement.verdict is Verdict.NO_SUCH_KEY:
+        raise NoSuchKey(keys.key_of_object(record_key))
+    raise PreconditionFailed(judgement.header)

@@ -1,0 +1,51 @@
+"""What the repository hands out: records with where and at which revision they were read."""
+
+from typing import NamedTuple
+
+from gateway.metadata import keys
+from gateway.metadata.records import BucketRecord, ObjectRecord
+from placement.ids import BucketId
+from placement.metastore.port import Compare, unchanged
+
+
+class BucketEntry(NamedTuple):
+    """A bucket as read at `mod_revision` of its key."""
+
+    name: str
+    record: BucketRecord
+    mod_revision: int
+    bucket_id: BucketId
+
+    @property
+    def key(self) -> bytes:
+        """The bucket's metadata key."""
+        return keys.bucket(self.name)
+
+    @property
+    def unchanged(self) -> Compare:
+        """The compare that every commit which relies on the bucket carries."""
+        return unchanged(keys.bucket(self.name), self.mod_revision)
+
+    def object_key(self, key: str) -> bytes:
+        """The record key of one of its objects."""
+        return keys.object_(self.bucket_id, key.encode())
+
+
+class ObjectEntry(NamedTuple):
+    """A current object's record as read at `mod_revision` of its key."""
+
+    record_key: bytes
+    record: ObjectRecord
+    mod_revision: int
+
+    @property
+    def key(self) -> str:
+        """The S3 key."""
+        return keys.key_of_object(self.record_key).decode()
+
+
+def etag_text(record: ObjectRecord) -> str:
+    """The entity tag without quotes: hex, and "-N" for N parts."""
+    if record.etag_parts:
+        return f"{record.etag.hex()}-{record.etag_parts}"
+    return record.etag.hex()

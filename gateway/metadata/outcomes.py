@@ -1,0 +1,51 @@
+"""Running transactions whose answers may be lost: only the identical one is sent again."""
+
+from typing import NamedTuple
+
+from placement.clock import Clock, Randomness
+from placement.errors import MetastoreUnavailable, OutcomeUnknown
+from placement.metastore.port import Metastore, Txn
+
+UNKNOWN_TRIES = 5
+PAUSE_SECONDS_MAX = 0.5
+
+
+class Applied(NamedTuple):
+    """`certain` is False when an answer was lost and the identical retry found its compares broken:
+    then the first try may have been applied, and the caller looks for its traces."""
+
+    succeeded: bool
+    certain: bool
+    revision: int
+
+
+class Transactions:
+    """The one place that retries transactions, with jittered, bounded back-off."""
+
+    def __init__(self, metastore: Metastore, *, clock: Clock, randomness: Randomness) -> None:
+        self._metastore = metastore
+        self._clock = clock
+        self._randomness = randomness
+
+    async def run(self, txn: Txn) -> Applied:
+        """Raises OutcomeUnknown when no try was answered, MetastoreUnavailable when none was sent."""
+        unknown: OutcomeUnknown | None = None
+        for attempt in range(UNKNOWN_TRIES):
+            try:
+                result = await self._metastore.txn(txn)
+            except OutcomeUnknown as error:
+                unknown = error
+            except MetastoreUnavailable:
+                if unknown is None:
+                    raise
+            else:
+                succeeded = result.succeeded
+                return Applied(succeeded, succeeded or unknown is None, result.revision)
+            await self.pause(attempt, first_seconds=0.05)
+        assert unknown is not None
+        raise OutcomeUnknown("the metadata store did not say whether it committed") from unknown
+
+    async def pause(self, attempt: int, *, first_seconds: float) -> None:
+        """Wait before try number `attempt` + 2: doubling, half of it random."""
+        longest = min(first_seconds * (1 << min(attempt, 16)), PAUSE_SECONDS_MAX)
+        await self._clock.sleep(longest * (0.5 + self._randomness.uniform() / 2))

@@ -1,0 +1,257 @@
+"""The metadata repository: everything operations read and commit goes through here."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from gateway.domain.conditions import DeleteConditions, WriteConditions
+from gateway.metadata import groups, keys
+from gateway.metadata.accounts import Accounts, Identity
+from gateway.metadata.buckets import Buckets, OwnedBuckets
+from gateway.metadata.commits import Commits, Committed, Deletion, object_entry
+from gateway.metadata.entries import BucketEntry, ObjectEntry
+from gateway.metadata.errors import ConditionalConflict, MetadataError, NotBucketOwner
+from gateway.metadata.outcomes import Transactions
+from gateway.metadata.records import ObjectRecord, decode
+from gateway.metadata.sealing import SealingKey
+from gateway.metadata.watching import Watcher
+from gateway.objects.port import Stored
+from gateway.s3.message import Principal
+from placement.clock import Clock, Randomness
+from placement.metastore.port import (
+    Compare,
+    KeyValue,
+    Metastore,
+    Operation,
+    Range,
+    RangeResult,
+    Txn,
+)
+
+_REFRESHES_MAX = 8
+
+
+@runtime_checkable
+class ReadsNow(Protocol):
+    """A metadata store that can be read without waiting, as the embedded one can."""
+
+    def get_many_now(self, wanted: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
+        """The named keys at one instant."""
+        ...
+
+
+class Metadata:
+    """Buckets, objects, identities. One a process; `start` and `close` inside the running loop.
+
+    Errors: `gateway.metadata.errors` and those of the metadata port (`MetastoreUnavailable`,
+    `OutcomeUnknown`: after the latter nobody may delete the shards concerned).
+    """
+
+    def __init__(
+        self,
+        metastore: Metastore,
+        *,
+        clock: Clock,
+        randomness: Randomness,
+        sealing_key: SealingKey,
+    ) -> None:
+        self.metastore = metastore
+        self.transactions = Transactions(metastore, clock=clock, randomness=randomness)
+        self.buckets = Buckets(metastore, self.transactions, clock=clock, randomness=randomness)
+        self.accounts = Accounts(
+            metastore,
+            self.transactions,
+            clock=clock,
+            randomness=randomness,
+            sealing_key=sealing_key,
+        )
+        self._commits = Commits(metastore, self.transactions, self.buckets, clock=clock)
+        self._clock = clock
+        self._get_many_now = metastore.get_many_now if isinstance(metastore, ReadsNow) else None
+        self._watchers = (
+            Watcher(
+                metastore,
+                (keys.BUCKETS,),
+                clock=clock,
+                randomness=randomness,
+                changed=self.buckets.changed,
+                lost=self.buckets.clear,
+            ),
+            Watcher(
+                metastore,
+                (keys.ACCOUNTS, keys.ACCESS_KEYS),
+                clock=clock,
+                randomness=randomness,
+                changed=lambda _: self.accounts.clear(),
+                lost=self.accounts.clear,
+            ),
+        )
+
+    def start(self) -> None:
+        """Begin to watch buckets and identities."""
+        for watcher in self._watchers:
+            watcher.start()
+
+    async def close(self) -> None:
+        """End the watches. The metastore is closed by whoever opened it."""
+        for watcher in self._watchers:
+            await watcher.close()
+
+    # Who is asking
+
+    def identity_now(self, access_key: str) -> Identity | None:
+        """The cached identity; None says nothing, then ask `identity`."""
+        return self.accounts.cached_identity(access_key)
+
+    async def identity(self, access_key: str) -> Identity | None:
+        """(principal, secret) of an access key; None when there is none."""
+        return await self.accounts.identity(access_key)
+
+    # Buckets
+
+    async def bucket(self, name: str, principal: Principal) -> BucketEntry:
+        """The bucket as it is now. Raises NoSuchBucket, NotBucketOwner."""
+        return await self.buckets.read(name, principal)
+
+    async def create_bucket(self, name: str, principal: Principal, region: str) -> BucketEntry:
+        """Raises BucketOwned, BucketTaken, TooManyBuckets."""
+        return await self.buckets.create(name, principal, region)
+
+    async def delete_bucket(self, name: str, principal: Principal) -> None:
+        """Raises NoSuchBucket, NotBucketOwner, BucketNotEmpty."""
+        await self.buckets.delete(name, principal)
+
+    async def owned_buckets(
+        self, principal: Principal, *, prefix: str, after: str, region: str | None, limit: int
+    ) -> OwnedBuckets:
+        """A page of the caller's buckets."""
+        return await self.buckets.owned(
+            principal.account_id, prefix=prefix, after=after, region=region, limit=limit
+        )
+
+    # Objects
+
+    def lookup_now(
+        self, bucket: str, key: str, principal: Principal
+    ) -> tuple[BucketEntry, ObjectEntry | None] | None:
+        """As `lookup`, without waiting; None when that is not possible just now."""
+        entry = self.buckets.cached.get(bucket)
+        if entry is None or self._get_many_now is None:
+            return None
+        record_key = keys.object_(entry.bucket_id, key.encode())
+        found_bucket, found = self._get_many_now((keys.BUCKETS + bucket.encode(), record_key))
+        if found_bucket is None or found_bucket.mod_revision != entry.mod_revision:
+            return None
+        if entry.record.owner != principal.account_id:
+            raise NotBucketOwner(bucket)
+        if found is None:
+            return entry, None
+        record = decode(ObjectRecord, found.value)
+        return entry, ObjectEntry(record_key, record, found.mod_revision)
+
+    async def lookup(
+        self, bucket: str, key: str, principal: Principal
+    ) -> tuple[BucketEntry, ObjectEntry | None]:
+        """The bucket and the object as they were at one instant after the call; linearizable.
+
+        Raises NoSuchBucket, NotBucketOwner.
+        """
+        done = self.lookup_now(bucket, key, principal)
+        if done is not None:
+            return done
+        plain_key = key.encode()
+        for _ in range(_REFRESHES_MAX):
+            entry = await self.buckets.guess(bucket)
+            record_key = keys.object_(entry.bucket_id, plain_key)
+            found_bucket, found = await self.metastore.get_many((entry.key, record_key))
+            current = self.buckets.remember(bucket, found_bucket)
+            if current.record.owner != principal.account_id:
+                raise NotBucketOwner(bucket)
+            if current.bucket_id == entry.bucket_id:
+                return current, object_entry(record_key, found)
+        raise ConditionalConflict(f"bucket {bucket!r} is made and deleted over and over")
+
+    async def snapshot(
+        self, entry: BucketEntry, requests: Sequence[Range]
+    ) -> tuple[RangeResult, ...]:
+        """Ranges inside a bucket, read at one instant at which the bucket was that one.
+
+        Raises NoSuchBucket when it was deleted, or made again, since the entry was read.
+        """
+        bucket, *results = await self.metastore.read((Range(entry.key), *requests))
+        kv = bucket.kvs[0] if bucket.kvs else None
+        self._commits.same_bucket(entry, kv)
+        return tuple(results)
+
+    async def commit_object(
+        self,
+        entry: BucketEntry,
+        record_key: bytes,
+        record: ObjectRecord,
+        *,
+        value: bytes | None = None,
+        stored: Stored | None = None,
+        previous: ObjectEntry | None = None,
+        source: ObjectEntry | None = None,
+        conditions: WriteConditions | None = None,
+        new_group: bool = False,
+        compares: Sequence[Compare] = (),
+        operations: Sequence[Operation] = (),
+    ) -> Committed:
+        """Make `record` the object's record, in one transaction.
+
+        `entry` and `previous` are as `lookup` gave them (a stale `previous` costs a retry, nothing
+        else). `value` is the encoded record, when the caller has it. `stored` is what the blobs
+        demand; `new_group` says that the record's group is used for the first time though nothing
+        was `stored` with it (a completed upload). `source` is a copy's source; the record then has
+        `group_owner` by `groups.group_owner_of_copy`. `compares` (of single keys) and `operations`
+        go into the same transaction; no operation may touch the record's, garbage's or reference's
+        keys.
+
+        An overwrite that merely lost a race is tried again, `conditions` being judged anew.
+        Raises PreconditionFailed, NoSuchKey (If-Match, nothing there), NoSuchBucket (deleted
+        meanwhile), ConditionalConflict, Contended, GroupReclaimed, RelianceBroken (of `stored`,
+        `source` or `compares`), OutcomeUnknown.
+        """
+        return await self._commits.commit(
+            entry,
+            record_key,
+            record,
+            value=value,
+            stored=stored,
+            previous=previous,
+            source=source,
+            conditions=conditions,
+            new_group=new_group,
+            compares=compares,
+            operations=operations,
+        )
+
+    async def delete_object(
+        self,
+        entry: BucketEntry,
+        record_key: bytes,
+        *,
+        previous: ObjectEntry | None,
+        conditions: DeleteConditions | None = None,
+    ) -> ObjectEntry | None:
+        """End an object; what was deleted, or None when nothing was there (which is success).
+
+        `previous` as `lookup` gave it. Raises PreconditionFailed, NoSuchBucket,
+        ConditionalConflict, Contended, OutcomeUnknown.
+        """
+        return await self._commits.delete(
+            entry, record_key, previous=previous, conditions=conditions
+        )
+
+    async def delete_objects(
+        self, entry: BucketEntry, deletions: Sequence[Deletion]
+    ) -> tuple[MetadataError | None, ...]:
+        """End many objects, a hundred a transaction; for each None (gone) or why it is not."""
+        return await self._commits.delete_many(entry, deletions)
+
+    async def may_reclaim(self, group: bytes, owner_key: bytes) -> Txn | None:
+        """For the keeper: the transaction that claims a group, or None while it is used. See
+        `groups.claim`."""
+        return await groups.claim(
+            self.metastore, group, owner_key, now_ms=self._clock.now_ns() // 1_000_000
+        )
