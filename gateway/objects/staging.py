@@ -1,0 +1,72 @@
+"""What was received of a blob and not yet committed: in memory when small, in drives' files when large."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.domain.ranges import Geometry
+from gateway.domain.write_plan import WritePlan
+from gateway.metadata.records import BlobRef
+from placement.cluster_map import MapDrive
+from placement.ids import GroupId
+from storage_node.port import StagedShard
+from storage_node.shard import ShardEnvelope, encode_envelope
+
+MEMORY_SIZE_BYTES_MAX = 512 << 10
+"""Bodies above this go through files even if their shards would fit into segments."""
+
+
+@dataclass(slots=True, eq=False)
+class StagedBytes:
+    """A blob in memory. Nothing of it is on a drive before `commit`."""
+
+    ref: BlobRef
+    group: GroupId
+    plan: WritePlan
+    data: bytes
+    stored: dict[int, MapDrive] = field(default_factory=dict)
+    """Where `commit` stored each index (a drive may have been replaced by another meanwhile)."""
+
+
+@dataclass(slots=True, eq=False)
+class StagedFiles:
+    """A blob in staged files of the drives. `failed` indices will not be committed."""
+
+    ref: BlobRef
+    group: GroupId
+    plan: WritePlan
+    shards: tuple[StagedShard, ...]
+    failed: set[int] = field(default_factory=set)
+    stored: dict[int, MapDrive] = field(default_factory=dict)
+    """Where each index was committed."""
+
+
+StagedBlob = StagedBytes | StagedFiles
+
+
+def geometry_of(ref: BlobRef) -> Geometry:
+    """How a stored blob is cut."""
+    return Geometry(ref.k, ref.stripe_size_bytes, ref.size_bytes)
+
+
+def envelopes_of(
+    ref: BlobRef, group: GroupId, owner_key: bytes, record: bytes, created_ms: int
+) -> Callable[[int], bytes]:
+    """The envelope of each index."""
+
+    def envelope(index: int) -> bytes:
+        return encode_envelope(
+            ShardEnvelope(
+                group,
+                ref.blob,
+                index,
+                ref.k,
+                ref.m,
+                ref.stripe_size_bytes,
+                ref.size_bytes,
+                owner_key,
+                record,
+                created_ms,
+            )
+        )
+
+    return envelope

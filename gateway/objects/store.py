@@ -1,0 +1,326 @@
+"""`ObjectStore`: blobs as erasure-coded shards on the drives of a cluster's nodes."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from gateway.domain.write_plan import WritePlan, judge
+from gateway.metadata import keys
+from gateway.metadata.records import BlobRef
+from gateway.objects.buffers import BufferPool
+from gateway.objects.damage import DamageReports
+from gateway.objects.errors import BlobDamaged, NotEnoughDrives, PlacementChanged, WriteFellShort
+from gateway.objects.files import FileWrites
+from gateway.objects.large import Layout
+from gateway.objects.port import Hashing, Staged, Stored
+from gateway.objects.quick import QuickReader
+from gateway.objects.reader import BlobStream, Latency, Surroundings, groups_of
+from gateway.objects.small import put_small
+from gateway.objects.staging import (
+    MEMORY_SIZE_BYTES_MAX,
+    StagedBlob,
+    StagedBytes,
+    StagedFiles,
+    envelopes_of,
+    geometry_of,
+)
+from gateway.objects.topology import Topology
+from gateway.s3.message import Body, Stream
+from placement.clock import Clock, Randomness
+from placement.errors import PeerUnavailable
+from placement.ids import BlobId, DriveId, GroupId
+from placement.metastore.port import exists, unchanged
+from storage_node.port import SEGMENT_SHARD_SIZE_BYTES_MAX, Buffer, NodePort, ShardId
+
+INLINE_SIZE_BYTES_MAX = 256 << 10
+"""Bodies up to this size are hashed and coded on the event loop: a thread hop costs more."""
+BUFFER_SIZE_BYTES = 4 << 20
+BUFFERS_DEFAULT = 12
+THREADS = 4
+_BLOB_ID_SIZE_BYTES = 16
+
+
+class ObjectStore:
+    """Implements `gateway.objects.port.Objects`. One per process.
+
+    Memory of bodies: `buffers` × 4 MiB for large writes, one body of at most 512 KiB a small write,
+    two read steps of 2 MiB a read.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, NodePort],
+        topology: Topology,
+        clock: Clock,
+        randomness: Randomness,
+        *,
+        buffers: int = BUFFERS_DEFAULT,
+    ) -> None:
+        self._nodes = nodes
+        self._topology = topology
+        self._clock = clock
+        self._randomness = randomness
+        self._buffers = buffers
+        self._pool: BufferPool | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blob")
+        self._damage = DamageReports(nodes)
+        self._around = Surroundings(nodes, topology, Latency(), self._damage.report)
+        self._files = FileWrites(nodes, topology, self._threads)
+        self._ids = b""
+        self._quick = QuickReader(nodes, topology)
+
+    async def close(self) -> None:
+        """Wait for threads and reports; nodes and topology belong to the caller."""
+        await self._damage.close()
+        await asyncio.to_thread(self._threads.shutdown)
+
+    # Writing
+
+    async def stage(
+        self, body: Body, size_bytes: int, digests: Hashing, *, group: GroupId | None = None
+    ) -> Staged:
+        """Receive `size_bytes` from the body, hashed on the way. Raises what the body raises, and
+        `NotEnoughDrives`."""
+        blob, plan = self._plan(size_bytes)
+        ref = _ref(blob, plan, size_bytes)
+        if not _fits_memory(ref):
+            return await self._stage_files(body, size_bytes, digests, group)
+        data = await body.read_all(size_bytes)
+        assert len(data) == size_bytes, "a body shorter than it said raises by itself"
+        if size_bytes <= INLINE_SIZE_BYTES_MAX:
+            _digest(digests, data)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._threads, _digest, digests, data)
+        return StagedBytes(ref, group or GroupId(blob), plan, data)
+
+    async def stage_bytes(self, data: bytes, *, group: GroupId | None = None) -> Staged:
+        """A blob from memory."""
+        blob, plan = self._plan(len(data))
+        ref = _ref(blob, plan, len(data))
+        if _fits_memory(ref):
+            return StagedBytes(ref, group or GroupId(blob), plan, data)
+        return await self._stage_files(
+            _ReadBody(BlobStream.of(data)), len(data), _NoHashing(), group
+        )
+
+    async def restage(self, staged: Staged) -> Staged:
+        """The same bytes as a new blob on the drives that are left, after `WriteFellShort` or
+        `PlacementChanged`. The old blob is discarded. Raises `NotEnoughDrives`."""
+        blob = _own(staged)
+        if isinstance(blob, StagedBytes):
+            fresh = await self.stage_bytes(blob.data, group=_group_of(blob))
+        else:
+            try:
+                stream = await self.read([(blob.ref, 0, blob.ref.size_bytes)])
+                body = _ReadBody(stream)
+                fresh = await self._stage_files(
+                    body, blob.ref.size_bytes, _NoHashing(), _group_of(blob)
+                )
+            except BlobDamaged as error:
+                raise NotEnoughDrives("too many drives failed during the write") from error
+        await self.discard(blob)
+        return fresh
+
+    async def commit(self, staged: Staged, owner_key: bytes, record: bytes) -> Stored:
+        """Make all shards durable, marks first. Raises `WriteFellShort` when the blob can be
+        restaged, `NotEnoughDrives` when it is lost, `MetastoreUnavailable`."""
+        blob = _own(staged)
+        created_ms = self._clock.now_ns() // 1_000_000
+        envelope = envelopes_of(blob.ref, blob.group, owner_key, record, created_ms)
+        if isinstance(blob, StagedBytes):
+            stored = await put_small(blob, envelope, self._nodes, self._topology)
+        else:
+            stored = await self._files.commit(blob, envelope)
+        return await self._judged(blob, stored)
+
+    async def renew(self, staged: Staged) -> Stored:
+        """After a commit found that what it relied on changed (map epoch, damage marks): the same
+        shards judged again under the present map. Raises `PlacementChanged` when too few of them
+        are where readers will look."""
+        blob = _own(staged)
+        self._topology.forget_marks(
+            [
+                keys.damage(self._topology.partition(BlobId(blob.ref.blob)), d.slot)
+                for d in self._topology.map.drives
+            ]
+        )
+        await self._topology.refresh()
+        present = {drive.drive_id for drive in self._topology.map.drives}
+        stored = {i for i, drive in blob.stored.items() if drive.drive_id in present}
+        try:
+            return await self._judged(blob, stored)
+        except NotEnoughDrives as error:
+            raise PlacementChanged("the cluster map changed during the write") from error
+
+    async def discard(self, staged: Staged) -> None:
+        """Forget a blob that no transaction refers to. What cannot be reached is left to the sweep."""
+        blob = _own(staged)
+        if isinstance(blob, StagedFiles):
+            await self._files.abort(blob)
+        by_node: dict[str, list[tuple[DriveId, ShardId]]] = {}
+        for index, drive in blob.stored.items():
+            shard = ShardId(BlobId(blob.ref.blob), index)
+            by_node.setdefault(drive.node, []).append((drive.drive_id, shard))
+        blob.stored = {}
+        for name, shards in by_node.items():
+            try:
+                await self._nodes[name].delete(shards)
+            except PeerUnavailable:
+                self._topology.note_node(name)
+
+    # Reading
+
+    async def read_bytes(self, ref: BlobRef) -> bytes:
+        """A whole small blob, verified. Raises `BlobDamaged`."""
+        found = self.read_now(ref)
+        if found is not None:
+            return found
+        parts: list[Buffer] = []
+        async for group in groups_of([(ref, 0, ref.size_bytes)], self._around):
+            parts += group
+        return b"".join(parts)
+
+    def read_now(self, ref: BlobRef) -> bytes | None:
+        """A blob of one stripe, if it can be had without waiting and is whole; None otherwise."""
+        return self._quick.read(ref)
+
+    async def read(self, pieces: Sequence[tuple[BlobRef, int, int]]) -> Stream:
+        """Stream the pieces; the first step has been read and verified when this returns. Raises
+        `BlobDamaged`: then read the record again, once."""
+        total = sum(length for _, _, length in pieces)
+        groups = groups_of(pieces, self._around)
+        first: Sequence[Buffer] = ()
+        if total:
+            first = await anext(groups)
+        return BlobStream(total, first, groups)
+
+    # Inside
+
+    def _plan(self, size_bytes: int) -> tuple[BlobId, WritePlan]:
+        blob = BlobId(self._randomness.token(_BLOB_ID_SIZE_BYTES))
+        plan = self._topology.plan_write(blob, size_bytes)
+        if plan is None:
+            raise NotEnoughDrives(_too_few(self._topology))
+        return blob, plan
+
+    async def _stage_files(
+        self, body: Body, size_bytes: int, digests: Hashing, group: GroupId | None
+    ) -> StagedFiles:
+        """Open the shards' files, again under a new plan while drives turn out to have failed."""
+        for _ in range(len(self._topology.map.drives) + 1):
+            blob, plan = self._plan(size_bytes)
+            ref = _ref(blob, plan, size_bytes)
+            shards = await self._files.open(ref, plan)
+            if shards is not None:
+                staged = StagedFiles(ref, group or GroupId(blob), plan, shards)
+                await self._files.receive(staged, body, digests, self._buffer_pool())
+                return staged
+        raise NotEnoughDrives(_too_few(self._topology))
+
+    async def _judged(self, blob: StagedBlob, stored: Collection[int]) -> Stored:
+        """Apply the rule to what was stored; put the marks that the commit will compare."""
+        verdict = judge(blob.plan, stored)
+        if not verdict.commits:
+            text = f"{len(stored)} of {blob.plan.scheme.width} shards were stored"
+            if len(stored) >= blob.ref.k or isinstance(blob, StagedBytes):
+                raise WriteFellShort(text)
+            raise NotEnoughDrives(text)
+        compares = [unchanged(keys.MAP_CURRENT, self._topology.map_revision)]
+        if verdict.marks:
+            partition = self._topology.partition(BlobId(blob.ref.blob))
+            marks = await self._topology.ensure_marks(partition, verdict.marks)
+            compares += map(exists, marks)
+        return Stored(blob.ref, tuple(compares), (), blob.plan.narrow)
+
+    def _buffer_pool(self) -> BufferPool:
+        """The pool of large writes, made when the first one comes."""
+        if self._pool is None:
+            scheme = self._topology.map.scheme
+            least = Layout.room(min(2, scheme.k), scheme.m, scheme.stripe_size_bytes)
+            self._pool = BufferPool(max(BUFFER_SIZE_BYTES, least), self._buffers)
+        return self._pool
+
+
+def _own(staged: Staged) -> StagedBlob:
+    assert isinstance(staged, StagedBytes | StagedFiles), "staged by another store"
+    return staged
+
+
+def _group_of(blob: StagedBlob) -> GroupId | None:
+    """The group to keep when a blob is staged anew: a plain blob is its own group."""
+    return None if blob.group == blob.ref.blob else blob.group
+
+
+def _ref(blob: BlobId, plan: WritePlan, size_bytes: int) -> BlobRef:
+    scheme = plan.scheme
+    return BlobRef(
+        blob=blob,
+        k=scheme.k,
+        m=scheme.m,
+        stripe_size_bytes=scheme.stripe_size_bytes,
+        size_bytes=size_bytes,
+    )
+
+
+def _fits_memory(ref: BlobRef) -> bool:
+    return (
+        ref.size_bytes <= MEMORY_SIZE_BYTES_MAX
+        and ref.size_bytes <= ref.stripe_size_bytes
+        and geometry_of(ref).shard_size_bytes <= SEGMENT_SHARD_SIZE_BYTES_MAX
+    )
+
+
+def _too_few(topology: Topology) -> str:
+    return f"{len(topology.writable)} drives take writes: too few for {topology.map.scheme}"
+
+
+def _digest(digests: Hashing, data: bytes) -> None:
+    view = memoryview(data)
+    digests.update_md5(view)
+    digests.update_rest(view)
+
+
+class _NoHashing:
+    """For bytes whose digests are known."""
+
+    def update_md5(self, buffer: memoryview) -> None:
+        """Nothing to feed."""
+
+    def update_rest(self, buffer: memoryview) -> None:
+        """Nothing to feed."""
+
+
+class _ReadBody:
+    """A `Body` over bytes that are read back."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.size_bytes = stream.size_bytes
+        self.trailers: dict[str, str] = {}
+        self._groups = stream.chunks()
+        self._ready: list[memoryview] = []
+
+    async def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer, except at the end."""
+        filled = 0
+        while filled < len(buffer):
+            if not self._ready:
+                group = await anext(self._groups, None)
+                if group is None:
+                    break
+                self._ready = [memoryview(part) for part in reversed(group)]
+                continue
+            part = self._ready.pop()
+            taken = part[: len(buffer) - filled]
+            buffer[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            if len(taken) < len(part):
+                self._ready.append(part[len(taken) :])
+        return filled
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        """All of it; the caller knows that it is small enough."""
+        assert self.size_bytes <= limit_bytes
+        data = bytearray(self.size_bytes)
+        filled = await self.read_into(memoryview(data))
+        assert filled == self.size_bytes
+        return bytes(data)

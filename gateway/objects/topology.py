@@ -1,0 +1,269 @@
+"""Where shards go: the cluster map as it changes, and which of its drives are well at the moment.
+
+A gateway learns of a sick drive from the outcomes it sees, at once, and from the nodes' reports,
+once a second. A drive that failed an operation is avoided until a report asked for later says that
+it is up.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+
+from gateway.domain.write_plan import COPIES_SIZE_BYTES_MAX, WritePlan, plan_write
+from gateway.metadata import keys
+from gateway.metadata.records import MapCurrent, decode
+from placement.clock import Clock
+from placement.cluster_map import ClusterMap, MapDrive
+from placement.errors import Compacted, MetastoreUnavailable, PeerUnavailable
+from placement.hashing import Placement, partition_of
+from placement.ids import BlobId, DriveId, Epoch, Partition, Slot
+from placement.metastore.port import Metastore, Put, Txn, absent, prefix_end
+from storage_node.port import DriveCondition, NodePort, Outcome
+
+_log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+PLANS_MAX = 1 << 14
+MARKS_MAX = 1 << 16
+SLOW_SECONDS = 5.0
+"""How long a drive that was late is read from last."""
+
+_MAPS = b"m/"
+_WRITABLE = (DriveCondition.UP, DriveCondition.RECOVERING)
+_READABLE = (DriveCondition.UP, DriveCondition.FULL)
+
+
+class Topology:
+    """The map, its placement tables and the live view of drives of one gateway process."""
+
+    def __init__(self, nodes: Mapping[str, NodePort], metastore: Metastore, clock: Clock) -> None:
+        self._nodes = nodes
+        self._metastore = metastore
+        self._clock = clock
+        self._placement: Placement | None = None
+        self._earlier: tuple[Placement, ...] = ()
+        self._map_revision = 0
+        self._conditions: dict[DriveId, DriveCondition] = {}
+        self._failed_at: dict[DriveId, float] = {}
+        self._full_at: dict[DriveId, float] = {}
+        self._slow_until: dict[DriveId, float] = {}
+        self._writable: frozenset[Slot] = frozenset()
+        self._unwell: frozenset[Slot] = frozenset()
+        self._plans: dict[tuple[Partition, bool], WritePlan | None] = {}
+        self._marks: set[bytes] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Read the map and the drives' state, then follow both. Raises `MetastoreUnavailable`."""
+        revision = await self._load()
+        await self.poll()
+        self._tasks = [
+            asyncio.create_task(self._follow(revision + 1), name="follow the cluster map"),
+            asyncio.create_task(self._poll_forever(), name="poll the drives"),
+        ]
+
+    async def close(self) -> None:
+        """Stop following."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks = []
+
+    # What others ask
+
+    @property
+    def map(self) -> ClusterMap:
+        """The newest cluster map."""
+        return self._current.map
+
+    @property
+    def map_revision(self) -> int:
+        """mod_revision of `m/current`: what a commit compares."""
+        return self._map_revision
+
+    @property
+    def writable(self) -> frozenset[Slot]:
+        """Slots whose drives take writes now."""
+        return self._writable
+
+    @property
+    def unwell(self) -> frozenset[Slot]:
+        """Slots whose drives are better not read from now."""
+        return self._unwell
+
+    def partition(self, blob: BlobId) -> Partition:
+        """The blob's partition under the newest map."""
+        return partition_of(blob, self._current.map.partition_count)
+
+    def write_order(self, blob: BlobId) -> tuple[MapDrive, ...]:
+        """Drives in the order in which a new blob's shards prefer them."""
+        return self._current.write_order(blob)
+
+    def read_orders(self, blob: BlobId) -> list[tuple[MapDrive, ...]]:
+        """Drives that may hold the blob's shards, for each open epoch, newest first."""
+        orders = [self._current.read_order(blob)]
+        for placement in self._earlier:
+            order = placement.read_order(blob)
+            if order not in orders:
+                orders.append(order)
+        return orders
+
+    def plan_write(self, blob: BlobId, size_bytes: int) -> WritePlan | None:
+        """Seats for a new blob; None when fewer than m + 1 drives take writes."""
+        key = (self.partition(blob), size_bytes <= COPIES_SIZE_BYTES_MAX)
+        try:
+            return self._plans[key]
+        except KeyError:
+            pass
+        if len(self._plans) >= PLANS_MAX:
+            self._plans.clear()
+        plan = plan_write(
+            self._current.map.scheme, size_bytes, self.write_order(blob), self._writable
+        )
+        self._plans[key] = plan
+        return plan
+
+    # What others saw
+
+    def note(self, drive: DriveId, outcome: Outcome) -> None:
+        """An operation's outcome on a drive: failed and full ones are avoided from now on."""
+        if outcome is Outcome.DRIVE_FAILED:
+            self._failed_at[drive] = self._clock.monotonic()
+        elif outcome is Outcome.DRIVE_FULL:
+            self._full_at[drive] = self._clock.monotonic()
+        else:
+            return
+        self._recount()
+
+    def note_node(self, node: str) -> None:
+        """A node did not answer: avoid all its drives until it reports again."""
+        now = self._clock.monotonic()
+        for drive in self._current.map.drives:
+            if drive.node == node:
+                self._failed_at[drive.drive_id] = now
+        self._recount()
+
+    def note_slow(self, drive: DriveId) -> None:
+        """A read was later than usual: read from others first for a while."""
+        self._slow_until[drive] = self._clock.monotonic() + SLOW_SECONDS
+        self._recount()
+
+    # Damage marks
+
+    async def ensure_marks(self, partition: Partition, slots: Sequence[Slot]) -> list[bytes]:
+        """Keys of the marks saying that these drives were left out of the partition; each exists
+        (or did when this process last knew) when this returns. Raises `MetastoreUnavailable`."""
+        marks = [keys.damage(partition, slot) for slot in slots]
+        for mark in marks:
+            if mark not in self._marks:
+                await self._metastore.txn(Txn((absent(mark),), (Put(mark, b"\x01"),)))
+                if len(self._marks) >= MARKS_MAX:
+                    self._marks.clear()
+                self._marks.add(mark)
+        return marks
+
+    def forget_marks(self, marks: Sequence[bytes]) -> None:
+        """A commit found that marks are gone: put them again the next time."""
+        self._marks.difference_update(marks)
+
+    async def refresh(self) -> None:
+        """Read the map again now. Raises `MetastoreUnavailable`."""
+        await self._load()
+
+    async def poll(self) -> None:
+        """Ask every node for its drives' state."""
+        for name, node in self._nodes.items():
+            asked_at = self._clock.monotonic()
+            try:
+                reports = await node.reports()
+            except PeerUnavailable:
+                self.note_node(name)
+                continue
+            for report in reports:
+                self._conditions[report.drive] = report.condition
+                if self._failed_at.get(report.drive, asked_at) < asked_at:
+                    del self._failed_at[report.drive]
+                if self._full_at.get(report.drive, asked_at) < asked_at:
+                    del self._full_at[report.drive]
+        known = {drive.drive_id for drive in self._current.map.drives}
+        for table in (self._conditions, self._failed_at, self._full_at, self._slow_until):
+            for drive in [drive for drive in table if drive not in known]:
+                del table[drive]
+        self._recount()
+
+    # Inside
+
+    @property
+    def _current(self) -> Placement:
+        assert self._placement is not None, "start() comes first"
+        return self._placement
+
+    async def _load(self) -> int:
+        """Read the newest map and the open ones; the revision from which to watch."""
+        for _ in range(8):
+            (current,) = await self._metastore.get_many([keys.MAP_CURRENT])
+            if current is None:
+                raise MetastoreUnavailable("there is no cluster map yet")
+            epoch = Epoch(decode(MapCurrent, current.value).epoch)
+            (found,) = await self._metastore.get_many([keys.map_epoch(epoch)])
+            if found is None:
+                continue  # another epoch came meanwhile
+            newest = ClusterMap.decode(found.value)
+            earlier = []
+            if newest.open_epochs:
+                wanted = [keys.map_epoch(e) for e in newest.open_epochs]
+                earlier = [kv for kv in await self._metastore.get_many(wanted) if kv is not None]
+            self._adopt(newest, [ClusterMap.decode(kv.value) for kv in earlier])
+            self._map_revision = current.mod_revision
+            return current.mod_revision
+        raise MetastoreUnavailable("the cluster map changes faster than it can be read")
+
+    def _adopt(self, newest: ClusterMap, earlier: Sequence[ClusterMap]) -> None:
+        if self._placement is None or self._placement.map != newest:
+            self._placement = Placement(newest)
+        self._earlier = tuple(Placement(cluster_map) for cluster_map in earlier)
+        self._recount(changed=True)
+
+    def _recount(self, *, changed: bool = False) -> None:
+        """Work out the sets anew; forget the plans made with others."""
+        now = self._clock.monotonic()
+        writable = set()
+        unwell = set()
+        for drive in self._current.map.drives:
+            condition = self._conditions.get(drive.drive_id)
+            failed = drive.drive_id in self._failed_at
+            if condition in _WRITABLE and not failed and drive.drive_id not in self._full_at:
+                writable.add(drive.slot)
+            slow = self._slow_until.get(drive.drive_id, 0.0) > now
+            if condition not in _READABLE or failed or slow:
+                unwell.add(drive.slot)
+        if changed or writable != self._writable:
+            self._writable = frozenset(writable)
+            self._plans.clear()
+        self._unwell = frozenset(unwell)
+
+    async def _follow(self, start_revision: int) -> None:
+        """Watch the map; after a lost watch, read it again and watch from there."""
+        while True:
+            try:
+                watch = self._metastore.watch(
+                    _MAPS, prefix_end(_MAPS), start_revision=start_revision
+                )
+                async for batch in watch:
+                    start_revision = batch.revision + 1
+                    if any(event.kv.key == keys.MAP_CURRENT for event in batch.events):
+                        await self._load()
+            except (MetastoreUnavailable, Compacted, PeerUnavailable) as error:
+                _log.info("the watch of the cluster map ended: %s", error)
+            await self._clock.sleep(RETRY_SECONDS)
+            with contextlib.suppress(MetastoreUnavailable, PeerUnavailable):
+                start_revision = await self._load() + 1
+
+    async def _poll_forever(self) -> None:
+        while True:
+            await self._clock.sleep(POLL_SECONDS)
+            await self.poll()
