@@ -1,0 +1,173 @@
+"""The head of an HTTP/1 request: bytes in, a checked value out. No I/O.
+
+httptools checks the grammar of the header lines; the request line, the framing and the limits are
+checked here.
+"""
+
+import re
+from dataclasses import dataclass
+
+import httptools
+
+from gateway.http import refusals
+from gateway.http.refusals import RefusedError
+
+END_OF_HEAD = b"\r\n\r\n"
+
+_CONTENT_LENGTH_MAX = (1 << 63) - 1
+_HOST = re.compile(r"[A-Za-z0-9._~%:\[\]-]*")
+_FIRST_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r")
+_NAMES_MAX = 512
+
+
+@dataclass(slots=True, eq=False)
+class RequestHead:
+    """A head that may be served. `content_length` None and not `chunked`: there is no body."""
+
+    method: str
+    target: bytes
+    headers: dict[str, str]
+    raw_headers: list[tuple[bytes, bytes]]
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+    expects_continue: bool
+
+
+class HeadParser:
+    """Parses whole heads; keeps nothing of one but the spelling of common header names."""
+
+    def __init__(self, headers_max: int) -> None:
+        self._headers_max = headers_max
+        self._names: dict[bytes, str] = {}
+
+    def parse(self, data: bytes) -> RequestHead:
+        """The head in `data`, which ends with the blank line. RefusedError when it is not valid."""
+        line = data[: data.index(b"\r\n")]
+        parts = line.split(b" ")
+        if len(parts) != 3:
+            raise RefusedError(refusals.BAD_REQUEST)
+        method, target, version = parts
+        modern = version == b"HTTP/1.1"
+        if not modern and version != b"HTTP/1.0":
+            known = version.startswith(b"HTTP/") and len(version) == 8
+            raise RefusedError(refusals.HTTP_VERSION if known else refusals.BAD_REQUEST)
+        raw_headers = self._raw_headers(data)
+        headers = self._joined(raw_headers)
+        if target[:1] != b"/":
+            target = _origin_form(target, headers)
+        elif b"#" in target:
+            raise RefusedError(refusals.BAD_TARGET)
+        host = headers.get("host")
+        if (host is None and modern) or (host is not None and not _HOST.fullmatch(host)):
+            raise RefusedError(refusals.BAD_HOST)
+        content_length, chunked = _framing(headers, modern)
+        keep_alive = modern
+        if "connection" in headers and modern:
+            tokens = headers["connection"].lower().split(",")
+            keep_alive = "close" not in [token.strip() for token in tokens]
+        return RequestHead(
+            method=method.decode("latin-1"),
+            target=target,
+            headers=headers,
+            raw_headers=raw_headers,
+            content_length=content_length,
+            chunked=chunked,
+            keep_alive=keep_alive,
+            # RFC 9110, 10.1.1: other expectations may be ignored, and S3 ignores them.
+            expects_continue=modern
+            and (chunked or bool(content_length))
+            and headers.get("expect", "").lower() == "100-continue",
+        )
+
+    def _raw_headers(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        sink = _Sink()
+        try:
+            httptools.HttpRequestParser(sink).feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # Upgrades are not offered; the request is served as if it had not asked.
+        except httptools.HttpParserError:
+            # Past the blank line it objects to codings that `_framing` has an answer for.
+            if not sink.complete:
+                raise RefusedError(refusals.BAD_REQUEST) from None
+        if not sink.complete:
+            raise RefusedError(refusals.BAD_REQUEST)
+        if len(sink.headers) > self._headers_max:
+            raise RefusedError(refusals.HEAD_TOO_LARGE)
+        return sink.headers
+
+    def _joined(self, raw_headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+        names = self._names
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in raw_headers:
+            name = names.get(raw_name)
+            if name is None:
+                name = raw_name.decode("latin-1").lower()
+                if len(names) < _NAMES_MAX:
+                    names[raw_name] = name
+            value = raw_value.decode("latin-1").strip(" \t")
+            if name in headers:
+                if name == "host":
+                    raise RefusedError(refusals.BAD_HOST)
+                value = headers[name] + "," + value
+            headers[name] = value
+        return headers
+
+
+class _Sink:
+    """Collects what httptools finds."""
+
+    __slots__ = ("complete", "headers")
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def cannot_become_head(data: bytes) -> bool:
+    """Whether an unfinished head is already hopeless: another protocol, or bare line feeds."""
+    return data[0] not in _FIRST_BYTES or b"\n\n" in data
+
+
+def _origin_form(target: bytes, headers: dict[str, str]) -> bytes:
+    """The path of an absolute-form target, whose authority replaces Host (RFC 9112, 3.2.2)."""
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https") or b"#" in rest:
+        raise RefusedError(refusals.BAD_TARGET)
+    end = len(rest)
+    for delimiter in (b"/", b"?"):
+        found = rest.find(delimiter)
+        if 0 <= found < end:
+            end = found
+    authority, path = rest[:end], rest[end:]
+    if not authority:
+        raise RefusedError(refusals.BAD_TARGET)
+    headers["host"] = authority.decode("latin-1")
+    return path if path[:1] == b"/" else b"/" + path
+
+
+def _framing(headers: dict[str, str], modern: bool) -> tuple[int | None, bool]:
+    """Content-Length, and whether the body is chunked: one of them at most (RFC 9112, 6.3)."""
+    length = headers.get("content-length")
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        if length is not None:
+            raise RefusedError(refusals.TWO_FRAMINGS)
+        if not modern:
+            raise RefusedError(refusals.BAD_REQUEST)
+        if coding.lower() != "chunked":
+            raise RefusedError(refusals.TRANSFER_ENCODING)
+        return None, True
+    if length is None:
+        return None, False
+    if not (length.isascii() and length.isdigit()) or int(length[:20]) > _CONTENT_LENGTH_MAX:
+        raise RefusedError(refusals.BAD_CONTENT_LENGTH)
+    if len(length) > 20:
+        raise RefusedError(refusals.BAD_CONTENT_LENGTH)
+    return int(length), False
