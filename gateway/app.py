@@ -140,8 +140,9 @@ class Gateway:
 class _NoBody:
     """Stands in until the request is authenticated: nothing may read a body before."""
 
-    size_bytes = 0
-    trailers: dict[str, str] = {}
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.trailers: dict[str, str] = {}
 
     async def read_into(self, buffer: memoryview) -> int:
         raise AssertionError("a body is read only after authentication")

@@ -1,0 +1,167 @@
+"""Drives that go away while the store runs or between two starts, and come back empty."""
+
+import hashlib
+import itertools
+import random
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.store_process import StoreProcess
+
+SIZES = (0, 1, 5_000, 16_384, 16_385, 200_000, 1_048_577, 6_000_000)
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> Iterator[StoreProcess]:
+    """A store that this test may damage."""
+    store = StoreProcess(tmp_path / "data")
+    try:
+        yield store.start()
+    finally:
+        store.kill()
+
+
+def fill(s3: Any, bucket: str, seed: int) -> dict[str, str]:
+    """Objects of all sizes, one of them multipart; their digests."""
+    chance = random.Random(seed)
+    digests = {}
+    for number, size in enumerate(SIZES):
+        body = chance.randbytes(size)
+        s3.put_object(Bucket=bucket, Key=f"{seed}/{number}", Body=body)
+        digests[f"{seed}/{number}"] = hashlib.sha256(body).hexdigest()
+    parts = [chance.randbytes(5 << 20), chance.randbytes(70_000)]
+    upload = s3.create_multipart_upload(Bucket=bucket, Key=f"{seed}/parts")["UploadId"]
+    done = [
+        {
+            "PartNumber": n,
+            "ETag": s3.upload_part(
+                Bucket=bucket, Key=f"{seed}/parts", UploadId=upload, PartNumber=n, Body=part
+            )["ETag"],
+        }
+        for n, part in enumerate(parts, 1)
+    ]
+    s3.complete_multipart_upload(
+        Bucket=bucket, Key=f"{seed}/parts", UploadId=upload, MultipartUpload={"Parts": done}
+    )
+    digests[f"{seed}/parts"] = hashlib.sha256(b"".join(parts)).hexdigest()
+    return digests
+
+
+def check(s3: Any, bucket: str, digests: dict[str, str]) -> None:
+    """Every object reads back equal."""
+    for key, digest in digests.items():
+        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        assert hashlib.sha256(body).hexdigest() == digest, key
+
+
+def wait_whole(store: StoreProcess, seconds: float = 90) -> None:
+    """Wait until nothing is pending and every drive is up."""
+    end = time.monotonic() + seconds
+    while True:
+        status = store.admin("status")
+        if status["state"] == "ok" and status["repairs_pending"] == 0:
+            return
+        assert time.monotonic() < end, status
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_pair_of_drives_may_go_and_come_back_empty(own_store: StoreProcess) -> None:
+    store = own_store
+    store.client().create_bucket(Bucket="pairs")
+    digests = fill(store.client(), "pairs", 0)
+    pairs = list(itertools.combinations(range(1, 7), 2))
+    random.Random(7).shuffle(pairs)
+    for seed, pair in enumerate(pairs, 1):
+        store.stop()
+        for number in pair:
+            shutil.rmtree(store.directory / f"drive{number}")
+        store.start()
+        check(store.client(), "pairs", digests)
+        digests |= fill(store.client(), "pairs", seed)
+        check(store.client(), "pairs", digests)
+        for number in pair:
+            (store.directory / f"drive{number}").mkdir()
+        wait_whole(store)
+        check(store.client(), "pairs", digests)
+
+
+@pytest.mark.timeout(180)
+def test_two_drives_vanish_under_load_and_no_request_fails(own_store: StoreProcess) -> None:
+    store = own_store
+    store.client().create_bucket(Bucket="load")
+    digests = fill(store.client(), "load", 1)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def work(number: int) -> None:
+        s3 = store.client()
+        chance = random.Random(number)
+        turn = 0
+        while not stop.is_set():
+            turn += 1
+            try:
+                body = chance.randbytes(chance.choice(SIZES[:-1]))
+                s3.put_object(Bucket="load", Key=f"t{number}/{turn}", Body=body)
+                got = s3.get_object(Bucket="load", Key=f"t{number}/{turn}")["Body"].read()
+                assert got == body
+                key = chance.choice(sorted(digests))
+                got = s3.get_object(Bucket="load", Key=key)["Body"].read()
+                assert hashlib.sha256(got).hexdigest() == digests[key]
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    for number in (2, 5):
+        shutil.rmtree(store.directory / f"drive{number}", ignore_errors=True)
+        time.sleep(1.5)
+    time.sleep(2)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+    for number in (2, 5):
+        shutil.rmtree(store.directory / f"drive{number}", ignore_errors=True)
+        (store.directory / f"drive{number}").mkdir()
+    wait_whole(store)
+    check(store.client(), "load", digests)
+
+
+def test_flipped_bytes_cost_no_request_and_are_rebuilt(own_store: StoreProcess) -> None:
+    store = own_store
+    s3 = store.client()
+    s3.create_bucket(Bucket="flip")
+    digests = fill(s3, "flip", 3)
+    chance = random.Random(11)
+    damaged = 0
+    for drive in (1, 4):
+        for file in sorted((store.directory / f"drive{drive}").rglob("*")):
+            if file.is_file() and ("files" in file.parts or "segments" in file.parts):
+                with file.open("r+b") as handle:
+                    size = file.stat().st_size
+                    for _ in range(64):
+                        position = chance.randrange(min(size, 2 << 20))
+                        handle.seek(position)
+                        byte = handle.read(1)
+                        handle.seek(position)
+                        handle.write(bytes([byte[0] ^ 0x40]))
+                damaged += 1
+    assert damaged
+    for _ in range(2):
+        check(s3, "flip", digests)
+    wait_whole(store)
+    check(s3, "flip", digests)
+    metrics = store.metrics()
+    assert metrics["ostraka_internal_errors_total"] == 0
+    assert metrics["ostraka_repairs_total"] > 0
