@@ -5,6 +5,7 @@ Not for what frames mean: `client` and `server` give it their callbacks.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from placement.errors import ProtocolError
 from placement.rpc.frames import (
@@ -72,9 +73,9 @@ class FramedProtocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce ourselves."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_TRANSPORT_HIGH_WATER_BYTES)
+        # uvloop's transports do not derive from asyncio's classes.
+        self._transport = stream = cast("asyncio.Transport", transport)
+        stream.set_write_buffer_limits(high=_TRANSPORT_HIGH_WATER_BYTES)
         header, payload = encode_hello(self._name)
         self.send(Kind.HELLO, 0, 0, 0, 0, header, (payload,))
 

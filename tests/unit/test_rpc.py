@@ -5,12 +5,14 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+import uvloop
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from placement.errors import PeerUnavailable, ProtocolError
@@ -31,7 +33,22 @@ from placement.rpc.frames import (
 from placement.rpc.framing import FramedProtocol
 from placement.rpc.server import Request, RpcServer
 
+T = TypeVar("T")
 ECHO, SLOW, FAIL, RAISE, COUNT, NEVER, TASK = range(1, 8)
+
+
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [uvloop.new_event_loop]
+
+
+@pytest.fixture(autouse=True, params=[asyncio.new_event_loop, uvloop.new_event_loop])
+def loop_kind(request: pytest.FixtureRequest) -> None:
+    """Both event loops, since a process may run either."""
+    LOOPS[0] = request.param
+
+
+def run(scene: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=LOOPS[0]) as runner:
+        return runner.run(scene)
 
 
 @pytest.fixture
@@ -111,7 +128,7 @@ def test_a_payload_of_any_size_comes_back_equal(folder: str, size: int) -> None:
                 assert reply.header == b"h%d" % index
                 assert reply.payload == payload
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_answers_find_their_calls_out_of_order(folder: str) -> None:
@@ -123,7 +140,7 @@ def test_answers_find_their_calls_out_of_order(folder: str) -> None:
             assert not slow.done()
             assert (await slow).header == b"late"
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_errors_arrive_with_their_code(folder: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -138,7 +155,7 @@ def test_errors_arrive_with_their_code(folder: str, caplog: pytest.LogCaptureFix
                     await client.call(verb, b"")
                 assert caught.value.code == code
 
-    asyncio.run(scene())
+    run(scene())
     assert "a handler failed" in caplog.text
 
 
@@ -157,7 +174,7 @@ def test_a_call_past_its_time_is_lost_and_cancelled_at_the_peer(folder: str) -> 
             seen[0].reply(b"too late")
             assert (await client.call(ECHO, b"x")).header == b"x"
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_cancelling_the_caller_cancels_the_task_at_the_peer(folder: str) -> None:
@@ -172,7 +189,7 @@ def test_cancelling_the_caller_cancels_the_task_at_the_peer(folder: str) -> None
             await eventually(lambda: tasks[0].done())
             assert tasks[0].cancelled()
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_a_stream_ends_and_a_closed_one_is_cancelled(folder: str) -> None:
@@ -187,7 +204,7 @@ def test_a_stream_ends_and_a_closed_one_is_cancelled(folder: str) -> None:
             await stream.aclose()
             await eventually(lambda: not seen[1].open)
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_a_consumer_that_falls_behind_loses_its_stream(folder: str) -> None:
@@ -201,7 +218,7 @@ def test_a_consumer_that_falls_behind_loses_its_stream(folder: str) -> None:
                 async for _ in stream:
                     pass
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_a_broken_connection_fails_open_calls_and_comes_back(folder: str) -> None:
@@ -225,7 +242,7 @@ def test_a_broken_connection_fails_open_calls_and_comes_back(folder: str) -> Non
             assert (await client.call(ECHO, b"x")).header == b"x"
             await again.close(drain_seconds=0)
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_connecting_to_nobody_gives_up_in_time(folder: str) -> None:
@@ -233,7 +250,7 @@ def test_connecting_to_nobody_gives_up_in_time(folder: str) -> None:
         with pytest.raises(PeerUnavailable):
             await RpcClient.connect(os.path.join(folder, "none"), name="c", timeout_seconds=0.1)
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_a_stale_socket_is_replaced_and_a_living_one_is_not(folder: str) -> None:
@@ -252,7 +269,7 @@ def test_a_stale_socket_is_replaced_and_a_living_one_is_not(folder: str) -> None
         with pytest.raises(FileExistsError):
             await RpcServer({}, name="three").listen_unix(path)
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_too_large_a_request_is_refused_and_too_large_an_answer_is_an_error(folder: str) -> None:
@@ -272,7 +289,7 @@ def test_too_large_a_request_is_refused_and_too_large_an_answer_is_an_error(fold
         await client.close()
         await server.close(drain_seconds=0)
 
-    asyncio.run(scene())
+    run(scene())
 
 
 @pytest.mark.parametrize(
@@ -298,7 +315,7 @@ def test_a_peer_that_does_not_speak_the_protocol_is_cut_off(folder: str, garbage
                 await writer.wait_closed()
             assert (await client.call(ECHO, b"still here")).header == b"still here"
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_a_peer_that_does_not_read_is_not_read_from(folder: str) -> None:
@@ -324,7 +341,7 @@ def test_a_peer_that_does_not_read_is_not_read_from(folder: str) -> None:
             writer.close()
             await writer.wait_closed()
 
-    asyncio.run(scene())
+    run(scene())
 
 
 class _Wire(asyncio.Transport):
@@ -376,10 +393,12 @@ def _cut(stream: bytes, pieces: list[int]) -> list[tuple[int, int, bytes, bytes]
         assert [hello.name for hello in hellos] == ["peer"]
         return frames
 
-    return asyncio.run(scene())
+    return run(scene())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(st.tuples(st.binary(max_size=40), st.integers(0, 40_000)), max_size=6),
     st.lists(st.integers(1, 70_000), min_size=1, max_size=5),
