@@ -55,12 +55,14 @@ class ObjectStore:
         randomness: Randomness,
         *,
         buffers: int = BUFFERS_DEFAULT,
+        buffer_size_bytes: int = BUFFER_SIZE_BYTES,
     ) -> None:
         self._nodes = nodes
         self._topology = topology
         self._clock = clock
         self._randomness = randomness
         self._buffers = buffers
+        self._buffer_size_bytes = buffer_size_bytes
         self._pool: BufferPool | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blob")
         self._damage = DamageReports(nodes)
@@ -237,7 +239,7 @@ class ObjectStore:
         if self._pool is None:
             scheme = self._topology.map.scheme
             least = Layout.room(min(2, scheme.k), scheme.m, scheme.stripe_size_bytes)
-            self._pool = BufferPool(max(BUFFER_SIZE_BYTES, least), self._buffers)
+            self._pool = BufferPool(max(self._buffer_size_bytes, least), self._buffers)
         return self._pool
 
 
