@@ -74,6 +74,30 @@ class ObjectRecord(Record, frozen=True, kw_only=True):
     # then `r/<group>/<this record's key>` exists as long as this record does
 
 
+class ListedChecksum(Record, frozen=True, kw_only=True):
+    """The head of a Checksum."""
+
+    algorithm: str
+    type: str
+
+
+class ListedObject(Record, frozen=True, kw_only=True):
+    """The head of an ObjectRecord, field by field: what listings show. What it does not look into is
+    skipped unread."""
+
+    owner: str
+    group: msgspec.Raw
+    size_bytes: int
+    etag: bytes
+    etag_parts: int
+    modified_ms: int
+    commit_id: msgspec.Raw
+    data: msgspec.Raw
+    parts: msgspec.Raw
+    manifest: msgspec.Raw
+    checksum: ListedChecksum | None
+
+
 class BucketRecord(Record, frozen=True, kw_only=True):
     """A bucket. `settings_revision` grows with each change of settings."""
 

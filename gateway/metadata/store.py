@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from gateway.domain.conditions import DeleteConditions, WriteConditions
+from gateway.domain.listing import From, Page, Position
 from gateway.metadata import groups, keys
 from gateway.metadata.accounts import Accounts, Identity
 from gateway.metadata.buckets import Buckets, OwnedBuckets
@@ -25,9 +26,43 @@ from placement.metastore.port import (
     Range,
     RangeResult,
     Txn,
+    prefix_end,
 )
 
 _REFRESHES_MAX = 8
+
+
+class BucketPages:
+    """The `PageSource` over a bucket's current objects; values are encoded records.
+
+    Every page is read together with the bucket's key, so that a bucket that was deleted and made
+    again is never listed from its former id.
+    """
+
+    def __init__(self, metadata: "Metadata", entry: BucketEntry) -> None:
+        self._metadata = metadata
+        self._entry = entry
+        self._objects = keys.objects_of(entry.bucket_id)
+
+    async def page(self, prefix: bytes, start: Position, limit: int) -> Page:
+        """Raises NoSuchBucket when the bucket is not the one it was."""
+        first = self._objects + keys.escape(prefix)
+        begin = max(first, self._begin(start))
+        end = prefix_end(first)
+        if begin >= end:
+            return Page([], [], more=False)
+        (result,) = await self._metadata.snapshot(self._entry, (Range(begin, end, limit),))
+        kvs = result.kvs
+        found = [kv.key[10:-2] for kv in kvs]
+        if any(b"\x00" in key for key in found):
+            found = [keys.unescape(key) for key in found]
+        return Page(found, [kv.value for kv in kvs], result.more)
+
+    def _begin(self, start: Position) -> bytes:
+        if start.origin is From.AFTER:
+            return self._objects + keys.escape(start.key) + keys.END + b"\x00"
+        bound = self._objects + keys.escape(start.key)
+        return prefix_end(bound) if start.origin is From.PAST else bound
 
 
 @runtime_checkable
@@ -181,6 +216,10 @@ class Metadata:
         kv = bucket.kvs[0] if bucket.kvs else None
         self._commits.same_bucket(entry, kv)
         return tuple(results)
+
+    def pages(self, entry: BucketEntry) -> BucketPages:
+        """A bucket's objects for `domain.listing`. Take the entry fresh from `bucket`."""
+        return BucketPages(self, entry)
 
     async def commit_object(
         self,

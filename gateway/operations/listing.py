@@ -1,0 +1,307 @@
+"""ListObjects, ListObjectsV2, ListObjectVersions: S3's words for the rules in `domain.listing`."""
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import gmtime, strftime
+from urllib.parse import quote
+
+from gateway.context import Context
+from gateway.domain.listing import (
+    KEYS_MAX,
+    From,
+    Listing,
+    Position,
+    Question,
+    after_marker,
+    list_keys,
+)
+from gateway.metadata.records import ListedObject, decode
+from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.buckets import owner_element, xml_response
+from gateway.s3.errors import invalid_argument
+from gateway.s3.message import Principal, S3Request, S3Response
+from gateway.s3.xml import element, escape
+
+_KEYS_MAX_ARGUMENT = 2**31 - 1
+_TOKEN_VERSION = 1
+_TOKEN_LENGTH_MAX = 2048
+_TOKEN_ORIGINS = {From.AFTER: 0, From.PAST: 1}
+_ORIGINS = {number: origin for origin, number in _TOKEN_ORIGINS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ListInput:
+    """What all three operations ask. `keys_max` is as the answer repeats it."""
+
+    bucket: str
+    principal: Principal
+    prefix: str
+    delimiter: str
+    marker: str
+    """marker, start-after or key-marker, as given."""
+    question: Question
+    url_encoded: bool
+    token: str | None = None
+    fetch_owner: bool = False
+    version_marker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListOutput:
+    """The answer beside its question."""
+
+    asked: ListInput
+    listing: Listing
+
+
+# Decoding
+
+
+def _decode(
+    request: S3Request, marker_name: str, *, token: str | None = None, version_marker: str = ""
+) -> ListInput:
+    assert request.bucket is not None
+    query = request.query
+    encoding = query.get("encoding-type")
+    if encoding is not None and encoding != "url":
+        raise invalid_argument(
+            "encoding-type", encoding, "Invalid Encoding Method specified in Request"
+        )
+    prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+    marker = query.get(marker_name, "")
+    plain_prefix, plain_delimiter = prefix.encode(), delimiter.encode()
+    if token is not None:
+        after: Position | None = _read_token(token)
+    else:
+        after = after_marker(marker.encode(), plain_prefix, plain_delimiter)
+    return ListInput(
+        bucket=request.bucket,
+        principal=principal_of(request),
+        prefix=prefix,
+        delimiter=delimiter,
+        marker=marker,
+        question=Question(plain_prefix, plain_delimiter, after, _keys_max(query.get("max-keys"))),
+        url_encoded=encoding is not None,
+        token=token,
+        version_marker=version_marker,
+        fetch_owner=query.get("fetch-owner", "").lower() == "true",
+    )
+
+
+def _keys_max(text: str | None) -> int:
+    """Beyond 1,000 S3 gives 1,000."""
+    if not text:
+        return KEYS_MAX
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
+        raise invalid_argument(
+            "max-keys", text, "Provided max-keys not an integer or within integer range"
+        )
+    number = int(text)
+    if not 0 <= number <= _KEYS_MAX_ARGUMENT:
+        raise invalid_argument(
+            "max-keys", text, "Argument maxKeys must be an integer between 0 and 2147483647"
+        )
+    return min(number, KEYS_MAX)
+
+
+def _decode_v1(request: S3Request) -> ListInput:
+    return _decode(request, "marker")
+
+
+def _decode_v2(request: S3Request) -> ListInput:
+    token = request.query.get("continuation-token")
+    return _decode(request, "start-after", token=token)
+
+
+def _decode_versions(request: S3Request) -> ListInput:
+    version_marker = request.query.get("version-id-marker", "")
+    if version_marker and not request.query.get("key-marker"):
+        raise invalid_argument(
+            "version-id-marker",
+            version_marker,
+            "A version-id marker cannot be specified without a key marker.",
+        )
+    return _decode(request, "key-marker", version_marker=version_marker)
+
+
+def make_token(position: Position) -> str:
+    """A continuation token: where to go on, so that it outlives restarts and deletes."""
+    raw = bytes((_TOKEN_VERSION, _TOKEN_ORIGINS[position.origin])) + position.key
+    return urlsafe_b64encode(raw).decode()
+
+
+def _read_token(token: str) -> Position:
+    try:
+        if 0 < len(token) <= _TOKEN_LENGTH_MAX and token.isascii():
+            raw = urlsafe_b64decode(token)
+            if len(raw) > 2 and raw[0] == _TOKEN_VERSION and raw[1] in _ORIGINS:
+                raw[2:].decode()
+                return Position(_ORIGINS[raw[1]], raw[2:])
+    except (binascii.Error, ValueError):
+        pass
+    raise invalid_argument(
+        "continuation-token", token, "The continuation token provided is incorrect"
+    )
+
+
+# Handling
+
+
+async def _list(context: Context, asked: ListInput) -> ListOutput:
+    entry = await context.metadata.bucket(asked.bucket, asked.principal)
+    return ListOutput(asked, await list_keys(context.metadata.pages(entry), asked.question))
+
+
+# Encoding
+
+
+def _escape_url(text: str) -> str:
+    """encoding-type=url: as S3 does, but a space is %20, which every decoder reads."""
+    return quote(text, safe="/*")
+
+
+def _texts(asked: ListInput) -> Callable[[str], str]:
+    return _escape_url if asked.url_encoded else escape
+
+
+def _contents(output: ListOutput, name: str, *, extra: str = "", owner: str = "") -> list[str]:
+    """One element a key: the hot loop of listings."""
+    text = _texts(output.asked)
+    second, stamp = -1, ""
+    lines: list[str] = []
+    for key, value in zip(output.listing.keys, output.listing.values, strict=True):
+        record = decode(ListedObject, value)
+        moment, milliseconds = divmod(record.modified_ms, 1000)
+        if moment != second:
+            second, stamp = moment, strftime("%Y-%m-%dT%H:%M:%S", gmtime(moment))
+        etag = record.etag.hex()
+        if record.etag_parts:
+            etag = f"{etag}-{record.etag_parts}"
+        checksum = record.checksum
+        summary = (
+            ""
+            if checksum is None
+            else f"<ChecksumAlgorithm>{checksum.algorithm}</ChecksumAlgorithm>"
+            f"<ChecksumType>{checksum.type}</ChecksumType>"
+        )
+        lines.append(
+            f"<{name}><Key>{text(key.decode())}</Key>{extra}"
+            f"<LastModified>{stamp}.{milliseconds:03}Z</LastModified>"
+            f"<ETag>&quot;{etag}&quot;</ETag>{summary}"
+            f"<Size>{record.size_bytes}</Size>{owner}"
+            f"<StorageClass>STANDARD</StorageClass></{name}>"
+        )
+    return lines
+
+
+def _common_prefixes(output: ListOutput) -> list[str]:
+    text = _texts(output.asked)
+    return [
+        f"<CommonPrefixes><Prefix>{text(prefix.decode())}</Prefix></CommonPrefixes>"
+        for prefix in output.listing.prefixes
+    ]
+
+
+def _asked_element(name: str, text: str, asked: ListInput) -> str:
+    return f"<{name}>{_texts(asked)(text)}</{name}>"
+
+
+def _tail(output: ListOutput) -> list[str]:
+    """What closes the head of every answer."""
+    asked = output.asked
+    tail = [element("MaxKeys", str(asked.question.keys_max))]
+    if asked.delimiter:
+        tail.append(_asked_element("Delimiter", asked.delimiter, asked))
+    if asked.url_encoded:
+        tail.append("<EncodingType>url</EncodingType>")
+    truncated = "true" if output.listing.next is not None else "false"
+    tail.append(f"<IsTruncated>{truncated}</IsTruncated>")
+    return tail
+
+
+def _encode_v1(output: ListOutput) -> S3Response:
+    asked, position = output.asked, output.listing.next
+    head = [
+        element("Name", asked.bucket),
+        _asked_element("Prefix", asked.prefix, asked),
+        _asked_element("Marker", asked.marker, asked),
+    ]
+    if position is not None and asked.delimiter:
+        head.append(_asked_element("NextMarker", position.key.decode(), asked))
+    owner = owner_element(asked.principal)
+    contents = _contents(output, "Contents", owner=owner)
+    return xml_response(
+        "ListBucketResult", [*head, *_tail(output), *contents, *_common_prefixes(output)]
+    )
+
+
+def _encode_v2(output: ListOutput) -> S3Response:
+    asked, listing = output.asked, output.listing
+    head = [element("Name", asked.bucket), _asked_element("Prefix", asked.prefix, asked)]
+    if asked.token is not None:
+        head.append(element("ContinuationToken", asked.token))
+    if listing.next is not None:
+        head.append(element("NextContinuationToken", make_token(listing.next)))
+    if asked.marker:
+        head.append(_asked_element("StartAfter", asked.marker, asked))
+    head.append(element("KeyCount", str(len(listing.keys) + len(listing.prefixes))))
+    owner = owner_element(asked.principal) if asked.fetch_owner else ""
+    contents = _contents(output, "Contents", owner=owner)
+    return xml_response(
+        "ListBucketResult", [*head, *_tail(output), *contents, *_common_prefixes(output)]
+    )
+
+
+def _encode_versions(output: ListOutput) -> S3Response:
+    """Without versioning each current object is its one, null version."""
+    asked, position = output.asked, output.listing.next
+    head = [
+        element("Name", asked.bucket),
+        _asked_element("Prefix", asked.prefix, asked),
+        _asked_element("KeyMarker", asked.marker, asked),
+        element("VersionIdMarker", asked.version_marker),
+    ]
+    if position is not None:
+        head.append(_asked_element("NextKeyMarker", position.key.decode(), asked))
+        if position.origin is From.AFTER:
+            head.append("<NextVersionIdMarker>null</NextVersionIdMarker>")
+    versions = _contents(
+        output,
+        "Version",
+        extra="<VersionId>null</VersionId><IsLatest>true</IsLatest>",
+        owner=owner_element(asked.principal),
+    )
+    return xml_response(
+        "ListVersionsResult", [*head, *_tail(output), *versions, *_common_prefixes(output)]
+    )
+
+
+OPERATIONS: tuple[AnyOperation, ...] = (
+    Operation(
+        name="ListObjects",
+        match=Match("GET", Resource.BUCKET),
+        permission="s3:ListBucket",
+        decode=_decode_v1,
+        handle=_list,
+        encode=_encode_v1,
+    ),
+    Operation(
+        name="ListObjectsV2",
+        match=Match("GET", Resource.BUCKET, ("list-type=2",)),
+        permission="s3:ListBucket",
+        decode=_decode_v2,
+        handle=_list,
+        encode=_encode_v2,
+    ),
+    Operation(
+        name="ListObjectVersions",
+        match=Match("GET", Resource.BUCKET, ("versions",)),
+        permission="s3:ListBucketVersions",
+        decode=_decode_versions,
+        handle=_list,
+        encode=_encode_versions,
+    ),
+)
