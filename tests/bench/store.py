@@ -1,8 +1,8 @@
-"""`make bench`: what the store costs, as a table and as JSON (`--json FILE`).
+"""A whole store on six drives: what PUT, GET, HEAD and LIST cost, end to end.
 
-End to end against a real store on six drives: throughput, server CPU per operation (all processes),
-peak proportional memory, bytes on disk per byte stored. And three parts alone: the codec, a metadata
-commit, LIST. Ratios within one run are what to compare; single figures depend on the machine.
+Throughput, server CPU per operation (all processes), peak proportional memory, bytes on disk per
+byte stored; and a metadata commit alone. Ratios within one run are what to compare: single figures
+depend on the machine. With `--json` the rows are printed as JSON.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 from placement.clock import SystemClock
-from placement.codec import codec_for, tune_allocator
-from tests.bench import load, watch
+from tests.bench import _load as load
+from tests.bench import _watch as watch
 from tests.functional.store_process import StoreProcess
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -25,30 +26,6 @@ SCENARIOS = (("1k", KIB, 16), ("64k", 64 * KIB, 16), ("8m", 8 * MIB, 4), ("256m"
 LIST_KEYS = 2500
 
 Row = dict[str, Any]
-
-
-def bench_codec() -> list[Row]:
-    """Encoding and decoding of full stripes, one thread."""
-    tune_allocator()
-    rows = []
-    for k, m in ((4, 2), (8, 3)):
-        codec = codec_for(k, m)
-        stripe = bytes(MIB)
-        for name in ("encode", "decode"):
-            fragments = dict(enumerate(codec.encode(stripe)))
-            survivors = {i: bytes(f) for i, f in fragments.items() if i >= m}
-            begun, turns = time.perf_counter(), 0
-            while time.perf_counter() - begun < 0.5:
-                if name == "encode":
-                    codec.encode(stripe)
-                else:
-                    codec.decode(survivors, MIB)
-                turns += 1
-            seconds = time.perf_counter() - begun
-            rows.append(
-                {"scenario": f"codec {name} {k}+{m}", "mb_s": round(turns * MIB / seconds / 1e6)}
-            )
-    return rows
 
 
 def bench_commits(folder: Path) -> list[Row]:
@@ -84,12 +61,13 @@ def bench_commits(folder: Path) -> list[Row]:
 class EndToEnd:
     """PUT, GET, HEAD, LIST and DELETE against one running store."""
 
-    def __init__(self, store: StoreProcess, seconds: float) -> None:
+    def __init__(self, store: StoreProcess, seconds: float, show: Callable[[Row], None]) -> None:
         assert store.process is not None
         self._store = store
         self._root = store.process.pid
         self._target = load.Target(store.endpoint, *store.credentials)
         self._seconds = seconds
+        self._show = show
         self.rows: list[Row] = []
 
     def measure(self, name: str, size: int, result: load.Result, cpu: float, disk: float) -> None:
@@ -104,7 +82,7 @@ class EndToEnd:
         if disk:
             row["disk_per_byte"] = round(disk, 3)
         self.rows.append(row)
-        print_row(row)
+        self._show(row)
 
     def run(self) -> None:
         """All scenarios, in an order in which later ones find the objects of earlier ones."""
@@ -115,7 +93,7 @@ class EndToEnd:
         self._list()
         row = {"scenario": "peak memory", "pss_mib": round(memory.stop() / MIB)}
         self.rows.append(row)
-        print_row(row)
+        self._show(row)
 
     def _timed(self, connections: int, work: Any, limit: int | None = None) -> Any:
         cpu = watch.cpu_seconds(self._root)
@@ -192,24 +170,25 @@ def print_row(row: Row) -> None:
 def main() -> int:
     """Run everything; 0 when it worked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the rows there, too")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of one scenario")
     arguments = parser.parse_args()
-    print(f"{'scenario':<30}" + "".join(f"{column:>15}" for column in COLUMNS), flush=True)
-    rows = bench_codec()
+    show: Callable[[Row], None] = (lambda _: None) if arguments.json else print_row
+    if not arguments.json:
+        print(f"{'scenario':<30}" + "".join(f"{column:>15}" for column in COLUMNS), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        rows += bench_commits(Path(folder))
+        rows = bench_commits(Path(folder))
         for row in rows:
-            print_row(row)
+            show(row)
         store = StoreProcess(Path(folder) / "data")
         try:
-            end_to_end = EndToEnd(store.start(), arguments.seconds)
+            end_to_end = EndToEnd(store.start(), arguments.seconds, show)
             end_to_end.run()
             rows += end_to_end.rows
         finally:
             store.kill()
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        print(json.dumps(rows))
     return 0
 
 
