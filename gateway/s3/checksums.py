@@ -10,7 +10,7 @@ from typing import Final
 from awscrt import checksums as crt
 from isal import isal_zlib
 
-from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.errors import ErrorCode, S3Error, not_implemented_header
 
 Update = Callable[[memoryview, int], int]
 Combine = Callable[[int, int, int], int]
@@ -52,6 +52,8 @@ class ChecksumType(Enum):
 
 ALGORITHM_BY_HEADER: Final = {algorithm.header: algorithm for algorithm in ChecksumAlgorithm}
 ALGORITHM_BY_ELEMENT: Final = {algorithm.element: algorithm for algorithm in ChecksumAlgorithm}
+UNOFFERED_ALGORITHMS: Final = frozenset({"MD5", "SHA512", "XXHASH64", "XXHASH3", "XXHASH128"})
+"""Algorithms that S3 knows and this gateway does not compute."""
 _BY_NAME: Final = {algorithm.text: algorithm for algorithm in ChecksumAlgorithm}
 
 _CRC_UPDATE: Final[dict[ChecksumAlgorithm, Update]] = {
@@ -189,6 +191,8 @@ def algorithm_named(name: str, header: str) -> ChecksumAlgorithm:
     """The algorithm a header names (case does not matter); InvalidRequest for any other name."""
     algorithm = _BY_NAME.get(name.strip().upper())
     if algorithm is None:
+        if name.strip().upper() in UNOFFERED_ALGORITHMS:
+            raise not_implemented_header(header)
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
             f"Value for {header} header is invalid."
@@ -252,6 +256,8 @@ def header_checksum(headers: Mapping[str, str]) -> tuple[ChecksumAlgorithm, str]
         if name.startswith("x-amz-checksum-"):
             algorithm = ALGORITHM_BY_HEADER.get(name)
             if algorithm is None:
+                if name[len("x-amz-checksum-") :].upper() in UNOFFERED_ALGORITHMS:
+                    raise not_implemented_header(name)
                 if name not in _OTHER_CHECKSUM_HEADERS:
                     raise S3Error(
                         ErrorCode.INVALID_REQUEST,

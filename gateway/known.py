@@ -1,0 +1,140 @@
+"""Every S3 operation that is not offered: the router answers NotImplemented for it.
+
+Without these rows a request like `PUT /bucket/key?retention` would be taken for PutObject. A row is
+taken out when its operation is offered. Source: the S3 API's service model.
+"""
+
+from typing import Final, NamedTuple
+
+from gateway.operation import Match, Resource
+
+
+class KnownOperation(NamedTuple):
+    """An operation of S3 by name, and what selects it."""
+
+    name: str
+    match: Match
+
+
+def _rows(
+    resource: Resource, table: tuple[tuple[str, str, tuple[str, ...]], ...]
+) -> tuple[KnownOperation, ...]:
+    return tuple(
+        KnownOperation(name, Match(method, resource, query)) for name, method, query in table
+    )
+
+
+_BUCKET: Final = _rows(
+    Resource.BUCKET,
+    (
+        ("CreateBucketMetadataConfiguration", "POST", ("metadataConfiguration",)),
+        ("CreateBucketMetadataTableConfiguration", "POST", ("metadataTable",)),
+        ("CreateSession", "GET", ("session",)),
+        ("DeleteBucketAnalyticsConfiguration", "DELETE", ("analytics",)),
+        ("DeleteBucketCors", "DELETE", ("cors",)),
+        ("DeleteBucketEncryption", "DELETE", ("encryption",)),
+        ("DeleteBucketIntelligentTieringConfiguration", "DELETE", ("intelligent-tiering",)),
+        ("DeleteBucketInventoryConfiguration", "DELETE", ("inventory",)),
+        ("DeleteBucketLifecycle", "DELETE", ("lifecycle",)),
+        ("DeleteBucketMetadataConfiguration", "DELETE", ("metadataConfiguration",)),
+        ("DeleteBucketMetadataTableConfiguration", "DELETE", ("metadataTable",)),
+        ("DeleteBucketMetricsConfiguration", "DELETE", ("metrics",)),
+        ("DeleteBucketOwnershipControls", "DELETE", ("ownershipControls",)),
+        ("DeleteBucketPolicy", "DELETE", ("policy",)),
+        ("DeleteBucketReplication", "DELETE", ("replication",)),
+        ("DeleteBucketTagging", "DELETE", ("tagging",)),
+        ("DeleteBucketWebsite", "DELETE", ("website",)),
+        ("DeletePublicAccessBlock", "DELETE", ("publicAccessBlock",)),
+        ("GetBucketAbac", "GET", ("abac",)),
+        ("GetBucketAccelerateConfiguration", "GET", ("accelerate",)),
+        ("GetBucketAnalyticsConfiguration", "GET", ("analytics", "id")),
+        ("GetBucketCors", "GET", ("cors",)),
+        ("GetBucketEncryption", "GET", ("encryption",)),
+        ("GetBucketIntelligentTieringConfiguration", "GET", ("intelligent-tiering", "id")),
+        ("GetBucketInventoryConfiguration", "GET", ("inventory", "id")),
+        ("GetBucketLifecycleConfiguration", "GET", ("lifecycle",)),
+        ("GetBucketLogging", "GET", ("logging",)),
+        ("GetBucketMetadataConfiguration", "GET", ("metadataConfiguration",)),
+        ("GetBucketMetadataTableConfiguration", "GET", ("metadataTable",)),
+        ("GetBucketMetricsConfiguration", "GET", ("metrics", "id")),
+        ("GetBucketNotificationConfiguration", "GET", ("notification",)),
+        ("GetBucketOwnershipControls", "GET", ("ownershipControls",)),
+        ("GetBucketPolicy", "GET", ("policy",)),
+        ("GetBucketPolicyStatus", "GET", ("policyStatus",)),
+        ("GetBucketReplication", "GET", ("replication",)),
+        ("GetBucketRequestPayment", "GET", ("requestPayment",)),
+        ("GetBucketTagging", "GET", ("tagging",)),
+        ("GetBucketWebsite", "GET", ("website",)),
+        ("GetObjectLockConfiguration", "GET", ("object-lock",)),
+        ("GetPublicAccessBlock", "GET", ("publicAccessBlock",)),
+        ("ListBucketAnalyticsConfigurations", "GET", ("analytics",)),
+        ("ListBucketIntelligentTieringConfigurations", "GET", ("intelligent-tiering",)),
+        ("ListBucketInventoryConfigurations", "GET", ("inventory",)),
+        ("ListBucketMetricsConfigurations", "GET", ("metrics",)),
+        ("PostObject", "POST", ()),
+        ("PutBucketAbac", "PUT", ("abac",)),
+        ("PutBucketAccelerateConfiguration", "PUT", ("accelerate",)),
+        ("PutBucketAcl", "PUT", ("acl",)),
+        ("PutBucketAnalyticsConfiguration", "PUT", ("analytics",)),
+        ("PutBucketCors", "PUT", ("cors",)),
+        ("PutBucketEncryption", "PUT", ("encryption",)),
+        ("PutBucketIntelligentTieringConfiguration", "PUT", ("intelligent-tiering",)),
+        ("PutBucketInventoryConfiguration", "PUT", ("inventory",)),
+        ("PutBucketLifecycleConfiguration", "PUT", ("lifecycle",)),
+        ("PutBucketLogging", "PUT", ("logging",)),
+        ("PutBucketMetricsConfiguration", "PUT", ("metrics",)),
+        ("PutBucketNotificationConfiguration", "PUT", ("notification",)),
+        ("PutBucketOwnershipControls", "PUT", ("ownershipControls",)),
+        ("PutBucketPolicy", "PUT", ("policy",)),
+        ("PutBucketReplication", "PUT", ("replication",)),
+        ("PutBucketRequestPayment", "PUT", ("requestPayment",)),
+        ("PutBucketTagging", "PUT", ("tagging",)),
+        ("PutBucketVersioning", "PUT", ("versioning",)),
+        ("PutBucketWebsite", "PUT", ("website",)),
+        ("PutObjectLockConfiguration", "PUT", ("object-lock",)),
+        ("PutPublicAccessBlock", "PUT", ("publicAccessBlock",)),
+        (
+            "UpdateBucketMetadataAnnotationTableConfiguration",
+            "PUT",
+            ("metadataAnnotationTable",),
+        ),
+        ("UpdateBucketMetadataInventoryTableConfiguration", "PUT", ("metadataInventoryTable",)),
+        ("UpdateBucketMetadataJournalTableConfiguration", "PUT", ("metadataJournalTable",)),
+    ),
+)
+
+_OBJECT: Final = _rows(
+    Resource.OBJECT,
+    (
+        ("DeleteObjectAnnotation", "DELETE", ("annotation",)),
+        ("DeleteObjectTagging", "DELETE", ("tagging",)),
+        ("GetObjectAnnotation", "GET", ("annotation", "annotationName")),
+        ("GetObjectLegalHold", "GET", ("legal-hold",)),
+        ("GetObjectRetention", "GET", ("retention",)),
+        ("GetObjectTagging", "GET", ("tagging",)),
+        ("GetObjectTorrent", "GET", ("torrent",)),
+        ("ListObjectAnnotations", "GET", ("annotation",)),
+        ("PutObjectAcl", "PUT", ("acl",)),
+        ("PutObjectAnnotation", "PUT", ("annotation",)),
+        ("PutObjectLegalHold", "PUT", ("legal-hold",)),
+        ("PutObjectRetention", "PUT", ("retention",)),
+        ("PutObjectTagging", "PUT", ("tagging",)),
+        ("RenameObject", "PUT", ("renameObject",)),
+        ("RestoreObject", "POST", ("restore",)),
+        ("SelectObjectContent", "POST", ("select",)),
+        ("UpdateObjectEncryption", "PUT", ("encryption",)),
+    ),
+)
+
+KNOWN: Final[tuple[KnownOperation, ...]] = _BUCKET + _OBJECT
+
+ALIASES: Final = {
+    "GetBucketLifecycle": "GetBucketLifecycleConfiguration",
+    "GetBucketNotification": "GetBucketNotificationConfiguration",
+    "PutBucketLifecycle": "PutBucketLifecycleConfiguration",
+    "PutBucketNotification": "PutBucketNotificationConfiguration",
+}
+"""Older names of the same requests."""
+
+ELSEWHERE: Final = frozenset({"ListDirectoryBuckets", "WriteGetObjectResponse"})
+"""Operations of other endpoints than a region's."""

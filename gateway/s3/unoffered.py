@@ -1,0 +1,92 @@
+"""Headers that ask for what this gateway does not offer yet: refused, never ignored."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from gateway.s3.errors import (
+    ErrorCode,
+    S3Error,
+    invalid_argument,
+    not_implemented_header,
+)
+
+_CANNED_ACLS: Final = frozenset(
+    {
+        *("private", "public-read", "public-read-write", "authenticated-read", "aws-exec-read"),
+        *("bucket-owner-read", "bucket-owner-full-control", "log-delivery-write"),
+    }
+)
+_STORAGE_CLASSES: Final = frozenset(
+    {
+        *("STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING"),
+        *("GLACIER", "DEEP_ARCHIVE", "OUTPOSTS", "GLACIER_IR", "SNOW", "EXPRESS_ONEZONE"),
+        *("FSX_OPENZFS", "FSX_ONTAP"),
+    }
+)
+
+_ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
+    # An account's buckets hold only its own objects, so these two mean what we do anyway.
+    "x-amz-acl": frozenset({"private", "bucket-owner-full-control"}),
+    "x-amz-storage-class": frozenset({"STANDARD"}),
+    "x-amz-object-ownership": frozenset({"BucketOwnerEnforced"}),
+    "x-amz-bucket-object-lock-enabled": frozenset({"false", "False"}),
+    "x-amz-bypass-governance-retention": frozenset({"false", "False"}),
+    "x-amz-bucket-namespace": frozenset({"global"}),
+    "x-amz-tagging-directive": frozenset({"COPY"}),
+    "x-amz-object-annotation-directive": frozenset({"COPY"}),
+    **dict.fromkeys(
+        (
+            "x-amz-copy-source-server-side-encryption-customer-algorithm",
+            "x-amz-copy-source-server-side-encryption-customer-key",
+            "x-amz-copy-source-server-side-encryption-customer-key-md5",
+            "x-amz-expected-bucket-owner",
+            "x-amz-grant-full-control",
+            "x-amz-grant-read",
+            "x-amz-grant-read-acp",
+            "x-amz-grant-write",
+            "x-amz-grant-write-acp",
+            "x-amz-if-match-initiated-time",
+            "x-amz-if-match-last-modified-time",
+            "x-amz-if-match-size",
+            "x-amz-mfa",
+            "x-amz-object-lock-event-hold",
+            "x-amz-object-lock-event-hold-duration-days",
+            "x-amz-object-lock-event-hold-duration-years",
+            "x-amz-object-lock-legal-hold",
+            "x-amz-object-lock-mode",
+            "x-amz-object-lock-retain-until-date",
+            "x-amz-server-side-encryption",
+            "x-amz-server-side-encryption-aws-kms-key-id",
+            "x-amz-server-side-encryption-bucket-key-enabled",
+            "x-amz-server-side-encryption-context",
+            "x-amz-server-side-encryption-customer-algorithm",
+            "x-amz-server-side-encryption-customer-key",
+            "x-amz-server-side-encryption-customer-key-md5",
+            "x-amz-source-expected-bucket-owner",
+            "x-amz-tagging",
+            "x-amz-website-redirect-location",
+            "x-amz-write-offset-bytes",
+        ),
+        frozenset[str](),
+    ),
+}
+"""Header names and the values of them that are accepted."""
+
+
+def refuse_unoffered(headers: Mapping[str, str]) -> None:
+    """NotImplemented for the first header that asks for a feature that is not offered.
+
+    A value that S3 itself does not know is InvalidArgument or InvalidStorageClass, as there.
+    `x-amz-request-payer` is accepted: nobody is billed here.
+    """
+    if _ACCEPTED_VALUES.keys().isdisjoint(headers):
+        return
+    for name, accepted in _ACCEPTED_VALUES.items():
+        value = headers.get(name)
+        if value is None or value in accepted:
+            continue
+        if name == "x-amz-acl" and value not in _CANNED_ACLS:
+            raise invalid_argument(name, value, "")
+        if name == "x-amz-storage-class" and value not in _STORAGE_CLASSES:
+            raise S3Error(ErrorCode.INVALID_STORAGE_CLASS, details={"StorageClassRequested": value})
+        raise not_implemented_header(name)
