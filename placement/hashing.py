@@ -68,8 +68,6 @@ class Placement:
         """Drives that may hold the blob's shards: the write order, then those draining."""
         return self._read_by_head.get(blob[:2]) or self._fill_read(blob)
 
-    order = write_order
-
     def write_order_of(self, partition: Partition) -> tuple[MapDrive, ...]:
         """`write_order` of every blob of that partition."""
         order = self._write_by_partition.get(partition)
