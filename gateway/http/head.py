@@ -18,6 +18,7 @@ _CONTENT_LENGTH_MAX = (1 << 63) - 1
 _HOST = re.compile(r"[A-Za-z0-9._~%:\[\]-]*")
 _FIRST_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r")
 _NAMES_MAX = 512
+_HOSTS_MAX = 512
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +28,6 @@ class RequestHead:
     method: str
     target: bytes
     headers: dict[str, str]
-    raw_headers: list[tuple[bytes, bytes]]
     content_length: int | None
     chunked: bool
     keep_alive: bool
@@ -35,11 +35,12 @@ class RequestHead:
 
 
 class HeadParser:
-    """Parses whole heads; keeps nothing of one but the spelling of common header names."""
+    """Parses whole heads; keeps nothing of one but common header names and hosts, to know them again."""
 
     def __init__(self, headers_max: int) -> None:
         self._headers_max = headers_max
-        self._names: dict[bytes, str] = {}
+        self._names: dict[str, str] = {}
+        self._hosts: set[str] = set()
 
     def parse(self, data: bytes) -> RequestHead:
         """The head in `data`, which ends with the blank line. RefusedError when it is not valid."""
@@ -52,14 +53,15 @@ class HeadParser:
         if not modern and version != b"HTTP/1.0":
             known = version.startswith(b"HTTP/") and len(version) == 8
             raise RefusedError(refusals.HTTP_VERSION if known else refusals.BAD_REQUEST)
-        raw_headers = self._raw_headers(data)
-        headers = self._joined(raw_headers)
+        headers = self._headers(data)
         if target[:1] != b"/":
             target = _origin_form(target, headers)
         elif b"#" in target:
             raise RefusedError(refusals.BAD_TARGET)
         host = headers.get("host")
-        if (host is None and modern) or (host is not None and not _HOST.fullmatch(host)):
+        if host is not None:
+            self._check_host(host)
+        elif modern:
             raise RefusedError(refusals.BAD_HOST)
         content_length, chunked = _framing(headers, modern)
         keep_alive = modern
@@ -70,7 +72,6 @@ class HeadParser:
             method=method.decode("latin-1"),
             target=target,
             headers=headers,
-            raw_headers=raw_headers,
             content_length=content_length,
             chunked=chunked,
             keep_alive=keep_alive,
@@ -80,32 +81,20 @@ class HeadParser:
             and headers.get("expect", "").lower() == "100-continue",
         )
 
-    def _raw_headers(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        sink = _Sink()
-        try:
-            httptools.HttpRequestParser(sink).feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # Upgrades are not offered; the request is served as if it had not asked.
-        except httptools.HttpParserError:
-            # Past the blank line it objects to codings that `_framing` has an answer for.
-            if not sink.complete:
-                raise RefusedError(refusals.BAD_REQUEST) from None
-        if not sink.complete:
-            raise RefusedError(refusals.BAD_REQUEST)
-        if len(sink.headers) > self._headers_max:
+    def _headers(self, data: bytes) -> dict[str, str]:
+        """The header lines: httptools vouches for their grammar, then they are simply cut."""
+        _check_grammar(data)
+        lines = data.decode("latin-1").split("\r\n")
+        if len(lines) - 3 > self._headers_max:
             raise RefusedError(refusals.HEAD_TOO_LARGE)
-        return sink.headers
-
-    def _joined(self, raw_headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
         names = self._names
         headers: dict[str, str] = {}
-        for raw_name, raw_value in raw_headers:
-            name = names.get(raw_name)
+        for line in lines[1:-2]:
+            spelling, _, value = line.partition(":")
+            name = names.get(spelling)
             if name is None:
-                name = raw_name.decode("latin-1").lower()
-                if len(names) < _NAMES_MAX:
-                    names[raw_name] = name
-            value = raw_value.decode("latin-1").strip(" \t")
+                name = self._lowered(spelling)
+            value = value.strip(" \t")
             if name in headers:
                 if name == "host":
                     raise RefusedError(refusals.BAD_HOST)
@@ -113,21 +102,46 @@ class HeadParser:
             headers[name] = value
         return headers
 
+    def _lowered(self, spelling: str) -> str:
+        name = spelling.lower()
+        if len(self._names) < _NAMES_MAX:
+            self._names[spelling] = name
+        return name
+
+    def _check_host(self, host: str) -> None:
+        if host in self._hosts:
+            return
+        if not _HOST.fullmatch(host):
+            raise RefusedError(refusals.BAD_HOST)
+        if len(self._hosts) < _HOSTS_MAX:
+            self._hosts.add(host)
+
 
 class _Sink:
-    """Collects what httptools finds."""
+    """Hears from httptools only that the head is complete."""
 
-    __slots__ = ("complete", "headers")
+    __slots__ = ("complete",)
 
     def __init__(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.complete = True
+
+
+def _check_grammar(data: bytes) -> None:
+    """RefusedError unless the head is what RFC 9112 allows, without folded lines or bare CR, LF."""
+    sink = _Sink()
+    try:
+        httptools.HttpRequestParser(sink).feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # Upgrades are not offered; the request is served as if it had not asked.
+    except httptools.HttpParserError:
+        # Past the blank line it objects to codings that `_framing` has an answer for.
+        if not sink.complete:
+            raise RefusedError(refusals.BAD_REQUEST) from None
+    if not sink.complete:
+        raise RefusedError(refusals.BAD_REQUEST)
 
 
 def cannot_become_head(data: bytes) -> bool:

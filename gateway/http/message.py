@@ -43,14 +43,12 @@ class HttpRequest:
     """One request, and the notes from which its access log line and its metrics are made.
 
     `target` is the raw path and query as received. `headers` has lower-case names and values
-    decoded as latin-1 (so every byte survives), repeated ones joined with ","; `raw_headers` has
-    them as received. `remote` is the client's address without port ("" on a Unix socket).
+    decoded as latin-1 (so every byte survives), repeated ones joined with ",". `remote` is the client's address without port ("" on a Unix socket).
     """
 
     method: str
     target: bytes
     headers: dict[str, str]
-    raw_headers: list[tuple[bytes, bytes]]
     body: RawBody
     secure: bool
     remote: str

@@ -307,7 +307,6 @@ class HttpProtocol(asyncio.BufferedProtocol):
             head.method,
             head.target,
             head.headers,
-            head.raw_headers,
             service.no_body if body is None else body,
             self._secure,
             self._remote,
@@ -491,7 +490,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what never became a request, for the last time."""
         request = HttpRequest(
-            "-", b"-", {}, [], self._service.no_body, self._secure, self._remote,
+            "-", b"-", {}, self._service.no_body, self._secure, self._remote,
             self._service.clock.monotonic(), self._service.new_request_id(),
         )  # fmt: skip
         self._write_refusal(request, refusal)
