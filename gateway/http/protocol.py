@@ -6,10 +6,7 @@ sets no timer.
 """
 
 import asyncio
-import fcntl
 import logging
-import sys
-import termios
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -18,17 +15,16 @@ from gateway.http.body import RequestBody
 from gateway.http.deadlines import Deadline
 from gateway.http.head import END_OF_HEAD, RequestHead, cannot_become_head
 from gateway.http.message import HttpRequest
+from gateway.http.outlet import Outlet
 from gateway.http.refusals import Refusal, RefusedError
 from gateway.http.response import UnsafeHeaderError, encode_head, has_body
 from gateway.http.service import HttpService
 from gateway.s3.errors import ClientDisconnected
-from gateway.s3.message import S3Response, Stream
+from gateway.s3.message import S3Response
 
 logger = logging.getLogger("ostraka.http")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_JOIN_BYTES_MAX = 64 * 1024
-"""Larger bodies are not copied behind their head."""
 
 
 class Phase(Enum):
@@ -58,9 +54,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_continue_due",
         "_deadline",
         "_direct",
-        "_drain_waiter",
-        "_handed_bytes",
         "_loop",
+        "_outlet",
         "_pending",
         "_phase",
         "_reading_paused",
@@ -76,10 +71,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_service",
         "_task",
         "_transport",
-        "_writing_paused",
     )
 
     _transport: asyncio.Transport
+    _outlet: Outlet
 
     def __init__(
         self,
@@ -107,11 +102,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._responding = False
         self._refused = False
         self._reading_paused = False
-        self._writing_paused = False
-        self._drain_waiter: asyncio.Future[None] | None = None
         self._serial = 0
         self._received_bytes = 0
-        self._handed_bytes = 0
         self._deadline = Deadline(service.settings.progress_bytes_min)
 
     # Called by the transport.
@@ -121,9 +113,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         # Neither uvloop's transports nor its TLS ones derive from asyncio.Transport.
         self._transport = transport = cast("asyncio.Transport", transport)
         self._secure = transport.get_extra_info("sslcontext") is not None
-        # Buffers of a stream are reused once the transport is empty, so "drained" must mean that.
-        # Under TLS bytes are copied when encrypted, and a high mark of 0 would pause for ever.
-        transport.set_write_buffer_limits(high=1 if self._secure else 0, low=0)
+        self._outlet = Outlet(transport, self._loop, secure=self._secure)
         peer = transport.get_extra_info("peername")
         self._remote = peer[0] if isinstance(peer, tuple) else ""
         service = self._service
@@ -197,20 +187,15 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._pending = b""
         if self._body is not None:
             self._body.fail()
-        waiter = self._drain_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(ClientDisconnected())
+        self._outlet.lose()
 
     def pause_writing(self) -> None:
         """Bytes wait in the transport."""
-        self._writing_paused = True
+        self._outlet.pause()
 
     def resume_writing(self) -> None:
         """The transport is empty."""
-        self._writing_paused = False
-        waiter = self._drain_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._outlet.resume()
 
     # Called by the server.
 
@@ -232,10 +217,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def sweep(self, now: float) -> None:
         """Close the connection if its client stalled; called about once a second."""
         settings = self._service.settings
-        unsent = self._unsent_bytes()
+        unsent = self._outlet.unsent_bytes()
         body = self._body
         if unsent:
-            limit, progress = settings.write_stall_seconds, self._accepted_bytes(unsent)
+            limit, progress = settings.write_stall_seconds, self._outlet.accepted_bytes()
         elif self._phase is Phase.HEAD:
             limit, progress = (settings.head_seconds if self._pending else settings.idle_seconds), 0
         elif self._phase is Phase.DRAINING:
@@ -257,7 +242,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """A reader waits for the client."""
         if self._continue_due:
             self._continue_due = False
-            self._write(_CONTINUE)
+            self._outlet.write(_CONTINUE)
         self._resume_reading()
 
     # Requests.
@@ -399,18 +384,13 @@ class HttpProtocol(asyncio.BufferedProtocol):
         request.first_byte_seconds = self._service.clock.monotonic() - request.received_monotonic
         self._responding = True
         if not has_body(request.method, response.status):
-            self._write(head)
-        elif not isinstance(body, bytes):
-            return await self._send_stream(request, head, body)
-        else:
+            self._outlet.write(head)
+        elif isinstance(body, bytes):
             request.bytes_out = len(body)
-            if len(body) <= _JOIN_BYTES_MAX:
-                self._write(head + body)
-            else:
-                self._handed_bytes += len(head) + len(body)
-                self._transport.writelines((head, body))
-        if self._writing_paused:
-            await self._drained()
+            self._outlet.write_whole(head, body)
+        else:
+            return await self._outlet.write_stream(request, head, body)
+        await self._outlet.drained()
         return True
 
     def _encode_head(self, request: HttpRequest, response: S3Response, length: int) -> bytes:
@@ -421,56 +401,6 @@ class HttpProtocol(asyncio.BufferedProtocol):
             length=length,
             keep_alive=not self._close_after,
         )
-
-    async def _send_stream(self, request: HttpRequest, head: bytes, stream: Stream) -> bool:
-        """Write group by group; the next is asked for when the transport is empty. Whether all of
-        it went out."""
-        chunks = stream.chunks()
-        try:
-            async for group in chunks:
-                size = sum([memoryview(buffer).nbytes for buffer in group])
-                self._handed_bytes += size + len(head)
-                request.bytes_out += size
-                if self._phase is not Phase.SERVING:
-                    return False
-                if head:
-                    self._transport.writelines([head, *group])
-                    head = b""
-                else:
-                    self._transport.writelines(group)
-                if self._writing_paused:
-                    await self._drained()
-        except ClientDisconnected:
-            return False
-        except Exception:
-            logger.exception("request %s: the response broke off", request.request_id)
-            request.error_code = refusals.INTERNAL_ERROR.code
-            return False
-        finally:
-            close = getattr(chunks, "aclose", None)
-            if close is not None:
-                await close()
-        if head:
-            self._write(head)
-        if request.bytes_out != stream.size_bytes:
-            logger.error("request %s: the response has a wrong length", request.request_id)
-            request.error_code = refusals.INTERNAL_ERROR.code
-            return False
-        return True
-
-    async def _drained(self) -> None:
-        """Return when the transport is empty; ClientDisconnected when it will never be."""
-        if self._phase is Phase.CLOSED:
-            raise ClientDisconnected
-        self._drain_waiter = self._loop.create_future()
-        try:
-            await self._drain_waiter
-        finally:
-            self._drain_waiter = None
-
-    def _write(self, data: bytes) -> None:
-        self._handed_bytes += len(data)
-        self._transport.write(data)
 
     def _rest_is_drainable(self) -> bool:
         """Whether so little of the body is missing that swallowing it keeps the connection."""
@@ -513,7 +443,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         request.status = refusal.status
         request.error_code = refusal.code
         request.bytes_out = len(response.body)
-        self._write(self._encode_head(request, response, len(response.body)) + response.body)
+        head = self._encode_head(request, response, len(response.body))
+        self._outlet.write_whole(head, response.body)
         self._close_after_answer(unread=True)
 
     def _close_after_answer(self, *, unread: bool = False) -> None:
@@ -548,18 +479,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def _abort(self) -> None:
         self._phase = Phase.CLOSED
+        self._outlet.lose()
         self._transport.abort()
-
-    def _unsent_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
-
-    def _accepted_bytes(self, unsent: int) -> int:
-        """What the client's kernel acknowledged: ours takes new bytes only in large steps."""
-        queued = bytearray(4)
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        if descriptor >= 0:
-            fcntl.ioctl(descriptor, termios.TIOCOUTQ, queued)
-        return self._handed_bytes - unsent - int.from_bytes(queued, sys.byteorder)
 
     def _pause_reading(self) -> None:
         if not self._reading_paused and not self._transport.is_closing():
