@@ -156,13 +156,19 @@ class UploadRecord(Record, frozen=True, kw_only=True):
 
 
 class PartRecord(Record, frozen=True, kw_only=True):
-    """One uploaded part."""
+    """One uploaded part. `checksum` is of the upload's algorithm (CRC64NVME when it has none);
+    `declared` what the client sent of another one, to an upload that has none. `number` is there
+    for whoever finds the record on a drive."""
 
     data: BlobRef
     etag: bytes
     modified_ms: int
     commit_id: bytes
     checksum: bytes = b""
+    narrow: bool = False
+    number: int = 0
+    declared_algorithm: str = ""
+    declared: bytes = b""
 
 
 class GarbageRecord(Record, frozen=True, kw_only=True):
