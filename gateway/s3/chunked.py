@@ -115,6 +115,8 @@ class ChunkedDecoder:
         """The raw body has ended: IncompleteBody unless the decoder is done."""
         if self._state is not _State.DONE:
             raise S3Error(ErrorCode.INCOMPLETE_BODY)
+        if self._partial:
+            raise _malformed("bytes follow the last chunk")
 
     def _take_line(self, source: memoryview, position: int) -> tuple[bytes | None, int]:
         """The next line with its end, or None when the source ends before it does."""
