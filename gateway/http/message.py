@@ -43,7 +43,9 @@ class HttpRequest:
     """One request, and the notes from which its access log line and its metrics are made.
 
     `target` is the raw path and query as received. `headers` has lower-case names and values
-    decoded as latin-1 (so every byte survives), repeated ones joined with ",". `remote` is the client's address without port ("" on a Unix socket).
+    decoded as latin-1 (so every byte survives), repeated ones joined with ",". `remote` is the
+    client's address without port ("" on a Unix socket). `request_id` and `host_id` go out as
+    x-amz-request-id and x-amz-id-2, and belong into error documents.
     """
 
     method: str
@@ -54,6 +56,7 @@ class HttpRequest:
     remote: str
     received_monotonic: float
     request_id: str
+    host_id: str = ""
     # Noted by the application on its way, for the log line.
     operation: str = ""
     bucket: str = ""

@@ -297,6 +297,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             self._remote,
             service.clock.monotonic(),
             service.new_request_id(),
+            service.host_id,
         )
         self._task = self._loop.create_task(self._serve(request, body))
 
@@ -358,8 +359,13 @@ class HttpProtocol(asyncio.BufferedProtocol):
 
     def _note(self, request: HttpRequest) -> None:
         request.total_seconds = self._service.clock.monotonic() - request.received_monotonic
-        if self._service.finished is not None:
+        if self._service.finished is None:
+            return
+        try:
             self._service.finished(request)
+        except Exception:
+            # The connection has to go on, or to be closed, in any case.
+            logger.exception("request %s was not logged", request.request_id)
 
     # Responses.
 
@@ -421,7 +427,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         """Answer what never became a request, for the last time."""
         request = HttpRequest(
             "-", b"-", {}, self._service.no_body, self._secure, self._remote,
-            self._service.clock.monotonic(), self._service.new_request_id(),
+            self._service.clock.monotonic(), self._service.new_request_id(), self._service.host_id,
         )  # fmt: skip
         self._write_refusal(request, refusal)
         self._note(request)

@@ -295,6 +295,33 @@ def test_a_slow_reader_does_not_grow_memory_and_is_let_go() -> None:
     run(scenario())
 
 
+def test_a_slow_reader_that_goes_on_reading_gets_everything() -> None:
+    async def scenario() -> None:
+        stream = Reused(12, 1 << 20)
+        loop = asyncio.get_running_loop()
+
+        async def answer(_: HttpRequest) -> S3Response:
+            return S3Response(200, body=stream)
+
+        async with serving(answer) as server:
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            client.connect(("127.0.0.1", server.port))
+            client.setblocking(False)
+            await loop.sock_sendall(client, GET)
+            received = 0
+            for _ in range(16):
+                received += len(await loop.sock_recv(client, 20_000))
+                await asyncio.sleep(0.2)
+            while received < stream.size_bytes:
+                piece = await loop.sock_recv(client, 1 << 20)
+                assert piece, "cut although it went on reading"
+                received += len(piece)
+            client.close()
+
+    run(scenario())
+
+
 def test_tls_serves_and_keeps_the_connection(certificate: tuple[Path, Path]) -> None:
     async def scenario() -> None:
         seen: list[bool] = []

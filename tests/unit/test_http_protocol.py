@@ -660,3 +660,18 @@ def test_shutdown_closes_idle_connections_and_lets_requests_finish() -> None:
         assert not busy.state.tasks
 
     run(scenario())
+
+
+def test_a_failing_log_does_not_hold_up_the_connection() -> None:
+    async def scenario() -> None:
+        connection = Connection(echo)
+
+        def fail(request: HttpRequest) -> None:
+            raise OSError(28, "no space")
+
+        connection.service.finished = fail
+        await connection.feed(GET + GET + b"nonsense\r\n\r\n")
+        assert connection.transport.sent.count(b"200 OK") == 2
+        assert connection.transport.eof_written
+
+    run(scenario())
