@@ -70,6 +70,16 @@ class Objects(Protocol):
         """Make all shards durable with their envelopes (group, owner key, record)."""
         ...
 
+    async def restage(self, staged: Staged) -> Staged:
+        """The same bytes as a new blob on the drives that are left, after `WriteFellShort` or
+        `PlacementChanged`; the old one is discarded. `gateway.objects.commit` does this."""
+        ...
+
+    async def renew(self, staged: Staged) -> Stored:
+        """What a transaction must compare now, after it found an earlier `Stored.compares` broken.
+        Raises `PlacementChanged` when too few shards are where readers will look."""
+        ...
+
     async def discard(self, staged: Staged) -> None:
         """Forget a blob that no transaction refers to. Never after an unknown outcome."""
         ...
@@ -79,7 +89,7 @@ class Objects(Protocol):
         ...
 
     def read_now(self, ref: BlobRef) -> bytes | None:
-        """A small blob (k = 1) if it can be had without waiting; None: use `read` or `read_bytes`."""
+        """A blob of one stripe if it can be had without waiting; None: use `read` or `read_bytes`."""
         ...
 
     async def read(self, pieces: Sequence[tuple[BlobRef, int, int]]) -> Stream:

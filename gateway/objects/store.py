@@ -190,11 +190,19 @@ class ObjectStore:
         """Stream the pieces; the first step has been read and verified when this returns. Raises
         `BlobDamaged`: then read the record again, once."""
         total = sum(length for _, _, length in pieces)
+        if total == 0:
+            return BlobStream.of(b"")
         groups = groups_of(pieces, self._around)
-        first: Sequence[Buffer] = ()
-        if total:
-            first = await anext(groups)
-        return BlobStream(total, first, groups)
+        try:
+            return BlobStream(total, await anext(groups), groups)
+        except BlobDamaged:
+            # Before saying that shards are missing, look at the map again.
+            known = self._topology.map_revision
+            await self._topology.refresh()
+            if self._topology.map_revision == known:
+                raise
+        groups = groups_of(pieces, self._around)
+        return BlobStream(total, await anext(groups), groups)
 
     # Inside
 

@@ -1,0 +1,242 @@
+"""CopyObject: a further record for the same blobs. Bytes are read only for a checksum that the source
+does not have."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import msgspec
+
+from gateway.context import Context
+from gateway.domain.conditions import (
+    ReadConditions,
+    Verdict,
+    WriteConditions,
+    judge_copy_source,
+)
+from gateway.domain.versions import VersionAsked, version_asked
+from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
+from gateway.metadata.errors import NoSuchKey, PreconditionFailed, RelianceBroken
+from gateway.metadata.groups import group_owner_of_copy
+from gateway.metadata.records import Checksum, ObjectRecord
+from gateway.objects.errors import BlobDamaged
+from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.object_headers import (
+    ObjectHeaders,
+    checksum_elements,
+    object_headers,
+    quoted_etag,
+    read_conditions,
+    write_conditions,
+)
+from gateway.operations.objects import pieces_within
+from gateway.operations.put import demand_write, full_object
+from gateway.s3.checksums import ChecksumAlgorithm, Digests, algorithm_named
+from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
+from gateway.s3.headers import format_iso8601
+from gateway.s3.message import Principal, S3Request, S3Response
+from gateway.s3.xml import document, element
+
+COPY_SOURCE = "x-amz-copy-source"
+_RACES_MAX = 5
+_DIRECTIVES = frozenset({"COPY", "REPLACE"})
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """What x-amz-copy-source names, and the conditions on it."""
+
+    bucket: str
+    key: str
+    conditions: ReadConditions | None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Input of CopyObject. `headers` None: the source's are copied."""
+
+    bucket: str
+    key: str
+    principal: Principal
+    source: CopySource
+    headers: ObjectHeaders | None
+    algorithm: ChecksumAlgorithm | None
+    conditions: WriteConditions | None
+
+
+def copy_source(headers: Mapping[str, str]) -> CopySource:
+    """Read x-amz-copy-source and its conditions. Raises InvalidArgument, NoSuchVersion."""
+    text = headers[COPY_SOURCE]
+    path, marked, version = text.partition("?versionId=")
+    bucket, slash, key = _decoded(path, text).removeprefix("/").partition("/")
+    if not bucket or not slash or not key:
+        raise invalid_argument(
+            COPY_SOURCE,
+            text,
+            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+        )
+    if bucket.startswith("arn:"):
+        raise S3Error(ErrorCode.NOT_IMPLEMENTED, details={"Header": COPY_SOURCE})
+    if marked:
+        match version_asked(_decoded(version, text)):
+            case VersionAsked.ABSENT:
+                raise S3Error(ErrorCode.NO_SUCH_VERSION, details={"Key": key, "VersionId": version})
+            case VersionAsked.MALFORMED:
+                raise invalid_argument("versionId", version, "Invalid version id specified")
+            case VersionAsked.CURRENT:
+                pass
+    return CopySource(bucket, key, read_conditions(headers, "x-amz-copy-source-"))
+
+
+def _decoded(text: str, whole: str) -> str:
+    try:
+        # Header text is latin-1: what was sent as plain UTF-8 is brought back first.
+        return unquote(text.encode("latin-1").decode("utf-8"), errors="strict")
+    except UnicodeError:
+        raise invalid_argument(COPY_SOURCE, whole, "Invalid copy source encoding.") from None
+
+
+async def find_source(
+    context: Context, source: CopySource, principal: Principal
+) -> tuple[BucketEntry, ObjectEntry]:
+    """The source as it is now, its conditions judged. Raises NoSuchBucket, NoSuchKey,
+    NotBucketOwner, PreconditionFailed."""
+    entry, current = await context.metadata.lookup(source.bucket, source.key, principal)
+    if current is None:
+        raise NoSuchKey(source.key.encode())
+    if source.conditions is not None:
+        record = current.record
+        judgement = judge_copy_source(
+            source.conditions, etag=etag_text(record), modified_ms=record.modified_ms
+        )
+        if judgement.verdict is not Verdict.PROCEED:
+            raise PreconditionFailed(judgement.header)
+    return entry, current
+
+
+def _decode(request: S3Request) -> Copy:
+    assert request.bucket is not None
+    assert request.key is not None
+    headers = request.headers
+    if request.body.size_bytes:
+        raise S3Error(ErrorCode.INVALID_REQUEST, "A copy request carries no body.")
+    source = copy_source(headers)
+    directive = headers.get("x-amz-metadata-directive", "COPY")
+    if directive not in _DIRECTIVES:
+        raise invalid_argument("x-amz-metadata-directive", directive, "Unknown metadata directive.")
+    replaces = directive == "REPLACE"
+    if not replaces and (source.bucket, source.key) == (request.bucket, request.key):
+        raise S3Error(
+            ErrorCode.INVALID_REQUEST,
+            "This copy request is illegal because it is trying to copy an object to itself without "
+            "changing the object's metadata, storage class, website redirect location or "
+            "encryption attributes.",
+        )
+    name = headers.get("x-amz-checksum-algorithm")
+    return Copy(
+        request.bucket,
+        request.key,
+        principal_of(request),
+        source,
+        object_headers(headers) if replaces else None,
+        None if name is None else algorithm_named(name, "x-amz-checksum-algorithm"),
+        write_conditions(headers),
+    )
+
+
+async def _handle(context: Context, copy: Copy) -> ObjectRecord:
+    for _ in range(_RACES_MAX):
+        entry, previous = await context.metadata.lookup(copy.bucket, copy.key, copy.principal)
+        _, source = await find_source(context, copy.source, copy.principal)
+        demand_write(copy.conditions, copy.key, previous)
+        record_key = entry.object_key(copy.key)
+        try:
+            record = await _record(context, copy, source, record_key, previous)
+            committed = await context.metadata.commit_object(
+                entry,
+                record_key,
+                record,
+                source=source,
+                previous=previous,
+                conditions=copy.conditions,
+            )
+        except (RelianceBroken, BlobDamaged) as error:
+            # The source was replaced or deleted meanwhile: copy what is there now. Else the data
+            # cannot be read at present.
+            _, again = await find_source(context, copy.source, copy.principal)
+            if isinstance(error, BlobDamaged) and again.mod_revision == source.mod_revision:
+                raise
+            continue
+        return committed.record
+    raise S3Error(ErrorCode.OPERATION_ABORTED)
+
+
+async def _record(
+    context: Context,
+    copy: Copy,
+    source: ObjectEntry,
+    record_key: bytes,
+    previous: ObjectEntry | None,
+) -> ObjectRecord:
+    """The destination's record: the source's data, the asked-for headers."""
+    found = source.record
+    kept = (
+        ObjectHeaders(found.content_type, found.headers, found.metadata)
+        if copy.headers is None
+        else copy.headers
+    )
+    return msgspec.structs.replace(
+        found,
+        owner=copy.principal.account_id,
+        modified_ms=context.clock.now_ns() // 1_000_000,
+        commit_id=context.randomness.token(8),
+        group_owner=group_owner_of_copy(
+            source.record_key, found, record_key, None if previous is None else previous.record
+        ),
+        checksum=await _checksum(context, copy.algorithm, found),
+        content_type=kept.content_type,
+        headers=kept.headers,
+        metadata=kept.metadata,
+    )
+
+
+async def _checksum(
+    context: Context, algorithm: ChecksumAlgorithm | None, source: ObjectRecord
+) -> Checksum | None:
+    """The source's checksum, unless another algorithm is asked for: then the bytes are read."""
+    if algorithm is None:
+        return source.checksum
+    if source.checksum is not None and source.checksum.algorithm == algorithm.text:
+        return source.checksum
+    digests = Digests(algorithm, md5=False)
+    if source.size_bytes:
+        pieces = await pieces_within(context, source, 0, source.size_bytes)
+        stream = await context.objects.read(pieces)
+        async for group in stream.chunks():
+            for buffer in group:
+                digests.update_rest(memoryview(buffer))
+    return full_object(digests)
+
+
+def _encode(record: ObjectRecord) -> S3Response:
+    body = document(
+        "CopyObjectResult",
+        (
+            element("LastModified", format_iso8601(record.modified_ms)),
+            element("ETag", quoted_etag(record)),
+            checksum_elements(record.checksum),
+        ),
+    )
+    return S3Response(200, [("Content-Type", "application/xml")], body)
+
+
+OPERATIONS: tuple[AnyOperation, ...] = (
+    Operation(
+        name="CopyObject",
+        match=Match("PUT", Resource.OBJECT, headers=(COPY_SOURCE,)),
+        permission="s3:PutObject",
+        decode=_decode,
+        handle=_handle,
+        encode=_encode,
+    ),
+)

@@ -1,0 +1,267 @@
+"""GetObject and HeadObject: conditions, ranges, parts, overrides. With PutObject, the family's rows."""
+
+import re
+from dataclasses import dataclass
+
+from gateway.context import Context
+from gateway.domain.conditions import ReadConditions, Verdict, judge_read
+from gateway.domain.ranges import pieces_of
+from gateway.metadata.entries import ObjectEntry, etag_text
+from gateway.metadata.errors import NoSuchKey, PreconditionFailed
+from gateway.metadata.records import BlobRef, Checksum, ObjectRecord, PartRef
+from gateway.objects.errors import BlobDamaged
+from gateway.objects.manifest import parts_of
+from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.object_headers import (
+    Headers,
+    checksum_headers,
+    demand_current,
+    describing_headers,
+    read_conditions,
+    validator_headers,
+)
+from gateway.operations.put import PUT_OBJECT
+from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
+from gateway.s3.headers import ByteRange, parse_range, response_overrides
+from gateway.s3.message import Principal, S3Request, S3Response, Stream
+
+PARTS_MAX = 10_000
+_PART_NUMBER = re.compile(r"[0-9]{1,9}")
+_READS_MAX = 3
+"""Times a record is read again when its blob turned out to be replaced or unreadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Input of GetObject and HeadObject."""
+
+    bucket: str
+    key: str
+    principal: Principal
+    conditions: ReadConditions | None
+    range: ByteRange | None
+    part_number: int | None
+    overrides: dict[str, str] | None
+    with_checksum: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The bytes of an object that an answer carries. `partial` ones answer 206."""
+
+    offset: int
+    length: int
+    partial: bool = False
+    part: PartRef | None = None
+    parts_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What GET and HEAD answer. `window` None: not modified."""
+
+    record: ObjectRecord
+    asked: Read
+    window: Window | None
+    body: bytes | Stream = b""
+
+
+def _decode(request: S3Request) -> Read:
+    assert request.bucket is not None
+    assert request.key is not None
+    query, headers = request.query, request.headers
+    overrides: dict[str, str] | None = None
+    part_number: int | None = None
+    if query:
+        demand_current(request)
+        overrides = response_overrides(query) or None
+        part_number = _part_number(query.get("partNumber"))
+    byte_range: ByteRange | None = None
+    text = headers.get("range")
+    if text is not None:
+        if part_number is not None:
+            raise S3Error(
+                ErrorCode.INVALID_REQUEST,
+                "Cannot specify both Range header and partNumber query parameter",
+            )
+        byte_range = parse_range(text)
+    return Read(
+        request.bucket,
+        request.key,
+        principal_of(request),
+        read_conditions(headers),
+        byte_range,
+        part_number,
+        overrides,
+        headers.get("x-amz-checksum-mode", "").upper() == "ENABLED",
+    )
+
+
+def _part_number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if _PART_NUMBER.fullmatch(text) is None or not 1 <= int(text) <= PARTS_MAX:
+        raise invalid_argument(
+            "partNumber", text, "Part number must be an integer between 1 and 10000, inclusive"
+        )
+    return int(text)
+
+
+async def _head(context: Context, asked: Read) -> Found:
+    current = await _current(context, asked)
+    record = current.record
+    if _not_modified(asked, record):
+        return Found(record, asked, None)
+    return Found(record, asked, await _window(context, asked, record))
+
+
+async def _get(context: Context, asked: Read) -> Found:
+    unreadable: ObjectEntry | None = None
+    for _ in range(_READS_MAX):
+        current = await _current(context, asked)
+        record = current.record
+        if _not_modified(asked, record):
+            return Found(record, asked, None)
+        try:
+            window = await _window(context, asked, record)
+            return Found(record, asked, window, await _body(context, record, window))
+        except BlobDamaged:
+            # The object may have been replaced or deleted while its shards were asked for.
+            if unreadable is not None and unreadable.record.group == current.record.group:
+                raise
+            unreadable = current
+    raise BlobDamaged("the object is replaced faster than it can be read")
+
+
+async def _current(context: Context, asked: Read) -> ObjectEntry:
+    _, current = await context.metadata.lookup(asked.bucket, asked.key, asked.principal)
+    if current is None:
+        raise NoSuchKey(asked.key.encode())
+    return current
+
+
+def _not_modified(asked: Read, record: ObjectRecord) -> bool:
+    """Judge the conditions; raises PreconditionFailed."""
+    if asked.conditions is None:
+        return False
+    judgement = judge_read(asked.conditions, etag=etag_text(record), modified_ms=record.modified_ms)
+    if judgement.verdict is Verdict.FAILED:
+        raise PreconditionFailed(judgement.header)
+    return judgement.verdict is Verdict.NOT_MODIFIED
+
+
+async def _window(context: Context, asked: Read, record: ObjectRecord) -> Window:
+    """Raises InvalidRange, InvalidPartNumber."""
+    size = record.size_bytes
+    if asked.range is not None:
+        offset, length = asked.range.resolve(size)
+        return Window(offset, length, partial=True)
+    if asked.part_number is None:
+        return Window(0, size)
+    parts = await parts_of(record, context.objects)
+    if not parts:
+        if asked.part_number == 1:
+            return Window(0, size, partial=size > 0)
+        raise _no_such_part(asked.part_number, 1)
+    offset = 0
+    for part in parts:
+        if part.number == asked.part_number:
+            length = part.data.size_bytes
+            return Window(offset, length, length > 0, part, len(parts))
+        offset += part.data.size_bytes
+    raise _no_such_part(asked.part_number, len(parts))
+
+
+def _no_such_part(number: int, count: int) -> S3Error:
+    return S3Error(
+        ErrorCode.INVALID_PART_NUMBER,
+        details={"ActualPartCount": str(count), "PartNumberRequested": str(number)},
+    )
+
+
+async def _body(context: Context, record: ObjectRecord, window: Window) -> bytes | Stream:
+    """The window's bytes: at once when they are at hand, else a stream whose start is verified."""
+    data = record.data
+    if data is not None:
+        whole = context.objects.read_now(data)
+        if whole is not None:
+            if not window.partial:
+                return whole
+            return whole[window.offset : window.offset + window.length]
+    pieces = await pieces_within(context, record, window.offset, window.length)
+    return await context.objects.read(pieces)
+
+
+async def pieces_within(
+    context: Context, record: ObjectRecord, offset: int, length: int
+) -> list[tuple[BlobRef, int, int]]:
+    """Which bytes of which blobs an object's range is."""
+    if record.data is not None:
+        return [(record.data, offset, length)]
+    parts = await parts_of(record, context.objects)
+    sizes = [part.data.size_bytes for part in parts]
+    return [
+        (parts[number].data, start, count)
+        for number, start, count in pieces_of(sizes, offset, length)
+    ]
+
+
+def _headers(found: Found, window: Window) -> Headers:
+    record, asked = found.record, found.asked
+    headers = describing_headers(record, asked.overrides)
+    if window.partial:
+        last = window.offset + window.length - 1
+        headers.append(("Content-Range", f"bytes {window.offset}-{last}/{record.size_bytes}"))
+    if window.parts_count:
+        headers.append(("x-amz-mp-parts-count", str(window.parts_count)))
+    if asked.with_checksum and record.checksum is not None:
+        headers += checksum_headers(_checksum_of(record.checksum, window, record.size_bytes))
+    return headers
+
+
+def _checksum_of(checksum: Checksum, window: Window, size_bytes: int) -> Checksum | None:
+    """The checksum to tell: the part's own for a part, none for a mere range."""
+    if window.part is not None:
+        if not window.part.checksum:
+            return None
+        return Checksum(
+            algorithm=checksum.algorithm, type=checksum.type, value=window.part.checksum
+        )
+    return checksum if window.length == size_bytes else None
+
+
+def _encode_get(found: Found) -> S3Response:
+    window = found.window
+    if window is None:
+        return S3Response(304, validator_headers(found.record))
+    status = 206 if window.partial else 200
+    return S3Response(status, _headers(found, window), found.body)
+
+
+def _encode_head(found: Found) -> S3Response:
+    window = found.window
+    if window is None:
+        return S3Response(304, validator_headers(found.record))
+    status = 206 if window.partial else 200
+    return S3Response(status, _headers(found, window), b"", content_length=window.length)
+
+
+OPERATIONS: tuple[AnyOperation, ...] = (
+    PUT_OBJECT,
+    Operation(
+        name="GetObject",
+        match=Match("GET", Resource.OBJECT),
+        permission="s3:GetObject",
+        decode=_decode,
+        handle=_get,
+        encode=_encode_get,
+    ),
+    Operation(
+        name="HeadObject",
+        match=Match("HEAD", Resource.OBJECT),
+        permission="s3:GetObject",
+        decode=_decode,
+        handle=_head,
+        encode=_encode_head,
+    ),
+)

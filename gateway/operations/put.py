@@ -1,0 +1,156 @@
+"""PutObject (its row is in `objects`)."""
+
+from dataclasses import dataclass
+
+from gateway.context import Context
+from gateway.domain.conditions import Verdict, WriteConditions, judge_write
+from gateway.metadata.commits import Committed
+from gateway.metadata.entries import ObjectEntry, etag_text
+from gateway.metadata.errors import NoSuchKey, PreconditionFailed
+from gateway.metadata.records import BlobRef, Checksum, ObjectRecord
+from gateway.objects.commit import commit_blob
+from gateway.objects.port import Stored
+from gateway.operation import Match, Operation, Resource, principal_of
+from gateway.operations.object_headers import (
+    ObjectHeaders,
+    checksum_headers,
+    object_headers,
+    quoted_etag,
+    write_conditions,
+)
+from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests
+from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.message import Principal, S3Request, S3Response
+from gateway.s3.payload import Payload
+
+OBJECT_SIZE_BYTES_MAX = 5 << 30
+"""Largest body of one PUT. Source: S3 User Guide, "Uploading objects"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Input of PutObject."""
+
+    bucket: str
+    key: str
+    principal: Principal
+    payload: Payload
+    headers: ObjectHeaders
+    conditions: WriteConditions | None
+
+
+def demand_size(payload: Payload) -> None:
+    """EntityTooLarge beyond 5 GiB."""
+    if payload.size_bytes > OBJECT_SIZE_BYTES_MAX:
+        raise S3Error(
+            ErrorCode.ENTITY_TOO_LARGE,
+            details={
+                "ProposedSize": str(payload.size_bytes),
+                "MaxSizeAllowed": str(OBJECT_SIZE_BYTES_MAX),
+            },
+        )
+
+
+def payload_of(request: S3Request) -> Payload:
+    """The request's body with its expectations; the pipeline made it."""
+    assert isinstance(request.body, Payload)
+    return request.body
+
+
+def _decode(request: S3Request) -> Put:
+    assert request.bucket is not None
+    assert request.key is not None
+    payload = payload_of(request)
+    demand_size(payload)
+    return Put(
+        request.bucket,
+        request.key,
+        principal_of(request),
+        payload,
+        object_headers(request.headers),
+        write_conditions(request.headers),
+    )
+
+
+def full_object(digests: Digests) -> Checksum | None:
+    """The record of a checksum over all bytes."""
+    value = digests.checksum
+    if digests.algorithm is None or value is None:
+        return None
+    return Checksum(
+        algorithm=digests.algorithm.text, type=ChecksumType.FULL_OBJECT.value, value=value
+    )
+
+
+def demand_write(
+    conditions: WriteConditions | None, key: str, previous: ObjectEntry | None
+) -> None:
+    """Refuse early what the commit would refuse: before the body is received."""
+    if conditions is None:
+        return
+    judgement = judge_write(conditions, None if previous is None else etag_text(previous.record))
+    if judgement.verdict is Verdict.NO_SUCH_KEY:
+        raise NoSuchKey(key.encode())
+    if judgement.verdict is not Verdict.PROCEED:
+        raise PreconditionFailed(judgement.header)
+
+
+async def _handle(context: Context, put: Put) -> ObjectRecord:
+    entry, previous = await context.metadata.lookup(put.bucket, put.key, put.principal)
+    demand_write(put.conditions, put.key, previous)
+    payload = put.payload
+    digests = payload.digests(ChecksumAlgorithm.CRC64NVME)
+    staged = await context.objects.stage(payload, payload.size_bytes, digests)
+    try:
+        payload.verify(digests)
+    except S3Error:
+        await context.objects.discard(staged)
+        raise
+    record_key = entry.object_key(put.key)
+    checksum = full_object(digests)
+    etag = digests.md5
+    now_ms = context.clock.now_ns() // 1_000_000
+    commit_id = context.randomness.token(8)
+
+    def build(ref: BlobRef) -> ObjectRecord:
+        return ObjectRecord(
+            owner=put.principal.account_id,
+            group=ref.blob,
+            size_bytes=ref.size_bytes,
+            etag=etag,
+            modified_ms=now_ms,
+            commit_id=commit_id,
+            data=ref,
+            checksum=checksum,
+            content_type=put.headers.content_type,
+            headers=put.headers.headers,
+            metadata=put.headers.metadata,
+        )
+
+    async def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Committed:
+        return await context.metadata.commit_object(
+            entry,
+            record_key,
+            record,
+            value=value,
+            stored=stored,
+            previous=previous,
+            conditions=put.conditions,
+        )
+
+    committed = await commit_blob(context.objects, staged, record_key, build, publish)
+    return committed.record
+
+
+def _encode(record: ObjectRecord) -> S3Response:
+    return S3Response(200, [("ETag", quoted_etag(record)), *checksum_headers(record.checksum)], b"")
+
+
+PUT_OBJECT = Operation(
+    name="PutObject",
+    match=Match("PUT", Resource.OBJECT),
+    permission="s3:PutObject",
+    decode=_decode,
+    handle=_handle,
+    encode=_encode,
+)
