@@ -1,0 +1,280 @@
+"""The group committer: everything the drives of a node append, flushed together.
+
+While one group is being flushed the next one gathers. A group writes each drive's records in a row,
+flushes all drives in one go, lets each drive prove that it is still itself, and only then enters the
+records into the indexes and answers. A drive whose write or flush fails is dropped, with all its
+part of the group; nothing is retried on it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from storage_node.flush import Flush, Flusher
+from storage_node.port import Buffer, Outcome
+from storage_node.record import PADDING, RecordKind, encode_head, record_size_bytes
+
+if TYPE_CHECKING:
+    from storage_node.drive import Drive
+
+log = logging.getLogger(__name__)
+
+GROUP_PARTS_MAX = 2048
+GROUP_SIZE_BYTES_MAX = 8 << 20
+WAITING_SIZE_BYTES_MAX = 128 << 20
+"""Payload that may wait for a group; beyond it puts are refused as busy."""
+STALL_SECONDS = 20.0
+"""A flush that takes longer counts as failed."""
+
+
+class NodeBusy(Exception):
+    """Too much is waiting to be written. Try again, or elsewhere."""
+
+
+class Ticket:
+    """A request's outcomes as they come in; calls back once, when all are there."""
+
+    __slots__ = ("_done", "_left", "outcomes")
+
+    def __init__(self, count: int, done: Callable[[list[Outcome]], None]) -> None:
+        self.outcomes = [Outcome.DRIVE_FAILED] * count
+        self._left = count
+        self._done = done
+
+    def settle(self, position: int, outcome: Outcome) -> None:
+        """One shard's outcome."""
+        self.outcomes[position] = outcome
+        self._left -= 1
+        if self._left == 0:
+            self._done(self.outcomes)
+
+
+class Part:
+    """One record to append. `expected` (a copy made by compaction): of a shard the index entry that
+    must still stand when the copy is entered, empty for the copy of a delete or mark."""
+
+    __slots__ = (
+        "checksum",
+        "drive",
+        "envelope",
+        "expected",
+        "key",
+        "kind",
+        "offset",
+        "payload",
+        "position",
+        "segment",
+        "size_bytes",
+        "target",
+        "ticket",
+    )
+
+    def __init__(
+        self,
+        drive: "Drive",
+        kind: RecordKind,
+        key: bytes,
+        ticket: Ticket,
+        position: int,
+        *,
+        envelope: bytes = b"",
+        payload: Buffer = b"",
+        checksum: int = 0,
+        target: tuple[int, int] = (0, 0),
+        expected: bytes | None = None,
+    ) -> None:
+        self.drive = drive
+        self.kind = kind
+        self.key = key
+        self.ticket = ticket
+        self.position = position
+        self.envelope = envelope
+        self.payload = payload
+        self.checksum = checksum
+        self.target = target
+        self.expected = expected
+        self.size_bytes = record_size_bytes(len(envelope), len(payload))
+        self.segment = 0
+        self.offset = 0
+
+
+class Committer:
+    """One for all drives of a node."""
+
+    def __init__(self, flusher: Flusher) -> None:
+        self._flusher = flusher
+        self._waiting: deque[Part] = deque()
+        self._waiting_bytes = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._flush: Flush | None = None
+        self._flush_began = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+        self.groups = 0
+        self.parts = 0
+        self.flush_seconds = 0.0
+        self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def submit(self, parts: Sequence[Part]) -> None:
+        """Queue records for the next group; their tickets are settled later. Raises NodeBusy."""
+        if self._task.done():
+            raise NodeBusy("the committer has ended")
+        if self._waiting_bytes > WAITING_SIZE_BYTES_MAX:
+            raise NodeBusy(f"{self._waiting_bytes} bytes are waiting to be written")
+        self._waiting.extend(parts)
+        for part in parts:
+            self._waiting_bytes += part.size_bytes
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def expire_stalled(self) -> None:
+        """Called now and then: fail flushes that take too long."""
+        if self._flush is not None and self._loop.time() - self._flush_began > STALL_SECONDS:
+            self._flush.expire()
+
+    async def close(self) -> None:
+        """Carry out what waits, then stop."""
+        self._closing = True
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+        await self._task
+
+    @staticmethod
+    def _ended(task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.critical("the committer broke: nothing can be written any more", exc_info=error)
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake = self._loop.create_future()
+                await self._wake
+                self._wake = None
+                continue
+            await self._commit(self._gather())
+
+    def _gather(self) -> dict["Drive", list[Part]]:
+        """The next group, by drive, within its bounds."""
+        group: dict[Drive, list[Part]] = {}
+        waiting = self._waiting
+        size = count = 0
+        while waiting and count < GROUP_PARTS_MAX and size < GROUP_SIZE_BYTES_MAX:
+            part = waiting.popleft()
+            size += part.size_bytes
+            count += 1
+            parts = group.get(part.drive)
+            if parts is None:
+                group[part.drive] = [part]
+            else:
+                parts.append(part)
+        self._waiting_bytes -= size
+        self.groups += 1
+        self.parts += count
+        return group
+
+    async def _commit(self, group: dict["Drive", list[Part]]) -> None:
+        written: list[tuple[Drive, list[Part]]] = []
+        to_flush: list[Drive] = []
+        for drive, parts in group.items():
+            accepted = self._admit(drive, parts)
+            if accepted and await self._write(drive, accepted):
+                written.append((drive, accepted))
+                if any(part.kind == RecordKind.PUT for part in accepted):
+                    to_flush.append(drive)
+        if to_flush:
+            await self._flush_all(to_flush)
+        for drive, parts in written:
+            if drive.failed or not drive.prove():
+                _settle(parts, Outcome.DRIVE_FAILED)
+            else:
+                drive.apply(parts)
+
+    @staticmethod
+    def _admit(drive: "Drive", parts: list[Part]) -> list[Part]:
+        """Settle what the drive does not take. A full drive still takes deletes."""
+        if drive.failed:
+            _settle(parts, Outcome.DRIVE_FAILED)
+            return []
+        if not drive.full:
+            return parts
+        accepted = []
+        for part in parts:
+            if part.kind == RecordKind.PUT and part.expected is None:
+                part.ticket.settle(part.position, Outcome.DRIVE_FULL)
+            else:
+                accepted.append(part)
+        return accepted
+
+    async def _write(self, drive: "Drive", parts: list[Part]) -> bool:
+        """Append the parts; False when they were settled as failed."""
+        size = sum([part.size_bytes for part in parts])
+        try:
+            if not drive.log.has_room(size):
+                await drive.log.make_room(size)
+            if drive.failed:  # while waiting
+                _settle(parts, Outcome.DRIVE_FAILED)
+                return False
+            drive.log.append(_lay_out(drive, parts), size)
+        except OSError as error:
+            _settle(parts, drive.failed_by(error))
+            return False
+        drive.counters.groups += 1
+        drive.counters.written_bytes += size
+        return True
+
+    async def _flush_all(self, drives: "list[Drive]") -> None:
+        fds = []
+        for drive in tuple(drives):
+            if drive.log.active is None:  # it failed meanwhile and was closed
+                assert drive.failed
+                drives.remove(drive)
+            else:
+                fds.append(drive.log.active.fd)
+        self._flush_began = self._loop.time()
+        self._flush = flush = self._flusher.flush(fds)
+        await flush.done
+        self._flush = None
+        self.flush_seconds += self._loop.time() - self._flush_began
+        for drive, error in zip(drives, flush.errors, strict=True):
+            if error is not None:
+                drive.fail(f"a flush failed: {error}")
+
+
+def _lay_out(drive: "Drive", parts: list[Part]) -> list[Buffer]:
+    """The group's bytes for one drive, and each part's place."""
+    active = drive.log.active
+    assert active is not None
+    segment, offset = active.id, active.position
+    buffers: list[Buffer] = []
+    for part in parts:
+        payload = part.payload
+        part.segment, part.offset = segment, offset
+        head = encode_head(
+            part.kind,
+            segment,
+            offset,
+            part.key,
+            part.envelope,
+            len(payload),
+            part.checksum,
+            part.target,
+        )
+        buffers.append(head)
+        if payload:
+            buffers.append(payload)
+        filling = part.size_bytes - len(head) - len(payload)
+        if filling:
+            buffers.append(PADDING[filling])
+        offset += part.size_bytes
+    return buffers
+
+
+def _settle(parts: list[Part], outcome: Outcome) -> None:
+    for part in parts:
+        part.ticket.settle(part.position, outcome)

@@ -1,0 +1,143 @@
+"""A node on the same host: small shards and files are read directly, everything else is asked for.
+
+A shard of a segment is found by a read-only connection to its drive's index and read by a kept
+descriptor; a large one by its file. What is not found so, or looks odd in any way, is left to the
+wire: the owner knows of shards that are not written back to the index yet, and of drives that went.
+Nothing read here is trusted: the reader verifies it as it does everything.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from placement.ids import DriveId
+from placement.rpc.client import RpcClient
+from storage_node.client import NodeClient
+from storage_node.fd_cache import FdCache
+from storage_node.files import RealFiles
+from storage_node.index import decode_entry
+from storage_node.layout import INDEX_NAME, SEGMENTS, file_path
+from storage_node.port import Buffer, DriveCondition, DriveReport, GetShard, Outcome, ShardId
+from storage_node.record import HEADER_SIZE_BYTES, shard_key
+from storage_node.segments import segment_name
+
+DRIVE_FILES_MAX = 32
+"""Descriptors kept open a drive."""
+DIRECT_READ_SIZE_BYTES_MAX = 2 << 20
+REFRESH_SECONDS = 1.0
+_FIND = "SELECT entry FROM shards WHERE key = ?"
+_READABLE = (DriveCondition.UP, DriveCondition.FULL)
+
+
+class _LocalDrive:
+    """Read-only eyes on one drive's folder."""
+
+    def __init__(self, root: str, files: RealFiles) -> None:
+        self.root = root
+        self._files = files
+        self._fds = FdCache(files, DRIVE_FILES_MAX)
+        self._index: sqlite3.Connection | None = sqlite3.connect(
+            f"file:{root}/{INDEX_NAME}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=0.05,
+        )
+
+    def read(self, shard: ShardId, offset: int, length: int) -> bytes | None:
+        """The bytes, or None when the owner should be asked. Raises OSError, sqlite3.Error."""
+        if self._index is None:
+            return None
+        row = self._index.execute(_FIND, (shard_key(shard.blob, shard.index),)).fetchone()
+        if row is None:
+            return None
+        entry = decode_entry(row[0])
+        if offset + length > entry.length:
+            length = max(0, entry.length - offset)
+        at = offset
+        if entry.segment:
+            path = f"{self.root}/{SEGMENTS}/{segment_name(entry.segment)}"
+            at += entry.offset + HEADER_SIZE_BYTES + entry.envelope_length
+        else:
+            path = file_path(self.root, shard)
+        data = self._files.pread(self._fds.get(path), length, at)
+        return data if len(data) == length else None
+
+    def close(self) -> None:
+        """Give connection and descriptors back."""
+        self._fds.close()
+        index, self._index = self._index, None
+        if index is not None:
+            index.close()
+
+
+class LocalNodeClient(NodeClient):
+    """NodePort for gateways on the node's own host."""
+
+    def __init__(self, rpc: RpcClient) -> None:
+        super().__init__(rpc)
+        self._files = RealFiles()
+        self._drives: dict[DriveId, _LocalDrive] = {}
+        self._refresh_wanted = True
+        self.direct_reads = 0
+
+    def get_now(self, reads: Sequence[GetShard]) -> tuple[Buffer | None, ...]:
+        """What can be read without waiting; None: ask with `get`. Never raises."""
+        return tuple([self._read(read) for read in reads])
+
+    async def get(self, reads: Sequence[GetShard]) -> tuple[Buffer | Outcome, ...]:
+        """See NodePort."""
+        if self._refresh_wanted:
+            await self.reports()
+        results: list[Any] = [
+            self._read(read) if read.length <= DIRECT_READ_SIZE_BYTES_MAX else None
+            for read in reads
+        ]
+        left = [position for position, result in enumerate(results) if result is None]
+        if left:
+            answers = await super().get([reads[position] for position in left])
+            for position, answer in zip(left, answers, strict=True):
+                results[position] = answer
+        return tuple(results)
+
+    def _read(self, read: GetShard) -> bytes | None:
+        drive = self._drives.get(read.drive)
+        if drive is None:
+            self._refresh_wanted = True
+            return None
+        try:
+            data = drive.read(read.shard, read.offset, read.length)
+        except FileNotFoundError:  # deleted, compacted, or the folder is gone: the owner knows
+            return None
+        except (OSError, sqlite3.Error):
+            self._drop(read.drive)
+            self._refresh_wanted = True
+            return None
+        if data is not None:
+            self.direct_reads += 1
+        return data
+
+    async def reports(self) -> tuple[DriveReport, ...]:
+        """See NodePort. Also where this client learns where drives lie."""
+        reports = await super().reports()
+        self._refresh_wanted = False
+        readable = {r.drive: r.path for r in reports if r.condition in _READABLE}
+        for drive_id, drive in list(self._drives.items()):
+            if readable.get(drive_id) != drive.root:
+                self._drop(drive_id)
+        for drive_id, path in readable.items():
+            if drive_id not in self._drives:
+                try:
+                    self._drives[drive_id] = _LocalDrive(path, self._files)
+                except sqlite3.Error:  # not on this host, or just going
+                    continue
+        return reports
+
+    def _drop(self, drive_id: DriveId) -> None:
+        self._drives.pop(drive_id).close()
+
+    async def close(self) -> None:
+        """See NodePort."""
+        for drive_id in list(self._drives):
+            self._drop(drive_id)
+        await super().close()
