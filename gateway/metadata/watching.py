@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from placement.clock import Clock, Randomness
-from placement.errors import Compacted, MetastoreUnavailable, PlacementError
+from placement.errors import PlacementError
 from placement.metastore.port import Metastore, prefix_end
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Watcher:
                     for event in batch.events:
                         self._changed(event.kv.key)
                     pause_seconds = 0.05
-            except (Compacted, MetastoreUnavailable, PlacementError) as error:
+            except PlacementError as error:
                 _log.warning("watch of %r broke: %s", prefix, error)
             self._lost()
             await self._clock.sleep(pause_seconds * (0.5 + self._randomness.uniform()))

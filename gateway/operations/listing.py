@@ -72,7 +72,7 @@ def _decode(
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     marker = query.get(marker_name, "")
     plain_prefix, plain_delimiter = prefix.encode(), delimiter.encode()
-    if token is not None:
+    if token:  # an empty one is repeated in the answer and means nothing
         after: Position | None = _read_token(token)
     else:
         after = after_marker(marker.encode(), plain_prefix, plain_delimiter)
