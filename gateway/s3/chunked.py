@@ -8,7 +8,7 @@ transfer coding, which is undone before.
 import hashlib
 import hmac
 import re
-from enum import Enum
+from collections.abc import Callable
 from typing import Final
 
 from gateway.s3.errors import ErrorCode, S3Error
@@ -18,27 +18,18 @@ from gateway.s3.signature import (
     STREAMING_UNSIGNED_TRAILER,
     Verified,
     mismatch,
-    same,
 )
 
 MIN_CHUNK_BYTES: Final = 8192
 """Every chunk but the last must have at least this size."""
-MAX_CHUNK_LINE_BYTES: Final = 160
-MAX_TRAILER_LINE_BYTES: Final = 1024
+MAX_LINE_BYTES: Final = 1024
 MAX_TRAILER_LINES: Final = 8
 SIGNATURE_TRAILER: Final = "x-amz-trailer-signature"
 
 _EMPTY_SHA256: Final = hashlib.sha256().hexdigest()
 _SIGNED_LINE: Final = re.compile(rb"([0-9a-fA-F]{1,12});chunk-signature=([0-9a-f]{64})\r\n")
+_SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PLAIN_LINE: Final = re.compile(rb"([0-9a-fA-F]{1,12})\r\n")
-
-
-class _State(Enum):
-    HEAD = "chunk head expected"
-    DATA = "inside a chunk's data"
-    DATA_END = "line break after a chunk's data expected"
-    TRAILER = "trailers or the closing empty line expected"
-    DONE = "complete"
 
 
 class ChunkedDecoder:
@@ -56,6 +47,9 @@ class ChunkedDecoder:
         assert form in (STREAMING_SIGNED, STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNED_TRAILER)
         self.trailers: dict[str, str] = {}
         self.chunk_left_bytes = 0
+        """Bytes of the current chunk's data still to come; while 0, lines of framing are due."""
+        self.done = False
+        """The closing empty line has been read and everything has been checked."""
         self._signed = form != STREAMING_UNSIGNED_TRAILER
         self._trailer_signed = form == STREAMING_SIGNED_TRAILER
         self._trailer = trailer
@@ -64,18 +58,13 @@ class ChunkedDecoder:
         self._trailer_head = f"AWS4-HMAC-SHA256-TRAILER\n{verified.timestamp}\n{verified.scope}\n"
         self._previous = verified.seed_signature
         self._undeclared_bytes = decoded_size_bytes
-        self._state = _State.HEAD
+        self._handle_line: Callable[[bytes], None] = self._start_chunk
         self._partial = b""
         self._chunk_signature = ""
         self._chunk_hash = hashlib.sha256()
         self._small_chunk_seen = False
         self._trailer_signature: str | None = None
         self._trailer_lines = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the closing empty line has been read and everything has been checked."""
-        return self._state is _State.DONE
 
     def decode_into(self, source: memoryview, target: memoryview) -> tuple[int, int]:
         """Decode as much as possible; (bytes consumed, bytes produced).
@@ -86,7 +75,7 @@ class ChunkedDecoder:
         position = produced = 0
         size_bytes = len(source)
         while position < size_bytes:
-            if self._state is _State.DATA:
+            if self.chunk_left_bytes:
                 count = min(self.chunk_left_bytes, size_bytes - position, len(target) - produced)
                 if count == 0:
                     break
@@ -108,47 +97,32 @@ class ChunkedDecoder:
             self._chunk_hash.update(piece)
         self.chunk_left_bytes -= len(piece)
         if self.chunk_left_bytes == 0:
-            self._check_chunk(self._chunk_hash.hexdigest())
-            self._state = _State.DATA_END
+            if self._signed:
+                self._check_chunk(self._chunk_hash.hexdigest())
+            self._handle_line = self._end_chunk
 
     def finish(self) -> None:
         """The raw body has ended: IncompleteBody unless the decoder is done."""
-        if self._state is not _State.DONE:
+        if not self.done:
             raise S3Error(ErrorCode.INCOMPLETE_BODY)
         if self._partial:
             raise _malformed("bytes follow the last chunk")
 
     def _take_line(self, source: memoryview, position: int) -> tuple[bytes | None, int]:
         """The next line with its end, or None when the source ends before it does."""
-        limit = MAX_TRAILER_LINE_BYTES if self._state is _State.TRAILER else MAX_CHUNK_LINE_BYTES
-        room = limit - len(self._partial)
+        room = MAX_LINE_BYTES - len(self._partial)
         window = bytes(source[position : position + room])
-        end = window.find(b"\n")
-        if end < 0:
+        end = window.find(b"\n") + 1
+        if end == 0:
             if len(window) == room:
                 raise _malformed("a line is too long")
             self._partial += window
             return None, position + len(window)
-        line = self._partial + window[: end + 1]
-        self._partial = b""
-        return line, position + end + 1
-
-    def _handle_line(self, line: bytes) -> None:
-        match self._state:
-            case _State.HEAD:
-                self._start_chunk(line)
-            case _State.DATA_END:
-                if line != b"\r\n":
-                    raise _malformed("a chunk's data is not followed by a line break")
-                self._state = _State.HEAD
-            case _State.TRAILER:
-                self._handle_trailer_line(line)
-            case _State.DONE:
-                # Some encoders end the trailers with one line break too many.
-                if line != b"\r\n":
-                    raise _malformed("bytes follow the last chunk")
-            case _State.DATA:
-                raise AssertionError("data is not read by lines")
+        line = window[:end]
+        if self._partial:
+            line = self._partial + line
+            self._partial = b""
+        return line, position + end
 
     def _start_chunk(self, line: bytes) -> None:
         match = (_SIGNED_LINE if self._signed else _PLAIN_LINE).fullmatch(line)
@@ -160,8 +134,9 @@ class ChunkedDecoder:
         if size_bytes == 0:
             if self._undeclared_bytes:
                 raise S3Error(ErrorCode.INCOMPLETE_BODY)
-            self._check_chunk(_EMPTY_SHA256)
-            self._state = _State.TRAILER
+            if self._signed:
+                self._check_chunk(_EMPTY_SHA256)
+            self._handle_line = self._handle_trailer_line
             return
         if size_bytes > self._undeclared_bytes:
             raise S3Error(
@@ -175,17 +150,24 @@ class ChunkedDecoder:
         self.chunk_left_bytes = size_bytes
         if self._signed:
             self._chunk_hash = hashlib.sha256()
-        self._state = _State.DATA
+
+    def _end_chunk(self, line: bytes) -> None:
+        if line != b"\r\n":
+            raise _malformed("a chunk's data is not followed by a line break")
+        self._handle_line = self._start_chunk
+
+    def _after_end(self, line: bytes) -> None:
+        # Some encoders end the trailers with one line break too many.
+        if line != b"\r\n":
+            raise _malformed("bytes follow the last chunk")
 
     def _check_chunk(self, digest: str) -> None:
-        if not self._signed:
-            return
         string_to_sign = f"{self._string_head}{self._previous}\n{_EMPTY_SHA256}\n{digest}"
         self._check(string_to_sign, self._chunk_signature)
 
     def _check(self, string_to_sign: str, given: str) -> None:
         expected = hmac.digest(self._key, string_to_sign.encode("latin-1"), "sha256").hex()
-        if not same(expected, given):
+        if not hmac.compare_digest(expected, given):
             raise mismatch("", string_to_sign, given)
         self._previous = expected
 
@@ -207,7 +189,7 @@ class ChunkedDecoder:
         if not colon or name in self.trailers:
             raise S3Error(ErrorCode.MALFORMED_TRAILER)
         if name == SIGNATURE_TRAILER and self._trailer_signed:
-            if self._trailer_signature is not None:
+            if self._trailer_signature is not None or _SIGNATURE.fullmatch(value) is None:
                 raise S3Error(ErrorCode.MALFORMED_TRAILER)
             self._trailer_signature = value
             return
@@ -222,7 +204,8 @@ class ChunkedDecoder:
             canonical = "".join(f"{name}:{value}\n" for name, value in self.trailers.items())
             digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
             self._check(f"{self._trailer_head}{self._previous}\n{digest}", self._trailer_signature)
-        self._state = _State.DONE
+        self.done = True
+        self._handle_line = self._after_end
 
 
 def _malformed(reason: str) -> S3Error:

@@ -304,11 +304,11 @@ def invalid_argument(name: str, value: str, message: str) -> S3Error:
     )
 
 
-def not_implemented_header(name: str, *, additional: str = "") -> S3Error:
+def not_implemented_header(name: str, *, operation: str = "") -> S3Error:
     """NotImplemented for a header that asks for something this gateway does not offer."""
     return S3Error(
         ErrorCode.NOT_IMPLEMENTED,
-        details={"Header": name, **({"AdditionalMessage": additional} if additional else {})},
+        details={"Header": name, **({"Operation": operation} if operation else {})},
     )
 
 

@@ -7,7 +7,7 @@ from botocore.session import get_session
 
 from gateway.known import ALIASES, ELSEWHERE, KNOWN
 from gateway.operation import Match, Resource
-from gateway.s3.unoffered import _ACCEPTED_VALUES
+from gateway.s3.known import _ACCEPTED_VALUES
 
 MODEL = get_session().get_service_model("s3")
 

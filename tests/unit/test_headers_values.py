@@ -21,7 +21,7 @@ from gateway.s3.headers import (
     response_overrides,
     user_metadata,
 )
-from gateway.s3.unoffered import refuse_unoffered
+from gateway.s3.known import refuse_unoffered
 
 LAST = 253402300799
 
@@ -189,8 +189,8 @@ def test_headers_that_ask_for_what_is_not_offered(
     name: str, value: str, code: ErrorCode | None
 ) -> None:
     if code is None:
-        refuse_unoffered({"host": "h", name: value})
+        refuse_unoffered("PutObject", {"host": "h", name: value}, {})
         return
     with pytest.raises(S3Error) as caught:
-        refuse_unoffered({"host": "h", name: value})
+        refuse_unoffered("PutObject", {"host": "h", name: value}, {})
     assert caught.value.code is code

@@ -73,20 +73,28 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
 """Header names and the values of them that are accepted."""
 
 
-def refuse_unoffered(headers: Mapping[str, str]) -> None:
+def refuse_unoffered(
+    operation_name: str, headers: Mapping[str, str], query: Mapping[str, str]
+) -> None:
     """NotImplemented for the first header that asks for a feature that is not offered.
 
+    The same names in the query count as well: presigned URLs carry headers there.
     A value that S3 itself does not know is InvalidArgument or InvalidStorageClass, as there.
     `x-amz-request-payer` is accepted: nobody is billed here.
     """
-    if _ACCEPTED_VALUES.keys().isdisjoint(headers):
-        return
+    if not _ACCEPTED_VALUES.keys().isdisjoint(headers):
+        _refuse(operation_name, headers)
+    if query and not _ACCEPTED_VALUES.keys().isdisjoint(query):
+        _refuse(operation_name, query)
+
+
+def _refuse(operation_name: str, headers: Mapping[str, str]) -> None:
     for name, accepted in _ACCEPTED_VALUES.items():
         value = headers.get(name)
         if value is None or value in accepted:
             continue
         if name == "x-amz-acl" and value not in _CANNED_ACLS:
-            raise invalid_argument(name, value, "")
+            raise invalid_argument(name, value, "The canned ACL is not valid.")
         if name == "x-amz-storage-class" and value not in _STORAGE_CLASSES:
             raise S3Error(ErrorCode.INVALID_STORAGE_CLASS, details={"StorageClassRequested": value})
-        raise not_implemented_header(name)
+        raise not_implemented_header(name, operation=operation_name)
