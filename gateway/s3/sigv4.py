@@ -59,7 +59,8 @@ class Claim(NamedTuple):
     def verify(self, secret: str, now: float) -> Verified:
         """Check time and signature; `now` in seconds since the epoch.
 
-        Raises SignatureDoesNotMatch, RequestTimeTooSkewed, AccessDenied (expired).
+        Headers that a presigned URL carries in its query join the request's headers. Raises
+        SignatureDoesNotMatch, RequestTimeTooSkewed, AccessDenied (expired).
         """
         self._check_time(now)
         canonical = self._canonical_request()
@@ -70,6 +71,8 @@ class Claim(NamedTuple):
         expected = hmac.digest(key, string_to_sign.encode("latin-1", "replace"), "sha256").hex()
         if not same(expected, self.signature):
             raise mismatch(self.access_key, string_to_sign, self.signature, canonical)
+        if self.expires_seconds is not None:
+            _adopt_query_headers(self.request)
         return Verified(self.content_sha256, key, expected, self.timestamp, self.scope)
 
     def _check_time(self, now: float) -> None:
@@ -252,6 +255,24 @@ def _canonical_word(word: str) -> str:
     if _CANONICAL_WORD.fullmatch(word) is not None:
         return word
     return quote(unquote_to_bytes(word.replace("+", " ").encode("latin-1")), safe="-_.~")
+
+
+_AUTHENTICATION_ARGUMENTS: Final = frozenset(
+    {
+        *("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires"),
+        *("x-amz-signedheaders", "x-amz-signature", "x-amz-content-sha256", "x-amz-user-agent"),
+    }
+)
+
+
+def _adopt_query_headers(request: S3Request) -> None:
+    """SDKs move x-amz- headers into a presigned URL's query, where they are signed; S3 treats them
+    as the headers they stand for. A header that is present as such wins."""
+    for argument, value in request.query.items():
+        name = argument.lower()
+        if name.startswith("x-amz-") and name not in _AUTHENTICATION_ARGUMENTS:
+            # Header text is latin-1 (see S3Request).
+            request.headers.setdefault(name, value.encode().decode("latin-1"))
 
 
 def _fields(authorization: str) -> dict[str, str]:

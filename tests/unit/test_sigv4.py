@@ -138,6 +138,17 @@ def test_an_unsigned_amz_header_is_refused() -> None:
     assert code_of(request) is ErrorCode.HEADERS_NOT_SIGNED
 
 
+def test_headers_in_a_presigned_query_count_once_it_is_verified() -> None:
+    request = presigned("PUT", "http://h/b/k?x-amz-meta-a=%C3%A9&x-amz-acl=public-read&prefix=p")
+    before = dict(request.headers)
+    with pytest.raises(S3Error):
+        verify(request, secret="other")
+    assert request.headers == before
+    verify(request)
+    added = {k: v for k, v in request.headers.items() if k not in before}
+    assert added == {"x-amz-meta-a": "é".encode().decode("latin-1"), "x-amz-acl": "public-read"}
+
+
 def test_time_windows() -> None:
     request = signed("GET", "http://h/b/k")
     verify(request, now=NOW + 890)
