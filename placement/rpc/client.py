@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -153,7 +153,7 @@ class RpcClient:
 
     async def stream(
         self, verb: int, header: Buffer, payload: Sequence[Buffer] = ()
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncGenerator[Reply, None]:
         """What the peer pushes, until it ends. Closing the iterator cancels it at the peer.
 
         Raises RemoteError, NotSent, and AnswerLost when the connection breaks or the consumer falls

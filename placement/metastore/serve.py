@@ -1,0 +1,98 @@
+"""The owner's verbs on an RPC server: what other processes may ask of the embedded metastore."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from placement.errors import PlacementError, ProtocolError
+from placement.metastore.port import TxnResult
+from placement.metastore.sqlite import SqliteOwner
+from placement.metastore.wire import (
+    Verb,
+    decode_ranges,
+    decode_txn,
+    decode_values,
+    encode_range_results,
+    encode_txn_result,
+    encode_values,
+    encode_watch_batch,
+    failure_of,
+)
+from placement.rpc.server import Handler, Request
+
+
+def serve_metastore(owner: SqliteOwner) -> Mapping[int, Handler]:
+    """Handlers to mount in an `RpcServer`. The owner stays the caller's to close."""
+    verbs: dict[int, Callable[[SqliteOwner, Request], Awaitable[None]]] = {
+        Verb.READ: _read,
+        Verb.WATCH: _watch,
+        Verb.LEASE_GRANT: _lease_grant,
+        Verb.LEASE_KEEP_ALIVE: _lease_keep_alive,
+        Verb.LEASE_REVOKE: _lease_revoke,
+        Verb.COMPACT: _compact,
+    }
+    handlers: dict[int, Handler] = {
+        verb: partial(_translated, owner, work) for verb, work in verbs.items()
+    }
+    handlers[Verb.TXN] = partial(_txn, owner)
+    return handlers
+
+
+def _txn(owner: SqliteOwner, request: Request) -> None:
+    """The hot one: no Task, the future answers."""
+    try:
+        future = owner.submit(decode_txn(request.header))
+    except ProtocolError as error:
+        raise failure_of(error) from error
+    future.add_done_callback(partial(_answer_txn, request))
+
+
+def _answer_txn(request: Request, future: "asyncio.Future[TxnResult]") -> None:
+    error = future.exception()
+    if error is None:
+        request.reply(encode_txn_result(future.result()))
+    elif isinstance(error, PlacementError | ValueError):
+        request.failed(failure_of(error))
+    else:
+        request.failed(error)
+
+
+async def _translated(
+    owner: SqliteOwner,
+    work: Callable[[SqliteOwner, Request], Awaitable[None]],
+    request: Request,
+) -> None:
+    try:
+        await work(owner, request)
+    except (PlacementError, ValueError) as error:
+        raise failure_of(error) from error
+
+
+async def _read(owner: SqliteOwner, request: Request) -> None:
+    request.reply(encode_range_results(await owner.read(decode_ranges(request.header))))
+
+
+async def _watch(owner: SqliteOwner, request: Request) -> None:
+    key, range_end, start_revision = decode_values(request.header, 3)
+    async for batch in owner.watch(key, range_end, start_revision=start_revision):
+        request.push(encode_watch_batch(batch))
+    request.end()
+
+
+async def _lease_grant(owner: SqliteOwner, request: Request) -> None:
+    request.reply(encode_values(await owner.lease_grant(decode_values(request.header, 1)[0])))
+
+
+async def _lease_keep_alive(owner: SqliteOwner, request: Request) -> None:
+    lease = decode_values(request.header, 1)[0]
+    request.reply(encode_values(await owner.lease_keep_alive(lease)))
+
+
+async def _lease_revoke(owner: SqliteOwner, request: Request) -> None:
+    await owner.lease_revoke(decode_values(request.header, 1)[0])
+    request.reply(encode_values())
+
+
+async def _compact(owner: SqliteOwner, request: Request) -> None:
+    await owner.compact(decode_values(request.header, 1)[0])
+    request.reply(encode_values())

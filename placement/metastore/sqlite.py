@@ -1,0 +1,406 @@
+"""The owner of the embedded metastore: the only one who writes its SQLite file.
+
+Transactions that arrive while a commit runs are applied together in one SQLite transaction and
+answered together after its COMMIT, which is on stable storage (WAL, synchronous=FULL). Statements
+run on the loop, where they compete with nobody for the interpreter; only COMMIT and checkpoints,
+which wait for the disk, run in a thread of their own.
+
+Leases are stored with their time to live and start anew when the store is opened, as in etcd. The
+past is kept in memory only: after a start, older revisions answer `Compacted`.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar, cast
+
+from placement.clock import Clock, Randomness, SystemRandomness
+from placement.errors import (
+    LeaseNotFound,
+    MetastoreUnavailable,
+    OutcomeUnknown,
+    PlacementError,
+)
+from placement.metastore.execution import check_revision, check_txn, end_lease, execute
+from placement.metastore.history import Change, History, Watches
+from placement.metastore.leases import LEASES_MAX, Leases, clamp_ttl
+from placement.metastore.port import KeyValue, Range, RangeResult, Txn, TxnResult, WatchBatch
+from placement.metastore.sqlite_reading import CommittedReads
+from placement.metastore.sqlite_space import SqliteSpace, create_tables, read_facts
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH_MAX = 512
+WAITING_MAX = 16_384
+CHECKPOINT_ROWS = 4_000
+"""Rows written between checkpoints: with one 4 KiB page a row, about 16 MiB of WAL."""
+WAL_PAGES_MAX = 16_384
+"""A WAL beyond this (64 MiB) waits for its readers, so that it can start from its beginning."""
+
+_Work = Callable[[int], tuple[object, list[Change]]]
+
+
+class _Waiting(NamedTuple):
+    work: _Work
+    future: "asyncio.Future[object]"
+
+
+class SqliteOwner:
+    """All of the port, and the only writer. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        path: str,
+        clock: Clock,
+        *,
+        cluster_id: bytes = b"",
+        randomness: Randomness | None = None,
+    ) -> None:
+        """Open or make the file. Raises MetastoreUnavailable when another process owns it, a newer
+        format wrote it, it belongs to another cluster, or SQLite cannot open it."""
+        self._lock = _take_lock(path + ".lock")
+        try:
+            self._connection = _open(path)
+            facts = read_facts(self._connection)
+            if facts is None:
+                create_tables(self._connection, cluster_id)
+                _sync_folder(path)
+                facts = read_facts(self._connection)
+            assert facts is not None
+            if cluster_id and facts.cluster_id != cluster_id:
+                raise MetastoreUnavailable(f"{path} belongs to another cluster")
+            leases = self._connection.execute("SELECT id, ttl_seconds FROM lease").fetchall()
+            self._reads = CommittedReads(path)
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise MetastoreUnavailable(f"cannot open {path}: {error}") from error
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.cluster_id = facts.cluster_id
+        self.batches = 0
+        self.transactions = 0
+        self._leases = Leases(clock, randomness or SystemRandomness())
+        self._leases.replace(leases)
+        self._space = SqliteSpace(self._connection, self._leases)
+        self._history = History(facts.revision)
+        self._revision = facts.revision
+        self._watches = Watches(self._history, facts.revision)
+        self._waiting: list[_Waiting] = []
+        self._batch: list[tuple[_Waiting, object]] = []
+        self._committing = False
+        self._scheduled = False
+        self._rows_checkpointed = 0
+        self._broken: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self._disk = _DiskThread(self._loop)
+        self._leases.watch(self._expire)
+
+    # --- the port ---
+
+    async def get_many(self, keys: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
+        """The named keys at one instant."""
+        return self._reads.get_many(keys)
+
+    def get_many_now(self, keys: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
+        """The same without a coroutine."""
+        return self._reads.get_many(keys)
+
+    async def range(self, request: Range) -> RangeResult:
+        """Range read."""
+        return self._reads.read((request,), self._history)[0]
+
+    async def read(self, requests: Sequence[Range]) -> tuple[RangeResult, ...]:
+        """Several range reads at one instant."""
+        return self._reads.read(requests, self._history)
+
+    async def txn(self, txn: Txn) -> TxnResult:
+        """Apply atomically and durably."""
+        return await self.submit(txn)
+
+    def submit(self, txn: Txn) -> "asyncio.Future[TxnResult]":
+        """The same without a coroutine; refusals, too, are in the future."""
+        try:
+            check_txn(txn)
+        except (PlacementError, ValueError) as error:
+            refused: asyncio.Future[TxnResult] = self._loop.create_future()
+            refused.set_exception(error)
+            return refused
+        work = partial(execute, self._space, self._history, txn)
+        return cast("asyncio.Future[TxnResult]", self._enqueue(work))
+
+    def watch(
+        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+    ) -> AsyncIterator[WatchBatch]:
+        """Every change to the range, without a gap."""
+        return self._watches.watch(key, range_end, start_revision)
+
+    async def lease_grant(self, ttl_seconds: int) -> int:
+        """A new lease id."""
+        if len(self._leases) >= LEASES_MAX:
+            raise MetastoreUnavailable("too many leases")
+        lease, ttl_seconds = self._leases.new_id(), clamp_ttl(ttl_seconds)
+
+        def grant(revision: int) -> tuple[None, list[Change]]:
+            self._connection.execute("INSERT INTO lease VALUES (?, ?)", (lease, ttl_seconds))
+            return None, []
+
+        await self._enqueue(grant)
+        self._leases.add(lease, ttl_seconds)
+        self._leases.watch(self._expire)
+        return lease
+
+    async def lease_keep_alive(self, lease: int) -> int:
+        """Renew; the seconds left."""
+        return self._leases.renew(lease)
+
+    async def lease_revoke(self, lease: int) -> None:
+        """End a lease and delete its keys. Raises LeaseNotFound."""
+
+        def revoke(revision: int) -> tuple[None, list[Change]]:
+            if not self._leases.remove(lease):
+                raise LeaseNotFound(f"lease {lease} has expired or never was")
+            self._connection.execute("DELETE FROM lease WHERE id = ?", (lease,))
+            return None, end_lease(self._space, lease, revision)
+
+        await self._enqueue(revoke)
+
+    async def compact(self, revision: int) -> None:
+        """Forget history below that revision."""
+        check_revision(self._history, revision, self._watches.revision)
+        self._history.compact(revision)
+
+    async def close(self) -> None:
+        """Commit what was accepted, then close the file."""
+        if self._disk.closed:
+            return
+        await self._leases.close()
+        while (self._waiting or self._committing) and self._broken is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        self._break("closed")
+        self._disk.close()
+        self._reads.close()
+        self._connection.close()
+        os.close(self._lock)
+
+    # --- group commit ---
+
+    @property
+    def revision(self) -> int:
+        """The newest durable revision."""
+        return self._watches.revision
+
+    def _enqueue(self, work: _Work) -> "asyncio.Future[object]":
+        future: asyncio.Future[object] = self._loop.create_future()
+        if self._broken is not None or len(self._waiting) >= WAITING_MAX:
+            future.set_exception(MetastoreUnavailable(self._broken or "too many transactions wait"))
+            return future
+        self._waiting.append(_Waiting(work, future))
+        if not self._committing and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._start_batch)
+        return future
+
+    def _start_batch(self) -> None:
+        """Apply what waits, then commit it in the thread."""
+        self._scheduled = False
+        if self._broken is not None or self._committing:
+            return
+        waiting, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+        if not waiting:
+            return
+        durable = self._watches.revision
+        self._batch = []
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for one in waiting:
+                if not one.future.cancelled():
+                    self._apply(one)
+            self._space.flush()
+            if self._revision != durable:
+                self._connection.execute("UPDATE meta SET revision = ?", (self._revision,))
+        except Exception as error:  # even a bug in one member must not leave the batch half open
+            self._roll_back(waiting, error)
+            return
+        self._committing = True
+        self._disk.run(partial(self._connection.execute, "COMMIT"), self._committed)
+
+    def _apply(self, one: _Waiting) -> None:
+        try:
+            result, changes = one.work(self._revision)
+        except PlacementError as error:
+            self._batch.append((one, error))
+            return
+        if changes:
+            self._revision += 1
+            self._history.append(self._revision, changes)
+        self._batch.append((one, result))
+
+    def _committed(self, error: BaseException | None) -> None:
+        """The commit has ended: answer its members."""
+        self._committing = False
+        batch, self._batch = self._batch, []
+        if error is not None:
+            # Nobody knows what a failed flush left behind: never go on from here.
+            _log.critical("the metadata commit failed", exc_info=error)
+            self._history.drop_after(self._watches.revision)
+            for one, _ in batch:
+                _fail(one.future, OutcomeUnknown(f"the commit failed: {error}"))
+            self._break(f"a commit failed and the store must be opened again: {error}")
+            return
+        self.batches += 1
+        self.transactions += len(batch)
+        self._watches.advance(self._revision)
+        for one, result in batch:
+            if one.future.done():
+                continue
+            if isinstance(result, PlacementError):
+                one.future.set_exception(result)
+            else:
+                one.future.set_result(result)
+        self._space.trim()
+        if self._space.rows_written - self._rows_checkpointed >= CHECKPOINT_ROWS:
+            self._rows_checkpointed = self._space.rows_written
+            self._committing = True
+            self._disk.run(partial(_checkpoint, self._connection), self._checkpointed)
+        elif self._waiting and not self._scheduled:
+            # One turn later, so that those just answered can be part of it.
+            self._scheduled = True
+            self._loop.call_soon(self._start_batch)
+
+    def _checkpointed(self, error: BaseException | None) -> None:
+        self._committing = False
+        if error is not None:
+            _log.critical("the metadata checkpoint failed", exc_info=error)
+            self._break(f"a checkpoint failed and the store must be opened again: {error}")
+        elif self._waiting:
+            self._start_batch()
+
+    def _roll_back(self, waiting: list[_Waiting], error: Exception) -> None:
+        """Nothing of the batch was committed: take it back and say so."""
+        _log.error("a metadata batch was not applied", exc_info=error)
+        self._batch = []
+        self._space.forget()
+        self._history.drop_after(self._watches.revision)
+        self._revision = self._watches.revision
+        for one in waiting:
+            _fail(one.future, MetastoreUnavailable(f"not applied: {error}"))
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._leases.replace(
+                self._connection.execute("SELECT id, ttl_seconds FROM lease").fetchall()
+            )
+        except sqlite3.Error as second:
+            self._break(f"cannot roll back: {second}")
+            return
+        if self._waiting and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._start_batch)
+
+    def _break(self, reason: str) -> None:
+        """Refuse everything from now on."""
+        if self._broken is not None:
+            return
+        self._broken = reason
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            _fail(one.future, MetastoreUnavailable(reason))
+        self._watches.fail(MetastoreUnavailable(reason))
+
+    async def _expire(self, lease: int) -> None:
+        try:
+            await self.lease_revoke(lease)
+        except LeaseNotFound:
+            return
+        except MetastoreUnavailable as error:
+            _log.warning("lease %d not ended yet: %s", lease, error)
+            self._leases.add(lease, 1)
+
+
+class _DiskThread:
+    """One thread for what waits for the disk; results come back to the loop in order."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[
+            tuple[Callable[[], object], Callable[[BaseException | None], None]] | None
+        ] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="metastore-commit", daemon=True)
+        self._thread.start()
+        self.closed = False
+
+    def run(self, job: Callable[[], object], done: Callable[[BaseException | None], None]) -> None:
+        """Run a job; `done` is called on the loop with its error, if any."""
+        self._jobs.put((job, done))
+
+    def close(self) -> None:
+        """End the thread after its last job."""
+        self.closed = True
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, done = item
+            error: BaseException | None = None
+            try:
+                job()
+            except BaseException as raised:
+                error = raised
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(done, error)
+
+
+def _fail(future: "asyncio.Future[object]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Move the WAL's pages into the file; a WAL that grew large is also started anew."""
+    _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if pages > WAL_PAGES_MAX:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def _open(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=2
+    )
+    os.chmod(path, 0o600)
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode != "wal":
+        raise MetastoreUnavailable(f"{path}: SQLite cannot use a WAL here")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("PRAGMA cache_size=-32768")
+    connection.execute("PRAGMA checkpoint_fullfsync=ON")
+    return connection
+
+
+def _take_lock(path: str) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise MetastoreUnavailable(f"another process holds {path}") from None
+    return descriptor
+
+
+def _sync_folder(path: str) -> None:
+    """Make the new file's name durable."""
+    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,298 @@
+"""The metastore's messages between processes: MessagePack arrays that begin with a version.
+
+Verbs 64 to 70. Golden bytes: tests/unit/test_metastore_wire.py.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from placement.errors import (
+    Compacted,
+    DuplicateKey,
+    LeaseNotFound,
+    MetastoreUnavailable,
+    OutcomeUnknown,
+    PlacementError,
+    ProtocolError,
+    RequestTooLarge,
+)
+from placement.metastore.port import (
+    Compare,
+    DeleteRange,
+    DeleteResult,
+    Event,
+    KeyValue,
+    Operation,
+    Put,
+    PutResult,
+    Range,
+    RangeResult,
+    Relation,
+    Result,
+    Target,
+    Txn,
+    TxnResult,
+    WatchBatch,
+)
+from placement.rpc.frames import Buffer, RemoteError
+
+FORMAT_VERSION = 1
+
+
+class Verb(IntEnum):
+    """What can be asked of the owner."""
+
+    TXN = 64
+    READ = 65
+    WATCH = 66
+    LEASE_GRANT = 67
+    LEASE_KEEP_ALIVE = 68
+    LEASE_REVOKE = 69
+    COMPACT = 70
+
+
+class Failure(IntEnum):
+    """Error codes of these verbs."""
+
+    COMPACTED = 16
+    TOO_LARGE = 17
+    DUPLICATE_KEY = 18
+    LEASE_NOT_FOUND = 19
+    UNAVAILABLE = 20
+    OUTCOME_UNKNOWN = 21
+    INVALID = 22
+
+
+_PUT, _DELETE, _RANGE, _TXN = range(4)
+_PUT_RESULT = PutResult()
+_TARGETS = {target: target.value for target in Target}
+_TARGETS_BACK = tuple(Target)
+_RELATIONS = {relation: relation.value for relation in Relation}
+_RELATIONS_BACK = tuple(Relation)
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Callable[[Buffer], Any] = msgspec.msgpack.Decoder().decode
+
+
+def encode_values(*values: object) -> bytes:
+    """A message of plain values."""
+    return _encode((FORMAT_VERSION, *values))
+
+
+def decode_values(data: Buffer, count: int) -> list[Any]:
+    """The plain values of a message; those a later minor version appends are left out.
+
+    Raises ProtocolError for another version or too few values.
+    """
+    try:
+        values = _decode(data)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"not a metastore message: {error}") from error
+    if not isinstance(values, list) or len(values) <= count or values[0] != FORMAT_VERSION:
+        raise ProtocolError("not a metastore message of this version")
+    return values[1 : count + 1]
+
+
+# --- transactions ---
+
+
+def encode_txn(txn: Txn) -> bytes:
+    """The header of a TXN call."""
+    return _encode((FORMAT_VERSION, *_pack_txn(txn)))
+
+
+def decode_txn(data: Buffer) -> Txn:
+    """Raises ProtocolError."""
+    try:
+        return _unpack_txn(*decode_values(data, 3))
+    except (ValueError, TypeError, IndexError) as error:
+        raise ProtocolError(f"a transaction cannot be read: {error}") from error
+
+
+def _pack_txn(txn: Txn) -> tuple[object, object, object]:
+    return (
+        [
+            (c.key, _TARGETS[c.target], _RELATIONS[c.relation], c.operand, c.range_end)
+            for c in txn.compares
+        ],
+        [_pack_operation(operation) for operation in txn.success],
+        [_pack_operation(operation) for operation in txn.failure],
+    )
+
+
+def _pack_operation(operation: Operation) -> tuple[object, ...]:
+    if isinstance(operation, Put):
+        return (_PUT, operation.key, operation.value, operation.lease)
+    if isinstance(operation, DeleteRange):
+        return (_DELETE, operation.key, operation.range_end)
+    if isinstance(operation, Range):
+        return (_RANGE, *_pack_range(operation))
+    return (_TXN, *_pack_txn(operation))
+
+
+def _pack_range(request: Range) -> tuple[object, ...]:
+    return (
+        request.key,
+        request.range_end,
+        request.limit,
+        request.revision,
+        request.keys_only,
+        request.count_only,
+    )
+
+
+def _unpack_txn(compares: list[Any], success: list[Any], failure: list[Any]) -> Txn:
+    return Txn(
+        tuple(
+            [
+                Compare(key, _TARGETS_BACK[target], _RELATIONS_BACK[relation], operand, range_end)
+                for key, target, relation, operand, range_end in compares
+            ]
+        ),
+        tuple([_unpack_operation(*operation) for operation in success]),
+        tuple([_unpack_operation(*operation) for operation in failure]),
+    )
+
+
+def _unpack_operation(kind: int, *fields: Any) -> Operation:
+    if kind == _PUT:
+        return Put(*fields)
+    if kind == _DELETE:
+        return DeleteRange(*fields)
+    if kind == _RANGE:
+        return Range(*fields)
+    if kind == _TXN:
+        return _unpack_txn(*fields)
+    raise ValueError(f"no operation is of kind {kind}")
+
+
+def encode_txn_result(result: TxnResult) -> bytes:
+    """The header of the answer to a TXN call."""
+    return _encode((FORMAT_VERSION, *_pack_txn_result(result)))
+
+
+def decode_txn_result(data: Buffer) -> TxnResult:
+    """Raises ProtocolError."""
+    return _unpack_txn_result(*decode_values(data, 3))
+
+
+def _pack_txn_result(result: TxnResult) -> tuple[object, ...]:
+    return (result.succeeded, result.revision, [_pack_result(one) for one in result.results])
+
+
+def _pack_result(result: Result) -> object:
+    if isinstance(result, PutResult):
+        return None
+    if isinstance(result, DeleteResult):
+        return (_DELETE, result.deleted)
+    if isinstance(result, RangeResult):
+        return (_RANGE, *_pack_range_result(result))
+    return (_TXN, *_pack_txn_result(result))
+
+
+def _unpack_txn_result(succeeded: bool, revision: int, results: list[Any]) -> TxnResult:
+    return TxnResult(
+        succeeded,
+        revision,
+        tuple([_PUT_RESULT if one is None else _unpack_result(*one) for one in results]),
+    )
+
+
+def _unpack_result(kind: int, *fields: Any) -> Result:
+    if kind == _DELETE:
+        return DeleteResult(*fields)
+    if kind == _RANGE:
+        return _unpack_range_result(*fields)
+    return _unpack_txn_result(*fields)
+
+
+# --- reads and watches ---
+
+
+def encode_ranges(requests: Sequence[Range]) -> bytes:
+    """The header of a READ call."""
+    return encode_values([_pack_range(request) for request in requests])
+
+
+def decode_ranges(data: Buffer) -> tuple[Range, ...]:
+    """Raises ProtocolError."""
+    try:
+        return tuple(Range(*fields) for fields in decode_values(data, 1)[0])
+    except TypeError as error:
+        raise ProtocolError(f"a range cannot be read: {error}") from error
+
+
+def encode_range_results(results: Sequence[RangeResult]) -> bytes:
+    """The header of the answer to a READ call."""
+    return encode_values([_pack_range_result(result) for result in results])
+
+
+def decode_range_results(data: Buffer) -> tuple[RangeResult, ...]:
+    """Raises ProtocolError."""
+    return tuple(_unpack_range_result(*fields) for fields in decode_values(data, 1)[0])
+
+
+def encode_watch_batch(batch: WatchBatch) -> bytes:
+    """The header of an element of a WATCH stream."""
+    return encode_values(
+        batch.revision, [(event.deleted, *_pack_kv(event.kv)) for event in batch.events]
+    )
+
+
+def decode_watch_batch(data: Buffer) -> WatchBatch:
+    """Raises ProtocolError."""
+    revision, events = decode_values(data, 2)
+    return WatchBatch(
+        revision, tuple(Event(KeyValue(*fields), deleted) for deleted, *fields in events)
+    )
+
+
+def _pack_range_result(result: RangeResult) -> tuple[object, ...]:
+    return (result.revision, [_pack_kv(kv) for kv in result.kvs], result.more, result.count)
+
+
+def _unpack_range_result(revision: int, kvs: list[Any], more: bool, count: int) -> RangeResult:
+    return RangeResult(revision, tuple([KeyValue(*kv) for kv in kvs]), more, count)
+
+
+def _pack_kv(kv: KeyValue) -> tuple[object, ...]:
+    return (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
+
+
+# --- errors ---
+
+
+def failure_of(error: Exception) -> RemoteError:
+    """How an error of the owner travels."""
+    match error:
+        case Compacted():
+            return RemoteError(Failure.COMPACTED, str(error.revision))
+        case RequestTooLarge():
+            return RemoteError(Failure.TOO_LARGE, str(error))
+        case DuplicateKey():
+            return RemoteError(Failure.DUPLICATE_KEY, str(error))
+        case LeaseNotFound():
+            return RemoteError(Failure.LEASE_NOT_FOUND, str(error))
+        case OutcomeUnknown():
+            return RemoteError(Failure.OUTCOME_UNKNOWN, str(error))
+        case MetastoreUnavailable():
+            return RemoteError(Failure.UNAVAILABLE, str(error))
+        case _:
+            return RemoteError(Failure.INVALID, f"{type(error).__name__}: {error}")
+
+
+def error_of(failure: RemoteError) -> Exception:
+    """The error that the owner raised."""
+    kinds: dict[int, type[PlacementError]] = {
+        Failure.TOO_LARGE: RequestTooLarge,
+        Failure.DUPLICATE_KEY: DuplicateKey,
+        Failure.LEASE_NOT_FOUND: LeaseNotFound,
+        Failure.OUTCOME_UNKNOWN: OutcomeUnknown,
+    }
+    if failure.code == Failure.COMPACTED:
+        return Compacted(int(failure.message))
+    if failure.code == Failure.INVALID:
+        return ValueError(failure.message)
+    return kinds.get(failure.code, MetastoreUnavailable)(failure.message)
