@@ -263,14 +263,25 @@ _AUTHENTICATION_ARGUMENTS: Final = frozenset(
         *("x-amz-signedheaders", "x-amz-signature", "x-amz-content-sha256", "x-amz-user-agent"),
     }
 )
+_CHECKSUM_VALUE: Final = re.compile(
+    r"x-amz-(?:sdk-checksum-algorithm|checksum-(?!algorithm$|type$|mode$).*)"
+)
 
 
 def _adopt_query_headers(request: S3Request) -> None:
     """SDKs move x-amz- headers into a presigned URL's query, where they are signed; S3 treats them
-    as the headers they stand for. A header that is present as such wins."""
+    as the headers they stand for. A header that is present as such wins.
+
+    Checksum values are left out, as S3 leaves them out: the JavaScript SDK presigns the checksum of
+    an empty body there.
+    """
     for argument, value in request.query.items():
         name = argument.lower()
-        if name.startswith("x-amz-") and name not in _AUTHENTICATION_ARGUMENTS:
+        if (
+            name.startswith("x-amz-")
+            and name not in _AUTHENTICATION_ARGUMENTS
+            and _CHECKSUM_VALUE.fullmatch(name) is None
+        ):
             # Header text is latin-1 (see S3Request).
             request.headers.setdefault(name, value.encode().decode("latin-1"))
 

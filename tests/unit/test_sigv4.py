@@ -139,14 +139,22 @@ def test_an_unsigned_amz_header_is_refused() -> None:
 
 
 def test_headers_in_a_presigned_query_count_once_it_is_verified() -> None:
-    request = presigned("PUT", "http://h/b/k?x-amz-meta-a=%C3%A9&x-amz-acl=public-read&prefix=p")
+    request = presigned(
+        "PUT",
+        "http://h/b/k?x-amz-meta-a=%C3%A9&x-amz-acl=public-read&prefix=p&x-amz-checksum-crc32=AAAAAA%3D%3D"
+        "&x-amz-sdk-checksum-algorithm=CRC32&x-amz-checksum-algorithm=SHA1",
+    )
     before = dict(request.headers)
     with pytest.raises(S3Error):
         verify(request, secret="other")
     assert request.headers == before
     verify(request)
     added = {k: v for k, v in request.headers.items() if k not in before}
-    assert added == {"x-amz-meta-a": "é".encode().decode("latin-1"), "x-amz-acl": "public-read"}
+    assert added == {
+        "x-amz-meta-a": "é".encode().decode("latin-1"),
+        "x-amz-acl": "public-read",
+        "x-amz-checksum-algorithm": "SHA1",
+    }
 
 
 def test_time_windows() -> None:
