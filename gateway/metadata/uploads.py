@@ -39,7 +39,6 @@ from gateway.metadata.records import (
     GarbageRecord,
     ObjectRecord,
     PartRecord,
-    PartRef,
     RecordError,
     UploadRecord,
     decode,
@@ -71,7 +70,6 @@ DONE_RETENTION_MS = 24 * 3600 * 1000
 STALE_COMPLETION_MS = 3600 * 1000
 PAGE_RECORDS = 1000
 BLOBS_A_GARBAGE_ENTRY = 256
-MANIFEST_VERSION = 1
 _ID_SIZE_BYTES = 16
 _TIME_SIZE_BYTES = 6
 
@@ -212,27 +210,6 @@ def _item(kv: KeyValue) -> Item[UploadRecord]:
     key = keys.key_of_object(keys.object_of_upload(kv.key))
     record = decode(UploadRecord, kv.value)
     return Item(key, record.upload_id, None if record.state == DONE else record)
-
-
-# Part tables
-
-
-_manifest_decoder = msgspec.msgpack.Decoder(tuple[PartRef, ...])
-
-
-def encode_manifest(parts: tuple[PartRef, ...]) -> bytes:
-    """A part table as a blob's bytes: version byte, MessagePack."""
-    return bytes([MANIFEST_VERSION]) + msgspec.msgpack.encode(parts)
-
-
-def decode_manifest(data: bytes) -> tuple[PartRef, ...]:
-    """The part table in a manifest's bytes. Raises RecordError for foreign ones."""
-    if not data or data[0] != MANIFEST_VERSION:
-        raise RecordError("not a version 1 part table")
-    try:
-        return _manifest_decoder.decode(memoryview(data)[1:])
-    except msgspec.DecodeError as error:
-        raise RecordError(f"damaged part table: {error}") from error
 
 
 # For the keeper
