@@ -5,7 +5,7 @@ become operations, and where errors become answers.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gateway.context import Context
 from gateway.http.message import BodyTooLargeError, HttpRequest
@@ -18,7 +18,7 @@ from gateway.s3.authentication import parse_claim
 from gateway.s3.errors import ClientDisconnected, ErrorCode, S3Error, render_error
 from gateway.s3.known import refuse_unoffered
 from gateway.s3.message import Body, S3Request, S3Response
-from gateway.s3.payload import Payload
+from gateway.s3.payload import gather_unsized, make_payload
 from gateway.s3.signature import Verified
 
 _NANOSECONDS = 1_000_000_000
@@ -38,13 +38,11 @@ class Gateway:
         *,
         domains: Sequence[str],
         counts: RequestCounts,
-        host_id: Callable[[str], str],
     ) -> None:
         self._context = context
         self._router = Router(operations)
         self._domains = tuple(domain.lower() for domain in domains)
         self._counts = counts
-        self._host_id = host_id
 
     async def __call__(self, http: HttpRequest) -> S3Response:
         """Answer one request; errors are answers."""
@@ -70,12 +68,23 @@ class Gateway:
     async def _answer(self, http: HttpRequest) -> S3Response:
         request = self._address(http)
         verified = await self._authenticate(request, http)
-        operation = self._router.match(request)
+        operation = self._router.resolve(
+            request.method, request.bucket, request.key, request.query, request.headers
+        )
         http.operation = operation.name
-        if request.principal is None:
+        if verified is None:
             raise S3Error(ErrorCode.ACCESS_DENIED)
         refuse_unoffered(operation.name, request.headers, request.query)
-        payload = Payload.of(request, http.body, verified)
+        raw = http.body
+        if raw.size_bytes is None:
+            raw = await gather_unsized(raw)
+        payload = make_payload(
+            request.headers,
+            raw,
+            verified,
+            length_required=operation.length_required,
+            body_checksums=operation.body_checksums,
+        )
         request.body = payload
         if operation.document_limit_bytes:
             request.document = await payload.read_document(operation.document_limit_bytes)
@@ -120,7 +129,7 @@ class Gateway:
     def _refuse(self, http: HttpRequest, error: S3Error) -> S3Response:
         http.error_code = error.code.code
         resource = http.target.partition(b"?")[0].decode("latin-1")
-        document = render_error(error, resource, http.request_id, self._host_id(http.request_id))
+        document = render_error(error, resource, http.request_id, http.host_id)
         headers = [("Content-Type", "application/xml"), *error.headers.items()]
         if http.method == "HEAD":
             return S3Response(error.code.status, headers, b"", content_length=None)

@@ -43,7 +43,9 @@ class Operation(Generic[In, Out]):
     `document_limit_bytes` > 0: the body is read whole (and its checksums verified) before `decode`.
     `permission` is the policy action. Authorisation: the pipeline lets every authenticated
     principal through; handlers that touch a bucket call `Context.metadata.bucket(...)`, which
-    raises AccessDenied for anyone but the owner.
+    raises AccessDenied for anyone but the owner. `length_required`: a body without Content-Length
+    is refused. `body_checksums` is false where x-amz-checksum-* describe something else than the
+    request's body (CompleteMultipartUpload: the object).
     """
 
     name: str
@@ -53,6 +55,8 @@ class Operation(Generic[In, Out]):
     handle: Callable[["Context", In], Awaitable[Out]]
     encode: Callable[[Out], S3Response]
     document_limit_bytes: int = 0
+    length_required: bool = False
+    body_checksums: bool = True
 
 
 AnyOperation = Operation[Any, Any]

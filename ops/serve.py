@@ -50,11 +50,14 @@ def serve(config: ServeConfig, given: Credentials | None) -> int:
     children = _children(
         config, directory, credentials, [s.fileno() for s in listeners], admin.fileno()
     )
+    # Before anything is written under it: the cluster's id must outlive a first start that fails.
+    if directory.is_new:
+        write_marker(directory)
     supervisor = Supervisor(children, complain)
     try:
         supervisor.start()
-        if directory.is_new or config.drives:
-            write_marker(directory)
+        if config.drives:
+            write_marker(directory)  # drives that were added count once they are in use
     except StartFailed as error:
         supervisor.stop()
         complain(str(error))

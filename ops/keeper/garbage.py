@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from gateway.metadata import keys
 from gateway.metadata.groups import claim
 from gateway.metadata.records import BlobRef, GarbageRecord, RecordError, decode
+from gateway.metadata.uploads import forget_parts, remaining_parts
 from gateway.objects.errors import ObjectsError
+from gateway.objects.manifest import decode_parts
 from gateway.objects.port import Objects
-from ops.keeper.inventory import manifest_parts
 from placement.clock import Clock
 from placement.ids import BlobId
 from placement.metastore.port import (
@@ -108,13 +109,27 @@ class Garbage:
         refs = list(record.blobs)
         if record.manifest is not None:
             try:
-                refs += [p.data for p in await manifest_parts(record.manifest, self._objects)]
+                table = decode_parts(await self._objects.read_bytes(record.manifest))
+                refs += [part.data for part in table]
             except (ObjectsError, RecordError) as error:
                 # The sweep finds the parts by their envelopes.
                 log.warning("manifest %s: %s", record.manifest.blob.hex(), error)
             refs.append(record.manifest)  # last: a crash in between can start again
         for start in range(0, len(refs), BLOBS_PER_CALL):
             await delete_blobs(self._nodes, refs[start : start + BLOBS_PER_CALL])
+        if record.group and record.owner_key.startswith(keys.UPLOADS):
+            await self._delete_parts(record.group)
+
+    async def _delete_parts(self, upload_id: bytes) -> None:
+        """The parts of an aborted upload: their records are the list of what to delete."""
+        found = False
+        async for page in remaining_parts(self._metastore, upload_id):
+            found = True
+            for start in range(0, len(page), BLOBS_PER_CALL):
+                some = [part.data for part in page[start : start + BLOBS_PER_CALL]]
+                await delete_blobs(self._nodes, some)
+        if found:
+            await forget_parts(self._metastore, upload_id)
 
     async def _drop(self, key: bytes, mod_revision: int) -> None:
         await self._metastore.txn(Txn((unchanged(key, mod_revision),), (DeleteRange(key),)))

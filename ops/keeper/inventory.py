@@ -3,19 +3,16 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from gateway.metadata import keys
 from gateway.metadata.records import (
     BlobRef,
     ObjectRecord,
     PartRecord,
-    PartRef,
     Record,
-    RecordError,
     UploadRecord,
     decode,
 )
+from gateway.objects.manifest import parts_of
 from gateway.objects.port import Objects
 from placement.ids import BlobId, DriveId
 from placement.metastore.port import Metastore, Range, prefix_end
@@ -75,12 +72,8 @@ async def blobs_of(record: Record, objects: Objects) -> list[BlobRef]:
     """The blobs a record uses, manifests and what they list included."""
     match record:
         case ObjectRecord():
-            listed = [part.data for part in record.parts]
-            if record.data is not None:
-                listed.append(record.data)
-            if record.manifest is not None:
-                listed.append(record.manifest)
-                listed += [part.data for part in await manifest_parts(record.manifest, objects)]
+            listed = [part.data for part in await parts_of(record, objects)]
+            listed += [ref for ref in (record.data, record.manifest) if ref is not None]
             return listed
         case PartRecord():
             return [record.data]
@@ -88,18 +81,6 @@ async def blobs_of(record: Record, objects: Objects) -> list[BlobRef]:
             return [record.manifest] if record.manifest is not None else []
         case _:
             return []
-
-
-_parts_decoder = msgspec.msgpack.Decoder(tuple[PartRef, ...])
-
-
-async def manifest_parts(manifest: BlobRef, objects: Objects) -> tuple[PartRef, ...]:
-    """The part table in a manifest blob. Raises RecordError for foreign bytes."""
-    data = await objects.read_bytes(manifest)
-    try:
-        return _parts_decoder.decode(memoryview(data)[1:])
-    except msgspec.DecodeError as error:
-        raise RecordError(f"damaged manifest: {error}") from error
 
 
 async def find(refs: Sequence[BlobRef], nodes: Mapping[str, NodePort]) -> list[Found]:

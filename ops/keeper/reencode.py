@@ -13,10 +13,10 @@ import msgspec
 
 from gateway.metadata import keys
 from gateway.metadata.groups import end_of, first_commit_of
-from gateway.metadata.records import BlobRef, ObjectRecord, PartRef, decode, encode
+from gateway.metadata.records import BlobRef, ObjectRecord, decode, encode
+from gateway.objects.manifest import encode_parts, parts_of
 from gateway.objects.port import Objects, Staged, Stored
 from gateway.s3.message import Buffer
-from ops.keeper.inventory import manifest_parts
 from placement.clock import Clock, Randomness
 from placement.ids import GroupId
 from placement.metastore.port import (
@@ -187,11 +187,8 @@ class Reencode:
         renewed = msgspec.structs.replace(record, group=group, group_owner=b"")
         if record.data is not None:
             return msgspec.structs.replace(renewed, data=await again(record.data))
-        parts = record.parts
-        if record.manifest is not None:
-            parts = await manifest_parts(record.manifest, self._objects)
         copied = []
-        for part in parts:
+        for part in await parts_of(record, self._objects):
             copied.append(msgspec.structs.replace(part, data=await again(part.data)))  # noqa: PERF401
         if record.manifest is None:
             return msgspec.structs.replace(renewed, parts=tuple(copied))
@@ -199,8 +196,3 @@ class Reencode:
         staged.append(one)
         stored.append(await self._objects.commit(one, record_key, value))
         return msgspec.structs.replace(renewed, manifest=stored[-1].ref)
-
-
-def encode_parts(parts: Sequence[PartRef]) -> bytes:
-    """A manifest blob's bytes: version byte, MessagePack."""
-    return b"\x01" + msgspec.msgpack.encode(list(parts))

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 
 from gateway.metadata import keys, uploads
 from gateway.metadata.groups import claim
-from gateway.metadata.records import ObjectRecord, decode
+from gateway.metadata.records import BlobRef, ObjectRecord, decode
 from ops.keeper.garbage import delete_blobs
-from ops.keeper.inventory import BlobRef
 from placement.clock import Clock
 from placement.ids import BlobId
-from placement.metastore.port import Metastore
+from placement.metastore.port import Metastore, Txn
 from storage_node.port import DriveCondition, NodePort, ShardId, ShardInfo
 from storage_node.shard import ShardEnvelope, decode_envelope
 
@@ -107,7 +106,7 @@ class Sweep:
             return not await uploads.blob_in_use(self._metastore, envelope.owner_key, envelope.blob)
         return await self._claim(envelope) is not None
 
-    async def _claim(self, envelope: ShardEnvelope):  # type: ignore[no-untyped-def]
+    async def _claim(self, envelope: ShardEnvelope) -> Txn | None:
         return await claim(
             self._metastore,
             envelope.group,
@@ -123,6 +122,7 @@ class Sweep:
                 envelope.owner_key,
                 envelope.blob,
                 now_ms=self._clock.now_ns() // 1_000_000,
+                record=envelope.record,
             )
         else:
             txn = await self._claim(envelope)

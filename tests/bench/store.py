@@ -34,7 +34,7 @@ def bench_commits(folder: Path) -> list[Row]:
     from placement.metastore.sqlite import SqliteOwner
 
     async def run(callers: int) -> Row:
-        owner = await SqliteOwner.open(folder / f"bench{callers}.sqlite", SystemClock())
+        owner = SqliteOwner(str(folder / f"bench{callers}.sqlite"), SystemClock())
         done = 0
         end = time.monotonic() + 1.0
 

@@ -1,0 +1,192 @@
+"""What the admin port of `serve` answers from: the keeper's duties, the node and the workers."""
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.metadata.errors import (
+    AccountExists,
+    AccountInUse,
+    AccountInvalid,
+    NoSuchAccount,
+)
+from gateway.metadata.records import AccountRecord
+from gateway.metrics import RequestCounts
+from ops.admin_api import Account, AdminError, Status
+from ops.clients import Clients
+from ops.metrics import CommitCounts, DriveCounts, StoreCounts
+from ops.settings import ProcessSettings
+from placement.errors import MetastoreUnavailable, PeerUnavailable
+from placement.rpc.client import RpcClient
+from storage_node.port import DriveCondition, DriveReport
+
+if TYPE_CHECKING:
+    from ops.keeper_process import Duties
+
+COUNTS_VERB = 96
+WORKER_TIMEOUT_SECONDS = 2.0
+READY_TIMEOUT_SECONDS = 2.0
+_SERVING = (DriveCondition.UP, DriveCondition.RECOVERING)
+
+
+class AdminBackend:
+    """Implements `ops.admin_api.Backend`."""
+
+    def __init__(self, settings: ProcessSettings, clients: Clients, duties: "Duties") -> None:
+        self._settings = settings
+        self._clients = clients
+        self._duties = duties
+        self._workers: dict[int, RpcClient] = {}
+
+    async def close(self) -> None:
+        """Release the connections to the workers."""
+        for worker in self._workers.values():
+            await worker.close()
+
+    async def ready(self) -> bool:
+        """The metadata answers and m + 1 drives take writes."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                reports = await self._clients.node.reports()
+                await self._clients.metastore.compact(0)
+        except (PeerUnavailable, MetastoreUnavailable, TimeoutError):
+            return False
+        serving = sum(report.condition in _SERVING for report in reports)
+        return serving >= self._clients.topology.map.scheme.m + 1
+
+    async def status(self) -> Status:
+        """See Status."""
+        reports = await self._clients.node.reports()
+        repair, sweep = self._duties.repair.progress, self._duties.sweep.progress
+        pending = repair.pending + self._duties.reencode.progress.pending
+        scheme = self._clients.topology.map.scheme
+        away = sum(report.condition not in (*_SERVING, DriveCondition.FULL) for report in reports)
+        up = sum(report.condition in _SERVING for report in reports)
+        tolerance = scheme.m - away
+        if repair.tolerance is not None:
+            tolerance = min(tolerance, repair.tolerance)
+        if away > scheme.m:
+            state = "unavailable"
+        elif up < scheme.m + 1:
+            state = "read-only"
+        elif pending or any(report.condition is not DriveCondition.UP for report in reports):
+            state = "degraded"
+        else:
+            state = "ok"
+        return Status(state, reports, pending, sweep.orphans, max(tolerance, 0))
+
+    async def counts(self) -> StoreCounts:
+        """Everything that is counted anywhere in the store."""
+        requests = RequestCounts()
+        for number in range(self._settings.workers):
+            found = await self._worker_counts(number)
+            if found is not None:
+                requests.add(found)
+        reports: tuple[DriveReport, ...] = ()
+        drive_counts: tuple[DriveCounts, ...] = ()
+        commits: tuple[CommitCounts, ...] = ()
+        tolerance = 0
+        with contextlib.suppress(PeerUnavailable, MetastoreUnavailable):
+            status = await self.status()
+            reports, tolerance = status.drives, status.tolerance
+            drive_counts, commits = await self._node_counts(reports)
+        return StoreCounts(
+            requests=requests,
+            drives=reports,
+            drive_counts=drive_counts,
+            commits=commits,
+            repairs_pending=self._duties.repair.progress.pending
+            + self._duties.reencode.progress.pending,
+            repairs_done=self._duties.repair.progress.rebuilt + self._duties.reencode.progress.done,
+            orphan_shards=self._duties.sweep.progress.orphans,
+            garbage_pending=self._duties.garbage.pending,
+            tolerance=tolerance,
+        )
+
+    async def _node_counts(
+        self, reports: tuple[DriveReport, ...]
+    ) -> tuple[tuple[DriveCounts, ...], tuple[CommitCounts, ...]]:
+        stats = await self._clients.node.stats()
+        drives = []
+        for report in reports:
+            counted = stats["drives"].get(report.drive.hex())
+            if counted is None:
+                continue
+            drives.append(
+                DriveCounts(
+                    drive=report.path,
+                    operations={
+                        "put": counted["puts"],
+                        "get": counted["gets"],
+                        "commit": counted["commits"],
+                        "delete": counted["deletes"],
+                    },
+                    bytes={"put": counted["written_bytes"], "get": counted["read_bytes"]},
+                )
+            )
+        shards = CommitCounts(
+            "shards", stats["groups"], stats["group_parts"], stats["flush_seconds"]
+        )
+        return tuple(drives), (shards,)
+
+    async def _worker_counts(self, number: int) -> RequestCounts | None:
+        try:
+            worker = self._workers.get(number)
+            if worker is None:
+                worker = await RpcClient.connect(
+                    self._settings.worker_socket(number),
+                    name="keeper",
+                    timeout_seconds=WORKER_TIMEOUT_SECONDS,
+                )
+                self._workers[number] = worker
+            reply = await worker.call(COUNTS_VERB, b"", timeout_seconds=WORKER_TIMEOUT_SECONDS)
+        except PeerUnavailable:
+            return None
+        return msgspec.msgpack.decode(reply.header, type=RequestCounts)
+
+    async def create_account(
+        self, name: str, email: str, access_key: str | None, secret_key: str | None
+    ) -> Account:
+        """Raises AdminError."""
+        try:
+            made = await self._clients.metadata.accounts.create(
+                name, email=email, access_key=access_key, secret_key=secret_key
+            )
+        except AccountExists as error:
+            raise AdminError(409, "EntityAlreadyExists", str(error)) from error
+        except AccountInvalid as error:
+            raise AdminError(400, "InvalidInput", str(error)) from error
+        shown = _shown(made.record)
+        return Account(
+            shown.name,
+            shown.email,
+            shown.account_id,
+            shown.canonical_id,
+            made.access_key,
+            made.secret_key,
+        )
+
+    async def list_accounts(self) -> list[Account]:
+        """All accounts, without secrets."""
+        return [_shown(record) for record in await self._clients.metadata.accounts.list()]
+
+    async def delete_account(self, name: str) -> None:
+        """Raises AdminError."""
+        try:
+            await self._clients.metadata.accounts.delete(name)
+        except NoSuchAccount as error:
+            raise AdminError(404, "NoSuchEntity", str(error)) from error
+        except AccountInUse as error:
+            raise AdminError(409, "DeleteConflict", str(error)) from error
+
+
+def _shown(record: AccountRecord) -> Account:
+    return Account(
+        record.name,
+        record.email,
+        record.account_id,
+        record.canonical_id,
+        record.access_keys[0] if record.access_keys else "",
+    )

@@ -1,0 +1,233 @@
+"""The storage process of `serve`: owns every write to the drives and to the embedded metadata.
+
+It keeps the cluster map of the one machine true to its drives: makes it at the first start, gives
+new drives slots, and lets a drive that came back empty take over its slot under its new identity.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.metadata import keys
+from gateway.metadata.errors import MetadataError
+from gateway.metadata.records import MapCurrent, decode, encode
+from gateway.metadata.sealing import SealingKey
+from gateway.metadata.store import Metadata
+from ops.process import Refused
+from ops.settings import ProcessSettings
+from placement.clock import SystemClock, SystemRandomness
+from placement.cluster_map import ClusterMap, MapDrive
+from placement.errors import MetastoreUnavailable
+from placement.ids import DriveId, Epoch, Slot
+from placement.metastore.port import Metastore, Put, Txn, unchanged
+from placement.metastore.serve import serve_metastore
+from placement.metastore.sqlite import SqliteOwner
+from placement.rpc.server import RpcServer
+from placement.schemes import Scheme, default_scheme
+from storage_node.care import DriveConfig, NodeConfig
+from storage_node.files import RealFiles
+from storage_node.identity import DriveRefused
+from storage_node.node import Node
+from storage_node.port import DriveCondition, DriveReport
+from storage_node.server import serve_node
+
+NODE = "local"
+HOST = "local"
+ZONE = "local"
+INCARNATION = 1
+
+log = logging.getLogger("ostraka.storage")
+
+
+class MapKeeper:
+    """Reads and replaces the cluster map of one machine."""
+
+    def __init__(self, metastore: Metastore) -> None:
+        self._metastore = metastore
+        self._lock = asyncio.Lock()
+
+    async def current(self) -> tuple[ClusterMap | None, int]:
+        """The newest map and the revision of `m/current` (0: there is none)."""
+        (current,) = await self._metastore.get_many([keys.MAP_CURRENT])
+        if current is None:
+            return None, 0
+        epoch = Epoch(decode(MapCurrent, current.value).epoch)
+        (found,) = await self._metastore.get_many([keys.map_epoch(epoch)])
+        if found is None:
+            raise Refused("the metadata names a cluster map that is not there")
+        return ClusterMap.decode(found.value), current.mod_revision
+
+    async def replace(self, new: ClusterMap, revision: int) -> None:
+        """Make `new` the newest map."""
+        done = await self._metastore.txn(
+            Txn(
+                (unchanged(keys.MAP_CURRENT, revision),),
+                (
+                    Put(keys.map_epoch(new.epoch), new.encode()),
+                    Put(keys.MAP_CURRENT, encode(MapCurrent(epoch=new.epoch))),
+                ),
+            )
+        )
+        assert done.succeeded, "one process owns the map of a single machine"
+
+    async def adopted(self, slot: Slot, old: DriveId, new: DriveId) -> None:
+        """A drive came back empty: the slot is the same, so placement is, too."""
+        async with self._lock:
+            now, revision = await self.current()
+            if now is None:
+                return
+            drives = tuple(
+                renamed(drive, new) if drive.slot == slot else drive for drive in now.drives
+            )
+            await self.replace(
+                ClusterMap(
+                    epoch=Epoch(now.epoch + 1),
+                    drives=drives,
+                    scheme=now.scheme,
+                    partition_count=now.partition_count,
+                    open_epochs=now.open_epochs,
+                ),
+                revision,
+            )
+            log.info("slot %d: drive %s takes over from %s", slot, new.hex(), old.hex())
+
+
+def renamed(drive: MapDrive, drive_id: DriveId) -> MapDrive:
+    """The same place with another drive in it."""
+    return MapDrive(drive.slot, drive_id, drive.node, drive.host, drive.zone, drive.weight)
+
+
+def next_map(
+    now: ClusterMap | None, ids: list[DriveId | None], asked: Scheme | None
+) -> ClusterMap | None:
+    """The map that fits these drives (in slot order, None where one is away); None for no change.
+
+    Drives are only ever added. Data written under an earlier map stays where it is until it is
+    moved, so that map stays open.
+    """
+    if now is None:
+        known = tuple(_place(slot, drive) for slot, drive in enumerate(ids) if drive is not None)
+        return ClusterMap(Epoch(1), known, asked or default_scheme(len(ids)))
+    slots = {drive.slot for drive in now.drives}
+    added = tuple(
+        _place(slot, drive)
+        for slot, drive in enumerate(ids)
+        if slot not in slots and drive is not None
+    )
+    scheme = asked or now.scheme
+    if not added and scheme == now.scheme:
+        return None
+    return ClusterMap(
+        epoch=Epoch(now.epoch + 1),
+        drives=now.drives + added,
+        scheme=scheme,
+        partition_count=now.partition_count,
+        open_epochs=(now.epoch, *now.open_epochs) if added else now.open_epochs,
+    )
+
+
+def _place(slot: int, drive: DriveId) -> MapDrive:
+    return MapDrive(Slot(slot), drive, NODE, HOST, ZONE)
+
+
+async def run_storage(
+    settings: ProcessSettings, stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    """The role's main."""
+    clock, randomness = SystemClock(), SystemRandomness()
+    try:
+        owner = SqliteOwner(
+            str(Path(settings.directory, "metadata", "metadata.sqlite")),
+            clock,
+            cluster_id=settings.cluster_id,
+        )
+    except MetastoreUnavailable as error:
+        raise Refused(str(error)) from error
+    try:
+        maps = MapKeeper(owner)
+        now, revision = await maps.current()
+        node = await _open_node(settings, now, maps, clock, randomness)
+        try:
+            reports = node.reports()
+            _refuse_lost_metadata(now, reports)
+            asked = Scheme(*settings.scheme) if settings.scheme else None
+            ids = [_id_of(report) for report in reports]
+            new = next_map(now, ids, asked)
+            if new is not None:
+                await maps.replace(new, revision)
+            _refuse_missing(new or now, reports)
+            await _ensure_root(settings, owner)
+            server = RpcServer({**serve_node(node), **serve_metastore(owner)}, name="storage")
+            await server.listen_unix(settings.storage_socket)
+            ready()
+            await stop.wait()
+            await server.close()
+        finally:
+            await node.close()
+    finally:
+        await owner.close()
+
+
+async def _open_node(
+    settings: ProcessSettings,
+    now: ClusterMap | None,
+    maps: MapKeeper,
+    clock: SystemClock,
+    randomness: SystemRandomness,
+) -> Node:
+    expected = {drive.slot: drive.drive_id for drive in now.drives} if now else {}
+    config = NodeConfig(
+        cluster_id=settings.cluster_id,
+        incarnation=INCARNATION,
+        drives=tuple(
+            DriveConfig(
+                slot=Slot(slot),
+                path=drive.path,
+                may_adopt=drive.may_adopt,
+                expected=expected.get(Slot(slot)),
+            )
+            for slot, drive in enumerate(settings.drives)
+        ),
+    )
+    try:
+        return await Node.open(config, RealFiles(), clock, randomness, on_adopted=maps.adopted)
+    except DriveRefused as error:
+        raise Refused(str(error)) from error
+
+
+def _id_of(report: DriveReport) -> DriveId | None:
+    return report.drive if any(report.drive) else None
+
+
+def _refuse_lost_metadata(now: ClusterMap | None, reports: tuple[DriveReport, ...]) -> None:
+    if now is None and any(report.shards for report in reports):
+        raise Refused("the drives hold data but the metadata is gone: restore DIR/metadata first")
+
+
+def _refuse_missing(now: ClusterMap | None, reports: tuple[DriveReport, ...]) -> None:
+    assert now is not None
+    away = [
+        report
+        for report in reports
+        if report.condition in (DriveCondition.MISSING, DriveCondition.FAILED)
+    ]
+    if len(away) > now.scheme.m:
+        paths = ", ".join(report.path for report in away)
+        raise Refused(
+            f"{len(away)} drives are missing ({paths}), more than the {now.scheme.m} that"
+            f" scheme {now.scheme} tolerates"
+        )
+
+
+async def _ensure_root(settings: ProcessSettings, owner: Metastore) -> None:
+    metadata = Metadata(
+        owner,
+        clock=SystemClock(),
+        randomness=SystemRandomness(),
+        sealing_key=SealingKey(settings.cluster_key),
+    )
+    try:
+        await metadata.accounts.ensure_root(settings.root_access_key, settings.root_secret_key)
+    except MetadataError as error:
+        raise Refused(str(error)) from error

@@ -1,0 +1,97 @@
+"""A gateway worker of `serve`: S3 on an inherited socket, and its counts for the keeper."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from gateway.app import Gateway
+from gateway.context import Context
+from gateway.http.access_log import AccessLog
+from gateway.http.message import HttpRequest
+from gateway.http.server import serve_http
+from gateway.http.settings import HttpSettings
+from gateway.metrics import RequestCounts
+from gateway.operations.registry import OPERATIONS
+from ops.clients import connect, log_to_stderr
+from ops.settings import ProcessSettings
+from placement.rpc.server import Request, RpcServer
+
+COUNTS_VERB = 96
+DRAIN_SECONDS = 25.0
+BUFFERS = 12
+"""Body buffers of 4 MiB: what large requests of one worker may hold at once."""
+
+
+async def run_worker(
+    settings: ProcessSettings, stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
+    """The role's main."""
+    log_to_stderr()
+    clients = await connect(settings, buffers=BUFFERS)
+    counts = RequestCounts()
+    context = Context(
+        metadata=clients.metadata,
+        objects=clients.objects,
+        clock=clients.clock,
+        randomness=clients.randomness,
+        region=settings.region,
+    )
+    gateway = Gateway(context, OPERATIONS, domains=settings.domains, counts=counts)
+    access_log = _access_log(settings, clients.clock)
+    control = RpcServer({COUNTS_VERB: _counts_handler(counts)}, name="worker")
+    await control.listen_unix(settings.worker_socket(settings.number))
+
+    def finished(request: HttpRequest) -> None:
+        gateway.finished(request)
+        if access_log is not None:
+            access_log.write(request)
+
+    started = asyncio.Event()
+    serving = asyncio.create_task(
+        serve_http(
+            [socket.socket(fileno=settings.listen_fd)],
+            gateway,
+            tls_cert=settings.tls_cert or None,
+            tls_key=settings.tls_key or None,
+            shutdown=stop,
+            drain_seconds=DRAIN_SECONDS,
+            settings=HttpSettings(),
+            clock=clients.clock,
+            randomness=clients.randomness,
+            finished=finished,
+            started=started,
+        )
+    )
+    announce = asyncio.create_task(_announce(started, ready))
+    try:
+        await serving
+    finally:
+        announce.cancel()
+        await control.close()
+        if access_log is not None:
+            await access_log.close()
+        await clients.close()
+
+
+async def _announce(started: asyncio.Event, ready: Callable[[], None]) -> None:
+    await started.wait()
+    ready()
+
+
+def _counts_handler(counts: RequestCounts) -> Callable[[Request], None]:
+    encoder = msgspec.msgpack.Encoder()
+
+    def handle(request: Request) -> None:
+        request.reply(encoder.encode(counts))
+
+    return handle
+
+
+def _access_log(settings: ProcessSettings, clock: object) -> AccessLog | None:
+    if not settings.access_log:
+        return None
+    path = None if settings.access_log == "-" else Path(settings.access_log)
+    return AccessLog(path, clock=clock)  # type: ignore[arg-type]
