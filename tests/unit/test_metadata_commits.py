@@ -21,12 +21,12 @@ from gateway.metadata.errors import (
     PreconditionFailed,
     RelianceBroken,
 )
-from gateway.metadata.records import GarbageRecord, ObjectRecord, decode
+from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.objects.port import Stored
 from gateway.s3.headers import parse_etags
 from placement.errors import MetastoreUnavailable, OutcomeUnknown
 from placement.ids import Partition, Slot
-from placement.metastore.port import Put, Range, Txn, exists, prefix_end
+from placement.metastore.port import DeleteRange, Put, Range, Txn, exists, prefix_end
 from tests.unit.metadata_doubles import OWNER, Rig, stored
 
 ANY = parse_etags("*")
@@ -357,6 +357,54 @@ def test_a_copy_keeps_the_group_alive_until_its_last_record_ends() -> None:
         await delete(rig, "a")
         assert await reclaim_all(rig) == {record.group}
         assert await references(rig) == set()
+
+    run(main)
+
+
+def test_the_end_of_a_copy_does_not_reclaim_from_under_the_first_owner() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        await rig.ready()
+        record = rig.record()
+        await put(rig, "a", record)
+        await copy(rig, "a", "b")
+        await delete(rig, "b")
+        assert set(await garbage(rig)) == {record.group}
+        assert await reclaim_all(rig) == set()
+        await delete(rig, "a")
+        assert await reclaim_all(rig) == {record.group}
+
+    run(main)
+
+
+def test_a_claim_and_a_copy_cannot_both_win() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        await rig.ready()
+        record = rig.record()
+        await put(rig, "a", record)
+        await copy(rig, "a", "b")
+        await delete(rig, "a")
+        (entry,) = (await garbage(rig)).values()
+        # The keeper reads while nothing refers to the group ...
+        reference = next(iter(await references(rig)))
+        (held,) = await rig.memory.get_many([reference])
+        assert held is not None
+        await rig.memory.txn(Txn((), (DeleteRange(reference),)))
+        claim = await rig.metadata.may_reclaim(record.group, entry.owner_key)
+        assert claim is not None
+        # ... and something does when it commits.
+        await rig.memory.txn(Txn((), (Put(reference, b""),)))
+        assert not (await rig.memory.txn(claim)).succeeded
+
+        # The copy ends: the entry it queues is not overwritten by an older claim.
+        await rig.memory.txn(Txn((), (DeleteRange(reference),)))
+        claim = await rig.metadata.may_reclaim(record.group, entry.owner_key)
+        assert claim is not None
+        await rig.memory.txn(Txn((), (Put(keys.garbage(record.group), encode(entry)),)))
+        assert not (await rig.memory.txn(claim)).succeeded
 
     run(main)
 
