@@ -35,6 +35,13 @@ EVERYTHING_AFTER = b"\x00"
 _OPERATION_OVERHEAD_BYTES = 16
 _PUT_RESULT = PutResult()
 _NOTHING = KeyValue(b"", b"", 0, 0, 0)
+_VALUE = Target.VALUE  # a member of an Enum is slow to look up
+_MOD_REVISION = Target.MOD_REVISION
+_CREATE_REVISION = Target.CREATE_REVISION
+_VERSION = Target.VERSION
+_EQUAL = Relation.EQUAL
+_NOT_EQUAL = Relation.NOT_EQUAL
+_GREATER = Relation.GREATER
 
 
 class Space(Protocol):
@@ -83,8 +90,9 @@ def check_txn(txn: Txn) -> None:
     size = _check_counts(txn, OPERATIONS_MAX)
     if size > REQUEST_SIZE_BYTES_MAX:
         raise RequestTooLarge(f"a transaction of {size} bytes is beyond {REQUEST_SIZE_BYTES_MAX}")
-    _check_puts(txn.success)
-    _check_puts(txn.failure)
+    for branch in (txn.success, txn.failure):
+        if len(branch) > 1 or (branch and isinstance(branch[0], Txn)):
+            _check_puts(branch)
 
 
 def _check_counts(txn: Txn, operations_max: int) -> int:
@@ -92,24 +100,26 @@ def _check_counts(txn: Txn, operations_max: int) -> int:
     entries = max(len(txn.compares), len(txn.success), len(txn.failure))
     if entries > operations_max:
         raise RequestTooLarge(f"{entries} operations where {operations_max} are allowed")
-    size = 0
+    size = _OPERATION_OVERHEAD_BYTES * (len(txn.compares) + len(txn.success) + len(txn.failure))
     for compare in txn.compares:
         operand = compare.operand
-        size += len(compare.key) + _OPERATION_OVERHEAD_BYTES
-        size += len(operand) if isinstance(operand, bytes) else 0
-        size += len(compare.range_end) if compare.range_end else 0
         if not compare.key:
             raise ValueError("a compare names no key")
-        if isinstance(operand, bytes) != (compare.target is Target.VALUE):
+        if isinstance(operand, bytes) is not (compare.target is _VALUE):
             raise ValueError("a compare's operand does not fit its target")
+        size += len(compare.key)
+        if compare.range_end:
+            size += len(compare.range_end)
+        if isinstance(operand, bytes):
+            size += len(operand)
     for branch in (txn.success, txn.failure):
         for operation in branch:
             if isinstance(operation, Txn):
                 size += _check_counts(operation, operations_max - entries)
                 continue
-            size += len(operation.key) + _OPERATION_OVERHEAD_BYTES
             if not operation.key:
                 raise ValueError("an operation names no key")
+            size += len(operation.key)
             if isinstance(operation, Put):
                 size += len(operation.value)
             elif operation.range_end:
@@ -227,28 +237,28 @@ def _holds(space: Space, compare: Compare) -> bool:
 
 def _matches(compare: Compare, kv: KeyValue | None) -> bool:
     target, operand = compare.target, compare.operand
-    if target is Target.VALUE:
+    if target is _VALUE:
         if kv is None:
             return False
         return _related(kv.value, compare.relation, operand)
     present = _NOTHING if kv is None else kv
-    if target is Target.MOD_REVISION:
+    if target is _MOD_REVISION:
         actual = present.mod_revision
-    elif target is Target.CREATE_REVISION:
-        actual = present.create_revision
-    elif target is Target.VERSION:
+    elif target is _VERSION:
         actual = present.version
+    elif target is _CREATE_REVISION:
+        actual = present.create_revision
     else:
         actual = present.lease
     return _related(actual, compare.relation, operand)
 
 
 def _related(actual: int | bytes, relation: Relation, operand: int | bytes) -> bool:
-    if relation is Relation.EQUAL:
+    if relation is _EQUAL:
         return actual == operand
-    if relation is Relation.NOT_EQUAL:
+    if relation is _NOT_EQUAL:
         return actual != operand
-    if relation is Relation.GREATER:
+    if relation is _GREATER:
         return actual > operand  # type: ignore[operator]  # both are int, or both bytes
     return actual < operand  # type: ignore[operator]  # both are int, or both bytes
 

@@ -3,8 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from placement.errors import MetastoreUnavailable, OutcomeUnknown
-from placement.metastore.execution import check_txn
+from placement.errors import MetastoreUnavailable, OutcomeUnknown, RequestTooLarge
 from placement.metastore.port import KeyValue, Range, RangeResult, Txn, TxnResult, WatchBatch
 from placement.metastore.serve import serve_metastore
 from placement.metastore.sqlite_reading import CommittedReads
@@ -20,7 +19,7 @@ from placement.metastore.wire import (
     error_of,
 )
 from placement.rpc.client import Reply, RpcClient
-from placement.rpc.frames import AnswerLost, ErrorCode, NotSent, RemoteError
+from placement.rpc.frames import FRAME_SIZE_BYTES_MAX, AnswerLost, ErrorCode, NotSent, RemoteError
 
 __all__ = ["EmbeddedMetastore", "serve_metastore"]
 
@@ -59,10 +58,12 @@ class EmbeddedMetastore:
 
     async def txn(self, txn: Txn) -> TxnResult:
         """Apply atomically and durably."""
-        check_txn(txn)
+        message = encode_txn(txn)
+        if len(message) > FRAME_SIZE_BYTES_MAX:  # the owner knows the true limits
+            raise RequestTooLarge(f"a transaction of {len(message)} bytes")
         try:
             reply = await self._client.call(
-                Verb.TXN, encode_txn(txn), timeout_seconds=self._timeout_seconds
+                Verb.TXN, message, timeout_seconds=self._timeout_seconds
             )
         except AnswerLost as error:
             raise OutcomeUnknown(str(error)) from error
