@@ -63,7 +63,7 @@ class Question:
     keys_max: int = KEYS_MAX
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Listing:
     """The answer: keys with values, common prefixes, and where to go on when it is truncated."""
 
@@ -117,28 +117,31 @@ async def _list_rolled_up(source: PageSource, question: Question, start: Positio
         page = await source.page(prefix, start, limit)
         found_keys, found_values = page.keys, page.values
         index, end, sought = 0, len(found_keys), False
+        room = keys_max - len(keys) - len(prefixes)
         while index < end:
+            if room == 0:
+                listing.next = _last(keys, prefixes)
+                return listing
+            room -= 1
             key = found_keys[index]
-            if len(keys) + len(prefixes) == keys_max:
-                return Listing(keys, values, prefixes, _last(keys, prefixes))
             cut = key.find(delimiter, skip)
             if cut < 0:
                 keys.append(key)
                 values.append(found_values[index])
-                start = Position(From.AFTER, key)
                 index += 1
                 continue
             rolled = key[: cut + size_delimiter]
             prefixes.append(rolled)
-            start = Position(From.PAST, rolled)
             index += 1
             if index < end and found_keys[index].startswith(rolled):
                 index = _first_beyond(found_keys, rolled, index)
                 sought = index == end
         if not page.more:
             return listing
+        start = _last(keys, prefixes)
         # A page that ended inside a common prefix was read for little: ask for less next time.
-        limit = max(limit // 4, _SMALLEST_PAGE) if sought else min(limit * 4, KEYS_MAX + 1)
+        limit = max(limit // 4, _SMALLEST_PAGE) if sought else limit * 4
+        limit = min(limit, room + 1)
 
 
 def _first_beyond(keys: list[bytes], prefix: bytes, start: int) -> int:

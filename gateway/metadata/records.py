@@ -4,6 +4,7 @@ Fields are only ever appended, with defaults, within a version; anything else ra
 adds a migration to `_decoders`. Golden bytes in tests/golden hold every version readable.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -199,6 +200,9 @@ _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
 
 
+_listed_decoder = msgspec.msgpack.Decoder(ListedObject)
+
+
 class RecordError(ValueError):
     """Stored bytes are not a record this code reads."""
 
@@ -216,6 +220,17 @@ def decode(kind: type[R], data: bytes) -> R:
     if decoder is None:
         decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
     try:
-        return decoder.decode(memoryview(data)[1:])  # type: ignore[return-value]
+        return decoder.decode(data[1:])  # type: ignore[return-value]
     except msgspec.DecodeError as error:
         raise RecordError(f"damaged {kind.__name__}: {error}") from error
+
+
+def decode_listed(values: Sequence[bytes]) -> list[ListedObject]:
+    """The heads of many object records, as `decode` would read each. Raises RecordError."""
+    if not all(value.startswith(_PREFIX) for value in values):
+        raise RecordError(f"not a version {VERSION} ObjectRecord")
+    decode_one = _listed_decoder.decode
+    try:
+        return [decode_one(value[1:]) for value in values]
+    except msgspec.DecodeError as error:
+        raise RecordError(f"damaged ObjectRecord: {error}") from error

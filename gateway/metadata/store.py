@@ -54,7 +54,7 @@ class BucketPages:
         (result,) = await self._metadata.snapshot(self._entry, (Range(begin, end, limit),))
         kvs = result.kvs
         found = [kv.key[10:-2] for kv in kvs]
-        if any(b"\x00" in key for key in found):
+        if b"\x00" in b"".join(found):
             found = [keys.unescape(key) for key in found]
         return Page(found, [kv.value for kv in kvs], result.more)
 

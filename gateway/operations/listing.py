@@ -17,7 +17,7 @@ from gateway.domain.listing import (
     after_marker,
     list_keys,
 )
-from gateway.metadata.records import ListedObject, decode
+from gateway.metadata.records import decode_listed
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.buckets import owner_element, xml_response
 from gateway.s3.errors import invalid_argument
@@ -26,6 +26,7 @@ from gateway.s3.xml import element, escape
 
 _KEYS_MAX_ARGUMENT = 2**31 - 1
 _TOKEN_VERSION = 1
+_URL_SAFE = "/*"
 _TOKEN_LENGTH_MAX = 2048
 _TOKEN_ORIGINS = {From.AFTER: 0, From.PAST: 1}
 _ORIGINS = {number: origin for origin, number in _TOKEN_ORIGINS.items()}
@@ -160,20 +161,31 @@ async def _list(context: Context, asked: ListInput) -> ListOutput:
 
 def _escape_url(text: str) -> str:
     """encoding-type=url: as S3 does, but a space is %20, which every decoder reads."""
-    return quote(text, safe="/*")
+    return quote(text, safe=_URL_SAFE)
 
 
 def _texts(asked: ListInput) -> Callable[[str], str]:
     return _escape_url if asked.url_encoded else escape
 
 
+def _names(keys: list[bytes], asked: ListInput) -> list[str]:
+    """Keys as they are written. All at once, which is much cheaper than one by one."""
+    together = b"\n".join(keys).decode()
+    written = quote(together, safe=_URL_SAFE + "\n") if asked.url_encoded else escape(together)
+    names = written.split("\n")
+    if len(names) == len(keys):
+        return names
+    text = _texts(asked)  # some key has a line break
+    return [text(key.decode()) for key in keys]
+
+
 def _contents(output: ListOutput, name: str, *, extra: str = "", owner: str = "") -> list[str]:
     """One element a key: the hot loop of listings."""
-    text = _texts(output.asked)
+    names = _names(output.listing.keys, output.asked)
+    records = decode_listed(output.listing.values)
     second, stamp = -1, ""
     lines: list[str] = []
-    for key, value in zip(output.listing.keys, output.listing.values, strict=True):
-        record = decode(ListedObject, value)
+    for key, record in zip(names, records, strict=True):
         moment, milliseconds = divmod(record.modified_ms, 1000)
         if moment != second:
             second, stamp = moment, strftime("%Y-%m-%dT%H:%M:%S", gmtime(moment))
@@ -188,7 +200,7 @@ def _contents(output: ListOutput, name: str, *, extra: str = "", owner: str = ""
             f"<ChecksumType>{checksum.type}</ChecksumType>"
         )
         lines.append(
-            f"<{name}><Key>{text(key.decode())}</Key>{extra}"
+            f"<{name}><Key>{key}</Key>{extra}"
             f"<LastModified>{stamp}.{milliseconds:03}Z</LastModified>"
             f"<ETag>&quot;{etag}&quot;</ETag>{summary}"
             f"<Size>{record.size_bytes}</Size>{owner}"

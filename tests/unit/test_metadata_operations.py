@@ -272,6 +272,13 @@ def test_names_are_url_encoded_when_asked(store: Store) -> None:
     assert code_of(store, "ListObjects", encoding_type="gzip") == "InvalidArgument"
 
 
+def test_keys_with_line_breaks_are_written_one_by_one(store: Store) -> None:
+    store.put("a\nb", "c&d", "e")
+    assert names(store.xml("ListObjects")) == (["a\nb", "c&d", "e"], [])
+    encoded = store.xml("ListObjects", encoding_type="url")
+    assert names(encoded) == (["a%0Ab", "c%26d", "e"], [])
+
+
 def test_control_characters_are_references_in_plain_listings(store: Store) -> None:
     store.put("a\x01b")
     body = store.ask("ListObjectsV2").body
