@@ -9,7 +9,7 @@ from gateway.metadata.errors import (
     AccountExists,
     AccountInUse,
     AccountInvalid,
-    ConditionalConflict,
+    Contended,
     NoSuchAccount,
 )
 from gateway.metadata.outcomes import Transactions
@@ -184,7 +184,7 @@ class Accounts:
                 raise AccountExists(f"an account named {name} exists")
             if by_key is not None:
                 raise AccountExists(f"the access key {access_key} exists")
-        raise ConditionalConflict("accounts keep changing")
+        raise Contended("accounts keep changing")
 
     async def delete(self, name_or_id: str) -> AccountRecord:
         """Delete an account and its access keys. Raises NoSuchAccount, AccountInUse."""
@@ -218,7 +218,7 @@ class Accounts:
                 return record
             if not applied.certain and await self.account(account_id) is None:
                 return record
-        raise ConditionalConflict(f"account {name_or_id} keeps changing")
+        raise Contended(f"account {name_or_id} keeps changing")
 
     async def ensure_root(self, access_key: str, secret_key: str) -> AccountRecord:
         """Make or update the root account so that exactly this key signs for it.
@@ -255,7 +255,7 @@ class Accounts:
             self.clear()
             if applied.succeeded:
                 return record
-        raise ConditionalConflict("the root account keeps changing")
+        raise Contended("the root account keeps changing")
 
     def _new_root_key(
         self, record: AccountRecord, mod_revision: int, access_key: str, secret_key: str

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from gateway.metadata import keys
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import (
+    BucketBusy,
     BucketNotEmpty,
     BucketOwned,
     BucketTaken,
-    ConditionalConflict,
     NoSuchAccount,
     NoSuchBucket,
     NotBucketOwner,
@@ -163,7 +163,7 @@ class Buckets:
             raise self._conflict(name, found, principal)
         if account is None:
             raise NoSuchAccount(f"account {principal.account_id} does not exist any more")
-        raise ConditionalConflict(f"bucket {name!r} was made and deleted meanwhile")
+        raise BucketBusy(name)
 
     def _conflict(
         self, name: str, found: KeyValue, principal: Principal
@@ -176,7 +176,7 @@ class Buckets:
     async def delete(self, name: str, principal: Principal) -> None:
         """Delete an empty bucket; multipart uploads in it are aborted, as S3 does.
 
-        Raises NoSuchBucket, NotBucketOwner, BucketNotEmpty, ConditionalConflict.
+        Raises NoSuchBucket, NotBucketOwner, BucketNotEmpty, BucketBusy.
         """
         lost = 0
         while lost < _DELETE_TRIES:
@@ -222,7 +222,7 @@ class Buckets:
             if not applied.certain and await self._is_gone(entry):
                 return
             lost += not applied.succeeded
-        raise ConditionalConflict(f"bucket {name!r} keeps changing")
+        raise BucketBusy(name)
 
     def _end_upload(self, upload: KeyValue) -> tuple[Operation, ...]:
         record = decode(UploadRecord, upload.value)

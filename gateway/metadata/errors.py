@@ -46,6 +46,14 @@ class BucketNotEmpty(MetadataError):
         self.bucket = bucket
 
 
+class BucketBusy(MetadataError):
+    """The bucket is being made, deleted or filled by others all the time. Try again."""
+
+    def __init__(self, bucket: str) -> None:
+        super().__init__(f"bucket {bucket!r} keeps changing")
+        self.bucket = bucket
+
+
 class TooManyBuckets(MetadataError):
     """The account owns as many buckets as one may."""
 

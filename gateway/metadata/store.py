@@ -10,7 +10,7 @@ from gateway.metadata.accounts import Accounts, Identity
 from gateway.metadata.buckets import Buckets, OwnedBuckets
 from gateway.metadata.commits import Commits, Committed, Deletion, object_entry
 from gateway.metadata.entries import BucketEntry, ObjectEntry
-from gateway.metadata.errors import ConditionalConflict, MetadataError, NotBucketOwner
+from gateway.metadata.errors import BucketBusy, MetadataError, NotBucketOwner
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.records import ObjectRecord, decode
 from gateway.metadata.sealing import SealingKey
@@ -148,11 +148,11 @@ class Metadata:
         return await self.buckets.read(name, principal)
 
     async def create_bucket(self, name: str, principal: Principal, region: str) -> BucketEntry:
-        """Raises BucketOwned, BucketTaken, TooManyBuckets."""
+        """Raises BucketOwned, BucketTaken, TooManyBuckets, BucketBusy."""
         return await self.buckets.create(name, principal, region)
 
     async def delete_bucket(self, name: str, principal: Principal) -> None:
-        """Raises NoSuchBucket, NotBucketOwner, BucketNotEmpty."""
+        """Raises NoSuchBucket, NotBucketOwner, BucketNotEmpty, BucketBusy."""
         await self.buckets.delete(name, principal)
 
     async def owned_buckets(
@@ -188,7 +188,7 @@ class Metadata:
     ) -> tuple[BucketEntry, ObjectEntry | None]:
         """The bucket and the object as they were at one instant after the call; linearizable.
 
-        Raises NoSuchBucket, NotBucketOwner.
+        Raises NoSuchBucket, NotBucketOwner, BucketBusy.
         """
         done = self.lookup_now(bucket, key, principal)
         if done is not None:
@@ -203,7 +203,7 @@ class Metadata:
                 raise NotBucketOwner(bucket)
             if current.bucket_id == entry.bucket_id:
                 return current, object_entry(record_key, found)
-        raise ConditionalConflict(f"bucket {bucket!r} is made and deleted over and over")
+        raise BucketBusy(bucket)
 
     async def snapshot(
         self, entry: BucketEntry, requests: Sequence[Range]

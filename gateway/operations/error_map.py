@@ -39,6 +39,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     metadata.PreconditionFailed: _precondition_failed,
     # Lost a race; SDKs try again
     metadata.ConditionalConflict: ErrorCode.CONDITIONAL_REQUEST_CONFLICT,
+    metadata.BucketBusy: ErrorCode.OPERATION_ABORTED,
     metadata.Contended: ErrorCode.SLOW_DOWN,
     metadata.RelianceBroken: ErrorCode.OPERATION_ABORTED,
     metadata.GroupReclaimed: ErrorCode.SERVICE_UNAVAILABLE,

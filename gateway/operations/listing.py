@@ -27,6 +27,7 @@ from gateway.s3.xml import element, escape
 _KEYS_MAX_ARGUMENT = 2**31 - 1
 _TOKEN_VERSION = 1
 _URL_SAFE = "/*"
+_OPTIONAL_ATTRIBUTES = "x-amz-optional-object-attributes"
 _TOKEN_LENGTH_MAX = 2048
 _TOKEN_ORIGINS = {From.AFTER: 0, From.PAST: 1}
 _ORIGINS = {number: origin for origin, number in _TOKEN_ORIGINS.items()}
@@ -70,6 +71,12 @@ def _decode(
         raise invalid_argument(
             "encoding-type", encoding, "Invalid Encoding Method specified in Request"
         )
+    for attribute in request.headers.get(_OPTIONAL_ATTRIBUTES, "RestoreStatus").split(","):
+        # Nothing is ever archived here, so no key has a restore status to tell.
+        if attribute.strip() != "RestoreStatus":
+            raise invalid_argument(
+                _OPTIONAL_ATTRIBUTES, attribute, "Invalid optional object attribute specified"
+            )
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     marker = query.get(marker_name, "")
     plain_prefix, plain_delimiter = prefix.encode(), delimiter.encode()

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from gateway.domain.listing import Question, list_keys
 from gateway.metadata import keys
 from gateway.metadata.errors import (
+    BucketBusy,
     BucketNotEmpty,
     BucketOwned,
     BucketTaken,
-    ConditionalConflict,
     NoSuchBucket,
     NotBucketOwner,
 )
@@ -152,7 +152,7 @@ def test_deleting_a_bucket_and_writing_into_it_do_not_both_succeed(seed: int, lo
     async def delete() -> bool | None:
         try:
             await rig.gateway().delete_bucket("bucket", OWNER)
-        except (BucketNotEmpty, ConditionalConflict):
+        except (BucketNotEmpty, BucketBusy):
             return False
         except OutcomeUnknown:
             return None
