@@ -135,7 +135,8 @@ def _check_puts(
     deleted = [
         (operation.key, operation.range_end)
         for operation in operations
-        if isinstance(operation, DeleteRange)
+        # etcd does not look at ranges without upper bound here (tried with 3.5).
+        if isinstance(operation, DeleteRange) and operation.range_end != EVERYTHING_AFTER
     ]
     put: set[bytes] = set()
     for operation in operations:
@@ -187,8 +188,20 @@ def execute(
     run = _Execution(space, history, revision, path)
     succeeded = run.path.pop()
     results = run.operations(txn.success if succeeded else txn.failure)
-    after = revision + 1 if run.changes else revision
+    after = run.present
+    if TxnResult in map(type, results):
+        results = _at_revision(results, after)
     return TxnResult(succeeded, after, results), run.changes
+
+
+def _at_revision(results: tuple[Result, ...], revision: int) -> tuple[Result, ...]:
+    """Nested results know the revision of the whole, as there is only one."""
+    return tuple(
+        TxnResult(one.succeeded, revision, _at_revision(one.results, revision))
+        if isinstance(one, TxnResult)
+        else one
+        for one in results
+    )
 
 
 def end_lease(space: Space, lease: int, revision: int) -> list[Change]:
