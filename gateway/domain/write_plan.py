@@ -26,6 +26,8 @@ class WritePlan:
     """Drives that should hold a shard by the order but take none: to be marked as damaged."""
     narrow: bool
     """Fewer data shards than the scheme asks for: to be re-encoded when drives return."""
+    node: str = ""
+    """The node of all seats, "" when there are several."""
 
     @property
     def least(self) -> int:
@@ -59,7 +61,9 @@ def plan_write(
     spare = (drive for drive in order[width:] if drive.slot in writable)
     seats = tuple(d if d.slot in writable else next(spare) for d in order[:width])
     left_out = tuple(d.slot for d in order[: target.width] if d.slot not in writable)
-    return WritePlan(scheme, seats, left_out, narrow=scheme.k < target.k)
+    nodes = {drive.node for drive in seats}
+    node = nodes.pop() if len(nodes) == 1 else ""
+    return WritePlan(scheme, seats, left_out, scheme.k < target.k, node)
 
 
 def replacements(

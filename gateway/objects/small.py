@@ -1,7 +1,7 @@
 """Small blobs: coded in memory, stored with one message a node, one group commit."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.domain.write_plan import replacements
 from gateway.objects.staging import StagedBytes
@@ -10,7 +10,14 @@ from placement.cluster_map import MapDrive
 from placement.codec import checksum_bytes, codec_for
 from placement.errors import PeerUnavailable
 from placement.ids import BlobId, Slot
-from storage_node.port import Buffer, NodePort, Outcome, PutShard, ShardId
+from storage_node.port import (
+    CHECKSUM_SIZE_BYTES,
+    Buffer,
+    NodePort,
+    Outcome,
+    PutShard,
+    ShardId,
+)
 
 ROUNDS_MAX = 4
 """Attempts to put shards of failed drives elsewhere before the outcome is judged."""
@@ -25,80 +32,121 @@ async def put_small(
     """Store the shards; the indices that are on stable storage. Failed ones are tried on other live
     drives while there are any."""
     plan = staged.plan
-    blob = BlobId(staged.ref.blob)
-    scheme = plan.scheme
-    fragments = codec_for(scheme.k, scheme.m).encode(staged.data)
-    seats: dict[int, MapDrive] = dict(enumerate(plan.seats))
+    shards = _Shards(staged, envelope)
+    every = range(plan.scheme.width)
+    if plan.node:
+        outcomes = await _send(plan.node, shards.message(every, plan.seats), nodes, topology)
+        if outcomes.count(Outcome.STORED) == len(every):
+            staged.stored = dict(enumerate(plan.seats))
+            return set(every)
+        results = dict(enumerate(outcomes))
+    else:
+        results = await _put(dict(enumerate(plan.seats)), shards, nodes, topology)
+    seats = dict(enumerate(plan.seats))
     tried: set[Slot] = set()
-    stored: set[int] = set()
     for _ in range(ROUNDS_MAX):
-        sent = await _put(blob, seats, fragments, scheme.k, envelope, nodes, topology)
-        failed: set[int] = set()
-        for index, drive in seats.items():
-            outcome = sent[index]
-            if outcome is Outcome.STORED:
-                stored.add(index)
-                staged.stored[index] = drive
-            else:
-                topology.note(drive.drive_id, outcome)
-                failed.add(index)
-        if not failed:
-            break
+        failed = _note(results, seats, staged, topology)
         tried.update(drive.slot for drive in seats.values())
-        seats = replacements(plan, failed, topology.write_order(blob), topology.writable, tried)
+        order = topology.write_order(BlobId(staged.ref.blob))
+        seats = replacements(plan, failed, order, topology.writable, tried)
         if not seats:
             break
-    return stored
+        results = await _put(seats, shards, nodes, topology)
+    else:
+        _note(results, seats, staged, topology)
+    return set(staged.stored)
+
+
+def _note(
+    results: Mapping[int, Outcome],
+    seats: Mapping[int, MapDrive],
+    staged: StagedBytes,
+    topology: Topology,
+) -> set[int]:
+    """Keep what was stored, tell the topology of the rest; the failed indices."""
+    failed = set()
+    for index, outcome in results.items():
+        drive = seats[index]
+        if outcome is Outcome.STORED:
+            staged.stored[index] = drive
+        else:
+            topology.note(drive.drive_id, outcome)
+            failed.add(index)
+    return failed
+
+
+class _Shards:
+    """The blob's fragments, and messages of some of them."""
+
+    def __init__(self, staged: StagedBytes, envelope: Callable[[int], bytes]) -> None:
+        scheme = staged.plan.scheme
+        self._blob = BlobId(staged.ref.blob)
+        self._envelope = envelope
+        self._data = staged.data
+        self._copies = scheme.k == 1
+        self._fragments: Sequence[Buffer] = (
+            () if self._copies else codec_for(scheme.k, scheme.m).encode(staged.data)
+        )
+
+    def message(self, indices: Iterable[int], drives: Iterable[MapDrive]) -> "_Message":
+        """What one node is sent. Copies travel once."""
+        blob, envelope = self._blob, self._envelope
+        puts: list[PutShard] = []
+        if self._copies:
+            data = self._data
+            payload: list[Buffer] = [checksum_bytes(data), data] if data else []
+            length = CHECKSUM_SIZE_BYTES + len(data) if data else 0
+            for index, drive in zip(indices, drives, strict=True):
+                shard = ShardId(blob, index)
+                puts.append(PutShard(drive.drive_id, shard, envelope(index), 0, length))
+            return puts, payload
+        payload = []
+        offset = 0
+        for index, drive in zip(indices, drives, strict=True):
+            fragment = self._fragments[index]
+            length = CHECKSUM_SIZE_BYTES + len(fragment)
+            payload += (checksum_bytes(fragment), fragment)
+            shard = ShardId(blob, index)
+            puts.append(PutShard(drive.drive_id, shard, envelope(index), offset, length))
+            offset += length
+        return puts, payload
+
+
+_Message = tuple[list[PutShard], list[Buffer]]
 
 
 async def _put(
-    blob: BlobId,
     seats: Mapping[int, MapDrive],
-    fragments: Sequence[Buffer],
-    k: int,
-    envelope: Callable[[int], bytes],
+    shards: _Shards,
     nodes: Mapping[str, NodePort],
     topology: Topology,
 ) -> dict[int, Outcome]:
-    """One message a node. A node that does not answer fails its shards."""
-    by_node: dict[str, list[PutShard]] = {}
-    payloads: dict[str, list[Buffer]] = {}
-    ends: dict[str, int] = {}
+    """One message a node, all at once."""
+    by_node: dict[str, list[int]] = {}
     for index, drive in seats.items():
-        node = drive.node
-        fragment = fragments[index]
-        length = 8 + len(fragment) if len(fragment) else 0
-        if node not in by_node:
-            by_node[node] = []
-            payloads[node] = []
-            ends[node] = 0
-        if k == 1 and payloads[node]:
-            offset = 0  # copies travel once
-        else:
-            offset = ends[node]
-            if length:
-                payloads[node] += (checksum_bytes(fragment), fragment)
-                ends[node] = offset + length
-        put = PutShard(drive.drive_id, ShardId(blob, index), envelope(index), offset, length)
-        by_node[node].append(put)
-    outcomes: dict[int, Outcome] = {}
+        by_node.setdefault(drive.node, []).append(index)
+    results: dict[int, Outcome] = {}
 
-    async def send(node: str) -> None:
-        puts = by_node[node]
-        port = nodes.get(node)
-        answers: Sequence[Outcome] = [Outcome.DRIVE_FAILED] * len(puts)
-        if port is not None:
-            try:
-                answers = await port.put(puts, payloads[node])
-            except PeerUnavailable:
-                topology.note_node(node)
-        for put, outcome in zip(puts, answers, strict=True):
-            outcomes[put.shard.index] = outcome
+    async def on_node(name: str, indices: list[int]) -> None:
+        message = shards.message(indices, [seats[index] for index in indices])
+        outcomes = await _send(name, message, nodes, topology)
+        results.update(zip(indices, outcomes, strict=True))
 
-    if len(by_node) == 1:
-        await send(next(iter(by_node)))
-    else:
-        async with asyncio.TaskGroup() as group:
-            for node in by_node:
-                group.create_task(send(node))
-    return outcomes
+    async with asyncio.TaskGroup() as group:
+        for name, indices in by_node.items():
+            group.create_task(on_node(name, indices))
+    return results
+
+
+async def _send(
+    name: str, message: _Message, nodes: Mapping[str, NodePort], topology: Topology
+) -> Sequence[Outcome]:
+    """A node that does not answer fails its shards."""
+    puts, payload = message
+    node = nodes.get(name)
+    if node is not None:
+        try:
+            return await node.put(puts, payload)
+        except PeerUnavailable:
+            topology.note_node(name)
+    return [Outcome.DRIVE_FAILED] * len(puts)

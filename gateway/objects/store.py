@@ -29,7 +29,7 @@ from gateway.s3.message import Body, Stream
 from placement.clock import Clock, Randomness
 from placement.errors import PeerUnavailable
 from placement.ids import BlobId, DriveId, GroupId
-from placement.metastore.port import exists, unchanged
+from placement.metastore.port import exists
 from storage_node.port import SEGMENT_SHARD_SIZE_BYTES_MAX, Buffer, NodePort, ShardId
 
 INLINE_SIZE_BYTES_MAX = 256 << 10
@@ -38,6 +38,7 @@ BUFFER_SIZE_BYTES = 4 << 20
 BUFFERS_DEFAULT = 12
 THREADS = 4
 _BLOB_ID_SIZE_BYTES = 16
+_IDS_AT_ONCE = 32
 
 
 class ObjectStore:
@@ -207,7 +208,11 @@ class ObjectStore:
     # Inside
 
     def _plan(self, size_bytes: int) -> tuple[BlobId, WritePlan]:
-        blob = BlobId(self._randomness.token(_BLOB_ID_SIZE_BYTES))
+        if not self._ids:
+            # One system call for many ids.
+            self._ids = self._randomness.token(_BLOB_ID_SIZE_BYTES * _IDS_AT_ONCE)
+        blob = BlobId(self._ids[:_BLOB_ID_SIZE_BYTES])
+        self._ids = self._ids[_BLOB_ID_SIZE_BYTES:]
         plan = self._topology.plan_write(blob, size_bytes)
         if plan is None:
             raise NotEnoughDrives(_too_few(self._topology))
@@ -229,13 +234,16 @@ class ObjectStore:
 
     async def _judged(self, blob: StagedBlob, stored: Collection[int]) -> Stored:
         """Apply the rule to what was stored; put the marks that the commit will compare."""
-        verdict = judge(blob.plan, stored)
+        plan = blob.plan
+        if len(stored) == plan.scheme.width and not plan.left_out:
+            return Stored(blob.ref, (self._topology.map_compare,), (), plan.narrow)
+        verdict = judge(plan, stored)
         if not verdict.commits:
             text = f"{len(stored)} of {blob.plan.scheme.width} shards were stored"
             if len(stored) >= blob.ref.k or isinstance(blob, StagedBytes):
                 raise WriteFellShort(text)
             raise NotEnoughDrives(text)
-        compares = [unchanged(keys.MAP_CURRENT, self._topology.map_revision)]
+        compares = [self._topology.map_compare]
         if verdict.marks:
             partition = self._topology.partition(BlobId(blob.ref.blob))
             marks = await self._topology.ensure_marks(partition, verdict.marks)

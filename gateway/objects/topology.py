@@ -18,7 +18,7 @@ from placement.cluster_map import ClusterMap, MapDrive
 from placement.errors import Compacted, MetastoreUnavailable, PeerUnavailable
 from placement.hashing import Placement, partition_of
 from placement.ids import BlobId, DriveId, Epoch, Partition, Slot
-from placement.metastore.port import Metastore, Put, Txn, absent, prefix_end
+from placement.metastore.port import Compare, Metastore, Put, Txn, absent, prefix_end, unchanged
 from storage_node.port import DriveCondition, NodePort, Outcome
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Topology:
         self._placement: Placement | None = None
         self._earlier: tuple[Placement, ...] = ()
         self._map_revision = 0
+        self._map_compare = absent(keys.MAP_CURRENT)
         self._conditions: dict[DriveId, DriveCondition] = {}
         self._failed_at: dict[DriveId, float] = {}
         self._full_at: dict[DriveId, float] = {}
@@ -84,6 +85,11 @@ class Topology:
     def map_revision(self) -> int:
         """mod_revision of `m/current`: what a commit compares."""
         return self._map_revision
+
+    @property
+    def map_compare(self) -> Compare:
+        """The compare of a commit that relied on the newest map."""
+        return self._map_compare
 
     @property
     def writable(self) -> frozenset[Slot]:
@@ -219,6 +225,7 @@ class Topology:
                 earlier = [kv for kv in await self._metastore.get_many(wanted) if kv is not None]
             self._adopt(newest, [ClusterMap.decode(kv.value) for kv in earlier])
             self._map_revision = current.mod_revision
+            self._map_compare = unchanged(keys.MAP_CURRENT, current.mod_revision)
             return current.mod_revision
         raise MetastoreUnavailable("the cluster map changes faster than it can be read")
 
