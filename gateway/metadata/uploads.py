@@ -165,14 +165,20 @@ async def read_parts(metastore: Metastore, upload_id: bytes) -> Parts:
 
 async def page_of_parts(
     metadata: Metadata, bucket: BucketEntry, upload: UploadEntry, *, after: int, limit: int
-) -> Parts:
-    """Up to `limit` parts with numbers above `after`. Raises NoSuchBucket."""
-    prefix = keys.parts_of(upload.upload_id)
-    end = prefix_end(prefix)
-    if after >= 0xFFFF or not limit:
-        return Parts((), 0)
+) -> Parts | None:
+    """Up to `limit` parts with numbers above `after`; None when the upload has ended since it was
+    read. Raises NoSuchBucket."""
+    after = min(after, 0xFFFE)
     start = keys.part(upload.upload_id, after + 1)
-    (found,) = await metadata.snapshot(bucket, (Range(start, end, limit=limit),))
+    end = prefix_end(keys.parts_of(upload.upload_id))
+    found_upload, found = await metadata.snapshot(
+        bucket, (Range(upload.key), Range(start, end, limit=max(limit, 1)))
+    )
+    current = upload_entry(found_upload.kvs[0] if found_upload.kvs else None)
+    if current is None or current.record.state == DONE:
+        return None
+    if not limit:  # to the port, no limit is none at all
+        return Parts((), found.revision)
     return Parts(tuple(map(part_entry, found.kvs)), found.revision, found.more)
 
 

@@ -1,0 +1,172 @@
+"""UploadPartCopy: a part whose bytes are a range of an object. They are read and stored again."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from gateway.context import Context
+from gateway.domain.multipart import PART_SIZE_BYTES_MAX
+from gateway.metadata.entries import ObjectEntry
+from gateway.objects.errors import BlobDamaged
+from gateway.operation import AnyOperation, Match, Operation, Resource
+from gateway.operations.buckets import xml_response
+from gateway.operations.copy import COPY_SOURCE, CopySource, copy_source, find_source
+from gateway.operations.objects import pieces_within
+from gateway.operations.upload_parts import (
+    NewPart,
+    UploadNamed,
+    algorithm_of,
+    find_open,
+    part_number,
+    shown_checksum,
+    store_part,
+    upload_named,
+)
+from gateway.s3.checksums import Digests, encode_base64
+from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.headers import ByteRange, format_iso8601, parse_copy_range, quote_etag
+from gateway.s3.message import Buffer, S3Request, S3Response, Stream
+from gateway.s3.xml import element
+
+_COPY_RANGE = "x-amz-copy-source-range"
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPart:
+    """Input of UploadPartCopy; no `range` means the whole source."""
+
+    named: UploadNamed
+    number: int
+    source: CopySource
+    range: ByteRange | None
+
+
+def _decode(request: S3Request) -> CopyPart:
+    if request.body.size_bytes:
+        raise S3Error(ErrorCode.INVALID_REQUEST, "A copy request carries no body.")
+    text = request.headers.get(_COPY_RANGE)
+    return CopyPart(
+        upload_named(request),
+        part_number(request),
+        copy_source(request.headers),
+        None if text is None else parse_copy_range(text),
+    )
+
+
+def _window(asked: CopyPart, source: ObjectEntry) -> tuple[int, int]:
+    """(offset, length) of the source; a range must lie within it, as a copy's must."""
+    size_bytes = source.record.size_bytes
+    offset, length = 0, size_bytes
+    if asked.range is not None:
+        assert asked.range.last is not None
+        offset, length = asked.range.resolve(size_bytes)
+        if asked.range.last >= size_bytes:
+            raise S3Error(
+                ErrorCode.INVALID_RANGE,
+                f"Range specified is not valid for source object of size: {size_bytes}",
+                details={
+                    "RangeRequested": asked.range.text,
+                    "ActualObjectSize": str(size_bytes),
+                },
+            )
+    if length > PART_SIZE_BYTES_MAX:
+        raise S3Error(
+            ErrorCode.INVALID_REQUEST,
+            "The specified copy source is larger than the maximum allowable size for a copy "
+            f"source: {PART_SIZE_BYTES_MAX}",
+        )
+    return offset, length
+
+
+async def _copy(context: Context, asked: CopyPart) -> NewPart:
+    found = await find_open(context, asked.named)
+    for _ in range(_TRIES):
+        _, source = await find_source(context, asked.source, asked.named.principal)
+        offset, length = _window(asked, source)
+        digests = Digests(algorithm_of(found[1].record))
+        try:
+            body = StreamBody(await _open(context, source, offset, length))
+            return await store_part(
+                context, asked.named, found, asked.number, body, digests, _nothing_announced
+            )
+        except BlobDamaged:
+            # Unless it was replaced meanwhile, the data cannot be read at present.
+            _, again = await find_source(context, asked.source, asked.named.principal)
+            if again.mod_revision == source.mod_revision:
+                raise
+    raise S3Error(ErrorCode.OPERATION_ABORTED)
+
+
+async def _open(context: Context, source: ObjectEntry, offset: int, length: int) -> Stream | None:
+    if not length:
+        return None
+    return await context.objects.read(await pieces_within(context, source.record, offset, length))
+
+
+def _nothing_announced() -> None:
+    """A copy's bytes were verified as they were read."""
+
+
+class StreamBody:
+    """A stored range as the body of a part. `None` is an empty one."""
+
+    def __init__(self, stream: Stream | None) -> None:
+        self.size_bytes = 0 if stream is None else stream.size_bytes
+        self.trailers: dict[str, str] = {}
+        self._groups: AsyncIterator[Sequence[Buffer]] | None = (
+            None if stream is None else stream.chunks()
+        )
+        self._pieces: list[memoryview] = []  # of the present group, last first
+
+    async def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer; fewer bytes only at the end."""
+        filled = 0
+        while filled < len(buffer):
+            if not self._pieces:
+                group = None if self._groups is None else await anext(self._groups, None)
+                if group is None:
+                    break
+                self._pieces = [memoryview(piece).cast("B") for piece in reversed(group)]
+                continue
+            piece = self._pieces.pop()
+            taken = min(len(piece), len(buffer) - filled)
+            buffer[filled : filled + taken] = piece[:taken]
+            filled += taken
+            if taken < len(piece):
+                self._pieces.append(piece[taken:])
+        return filled
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        """The whole of it, when nothing was read before; EntityTooLarge beyond the limit."""
+        if self.size_bytes > limit_bytes:
+            raise S3Error(ErrorCode.ENTITY_TOO_LARGE)
+        data = bytearray(self.size_bytes)
+        filled = await self.read_into(memoryview(data))
+        assert filled == self.size_bytes
+        return bytes(data)
+
+
+def _encode(part: NewPart) -> S3Response:
+    algorithm, value = shown_checksum(part.upload, part.record)
+    return xml_response(
+        "CopyPartResult",
+        [
+            element("LastModified", format_iso8601(part.record.modified_ms)),
+            element("ETag", quote_etag(part.record.etag.hex())),
+            element(algorithm.element, encode_base64(value)),
+        ],
+    )
+
+
+OPERATIONS: tuple[AnyOperation, ...] = (
+    Operation(
+        name="UploadPartCopy",
+        match=Match(
+            "PUT", Resource.OBJECT, query=("partNumber", "uploadId"), headers=(COPY_SOURCE,)
+        ),
+        permission="s3:PutObject",
+        decode=_decode,
+        handle=_copy,
+        encode=_encode,
+    ),
+)
