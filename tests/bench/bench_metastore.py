@@ -1,6 +1,7 @@
 """CPU of metadata commits and reads, the disk's flush left out: `python tests/bench/bench_metastore.py`."""
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -37,6 +38,7 @@ def _txn(number: int) -> Txn:
 
 
 async def _owner(folder: str, ready: int) -> None:
+    gc.set_threshold(100_000, 50, 100)  # as the storage process does
     path = os.path.join(folder, "metadata.sqlite")
     owner = SqliteOwner(path, SystemClock())
     await owner.txn(Txn(success=(Put(b"bucket", b"settings"),)))
