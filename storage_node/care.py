@@ -7,6 +7,7 @@ order, reported, and taken back when its folder is itself again.
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from placement.ids import DriveId, Slot
 from storage_node.committer import Committer
 from storage_node.compaction import compact_one
 from storage_node.drive import Drive, Run
-from storage_node.files import FileLayer
+from storage_node.files import FileLayer, fsync_directory
 from storage_node.identity import (
     IDENTITY_NAME,
     DriveIdentity,
@@ -232,6 +233,7 @@ class DriveCare:
         if place.expected is None:
             with contextlib.suppress(FileExistsError):
                 self._files.mkdir(path)
+            fsync_directory(self._files, os.path.dirname(path) or ".")
         try:
             names = self._files.listdir(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -246,7 +248,7 @@ class DriveCare:
             )
         if place.expected is not None:
             log.warning("the drive %s came back empty: it gets a new identity", path)
-        return create_identity(
+        created = create_identity(
             self._files,
             self._randomness,
             path,
@@ -255,6 +257,10 @@ class DriveCare:
             incarnation=incarnation,
             adopted_by_drives_flag=place.config.may_adopt,
         )
+        # Before anything else lies there: a crash must not leave a folder that is not empty and
+        # belongs to nobody.
+        fsync_directory(self._files, path)
+        return created
 
     def _open_drive(self, place: _Place, identity: DriveIdentity) -> tuple[Drive, list[int], bool]:
         """Open log and index (in a worker thread). Raises OSError and IndexDamaged."""

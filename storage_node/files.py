@@ -230,14 +230,14 @@ def read_whole(files: FileLayer, path: str, size_bytes_max: int) -> bytes:
         files.close(fd)
 
 
-def write_durably(files: FileLayer, directory: str, name: str, data: bytes) -> None:
-    """Write a small file so that it is there, whole, once this returns, or not at all."""
-    draft, path = f"{directory}/{name}.new", f"{directory}/{name}"
+def write_whole(files: FileLayer, directory: str, name: str, data: bytes) -> None:
+    """Write a small file so that it is either there whole or not there. Its name is durable once
+    the directory was flushed."""
+    draft = f"{directory}/{name}.new"
     fd = files.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
         files.pwritev(fd, [data], 0)
         files.fdatasync(fd)
     finally:
         files.close(fd)
-    files.rename(draft, path)
-    fsync_directory(files, directory)
+    files.rename(draft, f"{directory}/{name}")

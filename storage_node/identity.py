@@ -6,7 +6,7 @@ from typing import Any
 
 from placement.clock import Randomness
 from placement.ids import DriveId, Slot
-from storage_node.files import FileLayer, read_whole, write_durably
+from storage_node.files import FileLayer, read_whole, write_whole
 
 IDENTITY_NAME = "ostraka.drive"
 FORMAT_VERSION = 1
@@ -87,11 +87,11 @@ def create_identity(
     incarnation: int,
     adopted_by_drives_flag: bool,
 ) -> DriveIdentity:
-    """Give an existing folder a new identity, durably."""
+    """Give an existing folder a new identity; durable once the folder is flushed."""
     identity = DriveIdentity(
         cluster_id, DriveId(randomness.token(16)), slot, incarnation, adopted_by_drives_flag
     )
-    write_durably(files, path, IDENTITY_NAME, identity.encode())
+    write_whole(files, path, IDENTITY_NAME, identity.encode())
     return identity
 
 

@@ -23,6 +23,9 @@ DAMAGED_COUNT_MAX = 1 << 16
 GONE = b""
 """Stands for a deleted shard among the recent changes."""
 
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+"""What a damaged database file makes of a statement; messages may quote its bytes."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS shards (key BLOB PRIMARY KEY, entry BLOB NOT NULL) WITHOUT ROWID;
@@ -52,6 +55,10 @@ CONDEMNED = -1
 """In place of a segment's dead bytes: everything in it was copied, its file is being removed."""
 
 
+class IndexDamaged(Exception):
+    """SQLite cannot read the index: rebuild it."""
+
+
 class Entry(NamedTuple):
     """Where a shard lies: in `segment` (0: a file of its own) the record at `offset`.
 
@@ -70,7 +77,9 @@ encode_entry = _ENTRY.pack
 
 
 def decode_entry(data: bytes) -> Entry:
-    """Read a stored entry."""
+    """Read a stored entry. Raises IndexDamaged."""
+    if len(data) != ENTRY_SIZE_BYTES:
+        raise IndexDamaged("an entry has the wrong form")
     return Entry._make(_ENTRY.unpack(data))
 
 
@@ -79,10 +88,6 @@ class SegmentFacts(NamedTuple):
 
     scanned: int
     dead_bytes: int
-
-
-class IndexDamaged(Exception):
-    """SQLite cannot read the index: rebuild it."""
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -110,7 +115,7 @@ class Index:
                 self.set_meta("schema", bytes([SCHEMA_VERSION]))
             elif version != bytes([SCHEMA_VERSION]):
                 raise IndexDamaged("unknown schema of the index")
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
         self.damaged: dict[bytes, None] = {}
         self._count = 0
@@ -125,7 +130,7 @@ class Index:
             self._count = self._reader.execute("SELECT count(*) FROM shards").fetchone()[0]
             rows = self._reader.execute("SELECT key FROM damaged LIMIT ?", (DAMAGED_COUNT_MAX,))
             self.damaged = dict.fromkeys([key for (key,) in rows])
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
         self._count += sum(1 if entry else -1 for entry in self._recent.values())
         for key, marked in self._marks.items():
@@ -149,9 +154,13 @@ class Index:
         """The same, looking only at what was written back. Any thread may call it."""
         try:
             row = self._reader.execute("SELECT entry FROM shards WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
-        return None if row is None else row[0]
+        if row is None:
+            return None
+        if not isinstance(row[0], bytes) or len(row[0]) != ENTRY_SIZE_BYTES:
+            raise IndexDamaged("an entry has the wrong form")
+        return row[0]
 
     def of_blob(self, blob: bytes) -> list[tuple[bytes, bytes]]:
         """(key, entry) of every shard of a blob."""
@@ -162,7 +171,7 @@ class Index:
                     (blob, blob + b"\xff"),
                 ).fetchall()
             )
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
         if self._flushing or self._recent:
             for index in range(64):  # schemes are at most 48 wide
@@ -180,7 +189,7 @@ class Index:
             return self._reader.execute(
                 "SELECT key, entry FROM shards WHERE key > ? ORDER BY key LIMIT ?", (key, limit)
             ).fetchall()
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
 
     @property
@@ -265,7 +274,7 @@ class Index:
                 write.execute("ROLLBACK")
                 raise
             write.execute("COMMIT")
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
 
     def end_write_back(self) -> None:
@@ -294,7 +303,7 @@ class Index:
             self._writer.execute("PRAGMA synchronous=FULL")
             self._reader.close()
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
         finally:
             self.abandon()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from storage_node.drive import Drive
-from storage_node.files import FileLayer, exists, fsync_directory, write_durably
+from storage_node.files import FileLayer, exists, fsync_directory
 from storage_node.index import (
     CONDEMNED,
     GONE,
@@ -29,6 +29,7 @@ from storage_node.layout import (
     INDEX_NAME,
     QUARANTINE,
     SEGMENTS,
+    file_folder,
     file_path,
     parse_file_name,
     quarantine_path,
@@ -236,6 +237,8 @@ def _settle_file(
     elif decode_entry(change).segment == 0:
         entry = read_file_entry(files, path, shard)
         changes[key] = entry if entry is not None else GONE
+        # The process may have died between renaming it and flushing its folder.
+        fsync_directory(files, file_folder(root, shard))
 
 
 def read_file_entry(files: FileLayer, path: str, shard: ShardId) -> bytes | None:
@@ -341,7 +344,8 @@ def _count_dead(index: Index, facts: dict[int, SegmentFacts]) -> dict[int, Segme
 
 def mark_clean(files: FileLayer, root: str) -> None:
     """Say that the index was closed whole. Raises OSError."""
-    write_durably(files, root, CLEAN_MARKER_NAME, b"1\n")
+    files.close(files.open(f"{root}/{CLEAN_MARKER_NAME}", os.O_WRONLY | os.O_CREAT))
+    fsync_directory(files, root)
 
 
 def _any_files(files: FileLayer, root: str) -> bool:

@@ -164,7 +164,6 @@ class SegmentLog:
             path = f"{self._folder}/{segment_name(segment)}"
             fd = self._files.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             self._files.pwritev(fd, [encode_segment_header(self._drive, segment)], 0)
-            self._files.fdatasync(fd)
             fsync_directory(self._files, self._folder)
             return fd
 
