@@ -422,15 +422,16 @@ def test_unread_bytes_are_bounded() -> None:
         while connection.transport.reading:
             await connection.feed(body[start : start + 10_000])
             start += 10_000
-        assert start <= 80_000
+            assert start <= 80_000
         go.set()
         await settle()
         await connection.feed(body[start:])
         assert bodies(bytes(connection.transport.sent)) == [body]
         go.clear()
         await connection.feed(GET)
-        while connection.transport.reading:
+        for _ in range(100):
             await connection.feed(GET * 100)
+        assert not connection.transport.reading
         go.set()
 
     run(scenario())
