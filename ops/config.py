@@ -1,6 +1,7 @@
 """Configuration of `ostraka serve`: one frozen value, checked once."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ ROOT_ACCESS_KEY = "OSTRAKA_ROOT_ACCESS_KEY"
 ROOT_SECRET_KEY = "OSTRAKA_ROOT_SECRET_KEY"  # noqa: S105 - the variable's name
 _KNOWN_VARIABLES = frozenset({ROOT_ACCESS_KEY, ROOT_SECRET_KEY})
 _PREFIX = "OSTRAKA_"
+_SECRET_KEY = re.compile(r"[!-~]{8,128}")
 
 DRIVES_DEFAULT = 6
 DRIVES_MAX = 64
@@ -135,6 +137,8 @@ def credentials_from(environ: Mapping[str, str]) -> Credentials | None:
         raise ConfigError(f"{ROOT_ACCESS_KEY} and {ROOT_SECRET_KEY} go together")
     if not (3 <= len(access_key) <= 128 and access_key.isalnum() and access_key.isascii()):
         raise ConfigError(f"{ROOT_ACCESS_KEY} must be 3 to 128 letters and digits")
-    if not (8 <= len(secret_key) <= 128 and secret_key.isascii() and secret_key.isprintable()):
-        raise ConfigError(f"{ROOT_SECRET_KEY} must be 8 to 128 printable characters")
+    if not _SECRET_KEY.fullmatch(secret_key):
+        raise ConfigError(
+            f"{ROOT_SECRET_KEY} must be 8 to 128 printable ASCII characters without spaces"
+        )
     return Credentials(access_key, Secret(secret_key))

@@ -14,14 +14,11 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from ops.refusal import Refused
 from ops.settings import ProcessSettings, read_settings
 from placement.codec import tune_allocator
 
 _PR_SET_PDEATHSIG = 1
-
-
-class Refused(Exception):
-    """The process cannot do its work; the message is one sentence for the operator."""
 
 
 Main = Callable[[ProcessSettings, asyncio.Event, Callable[[], None]], Awaitable[None]]

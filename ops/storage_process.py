@@ -14,7 +14,7 @@ from gateway.metadata.errors import MetadataError
 from gateway.metadata.records import MapCurrent, decode, encode
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.store import Metadata
-from ops.process import Refused
+from ops.refusal import Refused
 from ops.settings import ProcessSettings
 from placement.clock import SystemClock, SystemRandomness
 from placement.cluster_map import ClusterMap, MapDrive

@@ -59,19 +59,19 @@ def test_unknown_variables_and_options_are_errors(directory: Path) -> None:
 def test_credentials_of_the_environment_are_used_and_not_written(directory: Path) -> None:
     environment = {
         "OSTRAKA_ROOT_ACCESS_KEY": "ROOTACCESSKEY",
-        "OSTRAKA_ROOT_SECRET_KEY": "a secret of the test",
+        "OSTRAKA_ROOT_SECRET_KEY": "a-secret-of-the-test",
     }
     store = StoreProcess(directory, environment=environment)
     try:
         store.start()
-        assert "a secret of the test" not in store.output
+        assert "a-secret-of-the-test" not in store.output
         assert not (directory / "credentials.json").exists()
         assert store.client().list_buckets()["Buckets"] == []
     finally:
         store.kill()
     for path in directory.rglob("*"):
         if path.is_file():
-            assert b"a secret of the test" not in path.read_bytes(), path
+            assert b"a-secret-of-the-test" not in path.read_bytes(), path
 
 
 def test_swapped_drives_are_refused(directory: Path) -> None:
