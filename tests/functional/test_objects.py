@@ -68,7 +68,8 @@ def test_keys_of_any_kind(s3: Any, bucket: str, key: str) -> None:
     s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == key.encode()
     s3.delete_object(Bucket=bucket, Key=key)
-    assert error_of(s3.get_object, Bucket=bucket, Key=key) == ("NoSuchKey", 404)
+    # The error names the key; botocore's parser knows no control characters and falls back.
+    assert error_of(s3.get_object, Bucket=bucket, Key=key) in (("NoSuchKey", 404), ("404", 404))
 
 
 @pytest.mark.parametrize("size", [1000, 100_000, (3 << 20) + 5])
@@ -78,10 +79,8 @@ def test_ranges_are_cut_right(s3: Any, bucket: str, size: int, text: str) -> Non
     s3.put_object(Bucket=bucket, Key="k", Body=data)
     got = s3.get_object(Bucket=bucket, Key="k", Range=text)
     low, high = text.removeprefix("bytes=").split("-")
-    if low:
-        expected = data[int(low) : int(high) + 1 if high else size]
-    else:
-        expected = data[-int(high) :]
+    last = int(high) + 1 if high else size
+    expected = data[int(low) : last] if low else data[-int(high) :]
     assert got["Body"].read() == expected
     assert got["ResponseMetadata"]["HTTPStatusCode"] == 206
     start = data.index(expected) if len(expected) > 4 else int(low or size - int(high))
@@ -122,27 +121,24 @@ def test_conditional_writes_and_deletes(s3: Any, bucket: str) -> None:
 
 
 def test_of_racing_creators_exactly_one_wins(s3: Any, bucket: str) -> None:
-    outcomes: list[bool] = []
+    outcomes: list[str] = []
 
     def attempt(number: int) -> None:
         try:
             body = bytes([number]) * (100 if number % 2 else 2_000_000)
             s3.put_object(Bucket=bucket, Key="k", Body=body, IfNoneMatch="*")
         except ClientError as error:
-            assert error.response["Error"]["Code"] in (
-                "PreconditionFailed",
-                "ConditionalRequestConflict",
-            )
-            outcomes.append(False)
+            outcomes.append(error.response["Error"]["Code"])
         else:
-            outcomes.append(True)
+            outcomes.append("won")
 
     threads = [threading.Thread(target=attempt, args=(n,)) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(outcomes) == 1
+    assert outcomes.count("won") == 1
+    assert set(outcomes) <= {"won", "PreconditionFailed", "ConditionalRequestConflict"}
 
 
 def test_checksums_are_verified_stored_and_returned(s3: Any, bucket: str) -> None:
