@@ -26,6 +26,7 @@ from gateway.metadata.records import (
 )
 from gateway.objects.errors import NotEnoughDrives
 from gateway.objects.manifest import parts_of
+from gateway.objects.port import Stored
 from gateway.objects.store import ObjectStore
 from gateway.objects.topology import Topology
 from gateway.operation import AnyOperation
@@ -532,6 +533,36 @@ def test_a_long_part_table_becomes_a_manifest_in_the_same_group(run: Run) -> Non
             for _, raw in drive.shards.values():
                 envelope = decode_envelope(raw)
                 assert (envelope.group, envelope.owner_key) == (group, owner_key)
+
+    run(scenario)
+
+
+def test_a_manifest_that_the_sweep_took_is_written_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(service: Service) -> None:
+        upload_id = await service.create()
+        parts = [(n, await service.part(upload_id, n, b"p" * 4096)) for n in range(1, 30)]
+        upload_key = await service.upload_key(upload_id)
+        finish = upload_commits.finish
+        taken: list[bytes] = []
+
+        async def late(*arguments: object, **named: object) -> object:
+            monkeypatch.setattr(upload_commits, "finish", finish)
+            manifest = named["stored_manifest"]
+            assert isinstance(manifest, Stored)
+            taken.append(manifest.ref.blob)
+            memory = service.rig.memory
+            assert await uploads.claim_blob(memory, upload_key, manifest.ref.blob, now_ms=1)
+            return await finish(*arguments, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(upload_commits, "finish", late)
+        await service.complete(upload_id, parts)
+        record = await service.record()
+        assert record is not None
+        assert record.manifest is not None
+        assert [record.manifest.blob] != taken
+        assert await service.body() == b"p" * 4096 * 29
 
     run(scenario)
 

@@ -339,3 +339,27 @@ def test_upload_ids_sort_by_time_and_read_back_from_text() -> None:
     assert uploads.parse_upload_id(first.hex()) == first
     for text in ("", "00", "g" * 32, first.hex().upper() + "0", f" {first.hex()}", "0" * 33):
         assert uploads.parse_upload_id(text) is None
+
+
+def test_a_completion_that_was_reopened_behind_its_back_commits_nothing() -> None:
+    """Else the object would name a part that was replaced meanwhile, and whose blob is garbage."""
+
+    async def main() -> None:
+        case = await Case.begin()
+        await case.commit(case.part())
+        upload = await case.upload()
+        assert upload is not None
+        parts = await uploads.read_parts(case.rig.memory, case.upload_id)
+        frozen = await upload_commits.freeze(
+            case.rig.metadata, case.bucket, upload, parts, token=b"t", now_ms=1
+        )
+        assert frozen is not None
+        assert await upload_commits.reopen(case.rig.metadata, frozen) is not None
+        replacement = case.part()
+        await case.commit(replacement)
+        with pytest.raises(RelianceBroken) as raised:
+            await case.finish(frozen, parts.entries, ())
+        assert raised.value.key == case.upload_key
+        assert await case.used_blobs() == {replacement.data.blob}
+
+    asyncio.run(main())
