@@ -17,9 +17,11 @@ from gateway.domain import multipart as rules
 from gateway.metadata import keys, upload_commits, uploads
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
 from gateway.metadata.records import (
+    BlobRef,
     GarbageRecord,
     MapCurrent,
     ObjectRecord,
+    PartRecord,
     UploadRecord,
     decode,
     encode,
@@ -533,6 +535,40 @@ def test_a_long_part_table_becomes_a_manifest_in_the_same_group(run: Run) -> Non
             for _, raw in drive.shards.values():
                 envelope = decode_envelope(raw)
                 assert (envelope.group, envelope.owner_key) == (group, owner_key)
+
+    run(scenario)
+
+
+def test_ten_thousand_parts_complete_in_one_transaction_of_bounded_size(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        upload_id = await service.create()
+        group = UploadId(bytes.fromhex(upload_id))
+        listed = []
+        for start in range(1, 10_001, 100):
+            puts = []
+            for number in range(start, start + 100):
+                blob = service.rig.randomness.token(16)
+                ref = BlobRef(blob=blob, k=4, m=2, stripe_size_bytes=STRIPE, size_bytes=5 << 20)
+                part = PartRecord(
+                    data=ref,
+                    etag=blob,
+                    modified_ms=1,
+                    commit_id=blob[:8],
+                    checksum=blob[:8],
+                    number=number,
+                )
+                puts.append(Put(keys.part(group, number), encode(part)))
+                listed.append((number, blob.hex()))
+            await service.rig.memory.txn(Txn((), tuple(puts)))
+        await service.complete(upload_id, listed)
+        record = await service.record()
+        assert record is not None
+        assert (record.size_bytes, record.etag_parts) == (10_000 * (5 << 20), 10_000)
+        assert len(await parts_of(record, service.store)) == 10_000
+        assert await service.under(keys.PARTS) == []
+        largest = max(service.rig.faulty.transactions, key=lambda txn: len(txn.success))
+        written = [operation for operation in largest.success if isinstance(operation, Put)]
+        assert sum(len(put.value) for put in written) < 4096
 
     run(scenario)
 
