@@ -19,6 +19,9 @@ from ops.settings import ProcessSettings, read_settings
 from placement.codec import tune_allocator
 
 _PR_SET_PDEATHSIG = 1
+GC_THRESHOLD = 100_000
+"""Allocations between collections of the youngest generation: requests make no cycles to speak of,
+and collecting every 700 allocations costs more than a tenth of a request."""
 
 
 Main = Callable[[ProcessSettings, asyncio.Event, Callable[[], None]], Awaitable[None]]
@@ -67,6 +70,7 @@ def start() -> int:
     _die_with_parent(int(sys.argv[2]))
     settings = read_settings()
     tune_allocator()
+    gc.set_threshold(GC_THRESHOLD, 50, 100)
     try:
         uvloop.run(_run(_main_of(sys.argv[1]), settings))
     except Refused as error:

@@ -8,6 +8,7 @@ from gateway.operations import (
     copy,
     delete,
     listing,
+    multipart,
     objects,
 )
 
@@ -18,5 +19,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     *objects.OPERATIONS,
     *copy.OPERATIONS,
     *delete.OPERATIONS,
+    *multipart.OPERATIONS,
     *attributes.OPERATIONS,
 )

@@ -30,7 +30,8 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
     "x-amz-storage-class": frozenset({"STANDARD"}),
     "x-amz-object-ownership": frozenset({"BucketOwnerEnforced"}),
     "x-amz-bucket-object-lock-enabled": frozenset({"false", "False"}),
-    "x-amz-bypass-governance-retention": frozenset({"false", "False"}),
+    # Without object lock there is no retention that could stand in the way.
+    "x-amz-bypass-governance-retention": frozenset({"false", "False", "true", "True"}),
     "x-amz-bucket-namespace": frozenset({"global"}),
     "x-amz-tagging-directive": frozenset({"COPY"}),
     "x-amz-object-annotation-directive": frozenset({"COPY"}),
