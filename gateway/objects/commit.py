@@ -31,6 +31,7 @@ async def commit_blob(
     """
     stored: Stored | None = None
     publishing = False
+    last: Exception | None = None
     try:
         for _ in range(ATTEMPTS_MAX):
             record = build(staged.ref)
@@ -40,10 +41,12 @@ async def commit_blob(
                     stored = await objects.commit(staged, owner_key, value)
                 publishing = True
                 return await publish(record, value, stored)
-            except (WriteFellShort, GroupReclaimed):
+            except (WriteFellShort, GroupReclaimed) as error:
+                last = error
                 publishing, stored = False, None
                 staged = await objects.restage(staged)
             except RelianceBroken as error:
+                last = error
                 publishing = False
                 if stored is None or error.key not in {c.key for c in stored.compares}:
                     raise
@@ -52,7 +55,7 @@ async def commit_blob(
                 except PlacementChanged:
                     stored = None
                     staged = await objects.restage(staged)
-        raise NotEnoughDrives("drives failed again and again during the write")
+        raise NotEnoughDrives("drives failed again and again during the write") from last
     except OutcomeUnknown:
         raise
     except asyncio.CancelledError:

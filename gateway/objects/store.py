@@ -24,12 +24,12 @@ from gateway.objects.staging import (
     envelopes_of,
     geometry_of,
 )
-from gateway.objects.topology import Topology
+from gateway.objects.topology import MARK, Topology
 from gateway.s3.message import Body, Stream
 from placement.clock import Clock, Randomness
 from placement.errors import PeerUnavailable
 from placement.ids import BlobId, DriveId, GroupId
-from placement.metastore.port import exists
+from placement.metastore.port import Put, exists
 from storage_node.port import SEGMENT_SHARD_SIZE_BYTES_MAX, Buffer, NodePort, ShardId
 
 INLINE_SIZE_BYTES_MAX = 256 << 10
@@ -151,7 +151,7 @@ class ObjectStore:
         present = {drive.drive_id for drive in self._topology.map.drives}
         stored = {i for i, drive in blob.stored.items() if drive.drive_id in present}
         try:
-            return await self._judged(blob, stored)
+            return await self._judged(blob, stored, marks_in_commit=True)
         except NotEnoughDrives as error:
             raise PlacementChanged("the cluster map changed during the write") from error
 
@@ -232,8 +232,11 @@ class ObjectStore:
                 return staged
         raise NotEnoughDrives(_too_few(self._topology))
 
-    async def _judged(self, blob: StagedBlob, stored: Collection[int]) -> Stored:
-        """Apply the rule to what was stored; put the marks that the commit will compare."""
+    async def _judged(
+        self, blob: StagedBlob, stored: Collection[int], *, marks_in_commit: bool = False
+    ) -> Stored:
+        """Apply the rule to what was stored. The marks are put first, so that commits need only
+        compare them; or, where the keeper keeps taking them away, by the commit itself."""
         plan = blob.plan
         if len(stored) == plan.scheme.width and not plan.left_out:
             return Stored(blob.ref, (self._topology.map_compare,), (), plan.narrow)
@@ -244,11 +247,15 @@ class ObjectStore:
                 raise WriteFellShort(text)
             raise NotEnoughDrives(text)
         compares = [self._topology.map_compare]
+        puts: list[Put] = []
         if verdict.marks:
             partition = self._topology.partition(BlobId(blob.ref.blob))
-            marks = await self._topology.ensure_marks(partition, verdict.marks)
-            compares += map(exists, marks)
-        return Stored(blob.ref, tuple(compares), (), blob.plan.narrow)
+            if marks_in_commit:
+                puts = [Put(keys.damage(partition, slot), MARK) for slot in verdict.marks]
+            else:
+                marks = await self._topology.ensure_marks(partition, verdict.marks)
+                compares += map(exists, marks)
+        return Stored(blob.ref, tuple(compares), tuple(puts), plan.narrow)
 
     def _buffer_pool(self) -> BufferPool:
         """The pool of large writes, made when the first one comes."""

@@ -30,6 +30,8 @@ MARKS_MAX = 1 << 16
 SLOW_SECONDS = 5.0
 """How long a drive that was late is read from last."""
 
+MARK = b"\x01"
+"""Value of a damage mark; the key says everything."""
 _MAPS = b"m/"
 _WRITABLE = (DriveCondition.UP, DriveCondition.RECOVERING)
 _READABLE = (DriveCondition.UP, DriveCondition.FULL)
@@ -166,7 +168,7 @@ class Topology:
         marks = [keys.damage(partition, slot) for slot in slots]
         for mark in marks:
             if mark not in self._marks:
-                await self._metastore.txn(Txn((absent(mark),), (Put(mark, b"\x01"),)))
+                await self._metastore.txn(Txn((absent(mark),), (Put(mark, MARK),)))
                 if len(self._marks) >= MARKS_MAX:
                     self._marks.clear()
                 self._marks.add(mark)
