@@ -18,7 +18,7 @@ from gateway.s3.authentication import parse_claim
 from gateway.s3.errors import ClientDisconnected, ErrorCode, S3Error, render_error
 from gateway.s3.known import refuse_unoffered
 from gateway.s3.message import Body, S3Request, S3Response
-from gateway.s3.payload import gather_unsized, make_payload
+from gateway.s3.payload import RawBody, gather_unsized, make_payload
 from gateway.s3.signature import Verified
 
 _NANOSECONDS = 1_000_000_000
@@ -75,7 +75,7 @@ class Gateway:
         if verified is None:
             raise S3Error(ErrorCode.ACCESS_DENIED)
         refuse_unoffered(operation.name, request.headers, request.query)
-        raw = http.body
+        raw: RawBody = http.body
         if raw.size_bytes is None:
             raw = await gather_unsized(raw)
         payload = make_payload(

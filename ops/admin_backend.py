@@ -60,7 +60,10 @@ class AdminBackend:
         """See Status."""
         reports = await self._clients.node.reports()
         repair, sweep = self._duties.repair.progress, self._duties.sweep.progress
-        pending = repair.pending + self._duties.reencode.progress.pending
+        live = frozenset(report.drive for report in reports if report.condition in _SERVING)
+        pending = repair.pending_with(live) + self._duties.reencode.progress.pending
+        if not pending and await self._duties.repair.marks():
+            pending = 1
         scheme = self._clients.topology.map.scheme
         away = sum(report.condition not in (*_SERVING, DriveCondition.FULL) for report in reports)
         up = sum(report.condition in _SERVING for report in reports)
@@ -88,17 +91,18 @@ class AdminBackend:
         drive_counts: tuple[DriveCounts, ...] = ()
         commits: tuple[CommitCounts, ...] = ()
         tolerance = 0
+        pending = 1
         with contextlib.suppress(PeerUnavailable, MetastoreUnavailable):
             status = await self.status()
             reports, tolerance = status.drives, status.tolerance
+            pending = status.repairs_pending
             drive_counts, commits = await self._node_counts(reports)
         return StoreCounts(
             requests=requests,
             drives=reports,
             drive_counts=drive_counts,
             commits=commits,
-            repairs_pending=self._duties.repair.progress.pending
-            + self._duties.reencode.progress.pending,
+            repairs_pending=pending,
             repairs_done=self._duties.repair.progress.rebuilt + self._duties.reencode.progress.done,
             orphan_shards=self._duties.sweep.progress.orphans,
             garbage_pending=self._duties.garbage.pending,

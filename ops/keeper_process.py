@@ -40,7 +40,7 @@ class Duties:
         nodes = {NODE: clients.node}
         self.garbage = Garbage(clients.metastore, clients.objects, nodes, clients.clock)
         self.sweep = Sweep(clients.metastore, nodes, clients.clock)
-        self.repair = Repair(clients.metastore, clients.objects, nodes, self.view)
+        self.repair = Repair(clients.metastore, clients.objects, nodes, self.view, clients.clock)
         self.reencode = Reencode(
             clients.metastore,
             clients.objects,
@@ -100,7 +100,7 @@ async def run_keeper(
             ssl_keyfile=settings.tls_key or None,
         )
     )
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+    server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]
     serving = asyncio.create_task(server.serve([socket.socket(fileno=settings.admin_fd)]))
     working = asyncio.create_task(duties.keeper().run())
     try:

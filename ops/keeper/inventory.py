@@ -29,12 +29,12 @@ class Holding:
     drive: DriveId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
-    """A blob and its shards by index."""
+    """A blob and where its shards are, by index; kept up to date while it is repaired."""
 
     ref: BlobRef
-    shards: Mapping[int, tuple[Holding, ...]]
+    shards: dict[int, list[Holding]]
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -42,9 +42,21 @@ class Found:
         return tuple(i for i in range(self.ref.k + self.ref.m) if not self.shards.get(i))
 
     @property
+    def drives(self) -> set[DriveId]:
+        """Drives that hold any shard of the blob."""
+        return {holding.drive for held in self.shards.values() for holding in held}
+
+    @property
     def tolerance(self) -> int:
-        """Shards that may still be lost; negative when the blob cannot be read."""
-        return sum(1 for held in self.shards.values() if held) - self.ref.k
+        """Drives that may still be lost; negative when the blob cannot be read. Two shards on one
+        drive are lost together, and so count once."""
+        indexes = sum(1 for held in self.shards.values() if held)
+        return min(indexes, len(self.drives)) - self.ref.k
+
+    def alone(self, index: int) -> bool:
+        """Whether some shard of that index is on a drive that holds no other index."""
+        others = {h.drive for i, held in self.shards.items() if i != index for h in held}
+        return any(holding.drive not in others for holding in self.shards.get(index, ()))
 
 
 async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[BlobRef]]:
@@ -93,7 +105,4 @@ async def find(refs: Sequence[BlobRef], nodes: Mapping[str, NodePort]) -> list[F
             for info in infos:
                 holding = Holding(name, info.drive)
                 places[blob].setdefault(info.shard.index, []).append(holding)
-    return [
-        Found(ref, {i: tuple(held) for i, held in places[blob].items()})
-        for blob, ref in unique.items()
-    ]
+    return [Found(ref, places[blob]) for blob, ref in unique.items()]

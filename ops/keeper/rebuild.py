@@ -56,10 +56,11 @@ async def rebuild_shard(
 ) -> int:
     """Store shard `destination.index` of the blob there; the bytes written. Raises NotRebuilt.
 
-    `sources` by index; those that turn out to be damaged are passed over while k are left.
+    `sources` by index; those that turn out to be damaged are passed over while k are left. A good
+    shard of the same index (being moved) serves like any other.
     """
     geometry = geometry_of(ref)
-    usable = {i: source for i, source in sources.items() if i != destination.index}
+    usable = dict(sources)
     if len(usable) < ref.k:
         raise NotRebuilt(f"{len(usable)} of {ref.k} shards are left")
     if geometry.shard_size_bytes <= SEGMENT_SHARD_SIZE_BYTES_MAX:
@@ -132,9 +133,12 @@ async def _stripes(
     if len(good) < ref.k:
         raise NotRebuilt(f"{len(good)} of {ref.k} shards are left")
     codec = codec_for(ref.k, ref.m)
-    pieces: list[bytes] = []
+    pieces: list[Buffer] = []
     for number, stripe in enumerate(range(first, last)):
         have: dict[int, Buffer] = {index: views[number] for index, views in good.items()}
+        if wanted in have:
+            pieces += (checksum_bytes(have[wanted]), have[wanted])
+            continue
         rebuilt = codec.reconstruct(have, [wanted], geometry.stripe_bytes(stripe))[wanted]
         pieces += (checksum_bytes(rebuilt), rebuilt)
     return b"".join(pieces)

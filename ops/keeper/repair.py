@@ -15,15 +15,17 @@ import msgspec
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef
 from gateway.objects.port import Objects
-from ops.keeper.inventory import Found, blobs, find
+from ops.keeper.inventory import Found, Holding, blobs, find
 from ops.keeper.rebuild import Destination, NotRebuilt, Source, rebuild_shard
+from ops.keeper.usage import Usage, usage_of
+from placement.clock import Clock
 from placement.cluster_map import MapDrive
 from placement.errors import PeerUnavailable
 from placement.hashing import Placement
 from placement.ids import BlobId, DriveId
 from placement.metastore.port import DeleteRange, Metastore, Range, Txn, prefix_end, unchanged
 from storage_node.port import NodePort, Outcome, ShardId, ShardInfo
-from storage_node.shard import decode_envelope, encode_envelope
+from storage_node.shard import ShardEnvelope, decode_envelope, encode_envelope
 
 DAMAGED_PER_ROUND = 64
 MARKS_PER_TXN = 64
@@ -41,10 +43,13 @@ class View:
 
 @dataclass(slots=True)
 class RepairProgress:
-    """What the gauges show. `due` while an inventory is wanted or running."""
+    """What the gauges show. `due` while an inventory is wanted or running; `covered` are the drives
+    that the last whole inventory counted on; `reported` shards were set aside and not rebuilt yet."""
 
     due: bool = True
+    covered: frozenset[DriveId] = frozenset()
     missing: int = 0
+    reported: int = 0
     rebuilt: int = 0
     unreadable: int = 0
     tolerance: int | None = None
@@ -52,7 +57,13 @@ class RepairProgress:
     @property
     def pending(self) -> int:
         """Shards known to be missing; at least 1 until an inventory says that there are none."""
-        return max(self.missing, 1) if self.due else self.missing
+        known = max(self.missing, self.reported)
+        return max(known, 1) if self.due else known
+
+    def pending_with(self, live: frozenset[DriveId]) -> int:
+        """The same when these drives are in use now: one that no inventory has counted on yet (it
+        may have come back empty a moment ago) is not known to hold what it should."""
+        return max(self.pending, 1) if live - self.covered else self.pending
 
 
 class Repair:
@@ -64,35 +75,39 @@ class Repair:
         objects: Objects,
         nodes: Mapping[str, NodePort],
         view: Callable[[], View],
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._metastore = metastore
         self._objects = objects
         self._nodes = nodes
         self._view = view
-        self._seen: frozenset[DriveId] = frozenset()
         self.progress = RepairProgress()
 
     async def work(self) -> bool:
         """One round: reported damage, then, if it is due, a whole inventory. True if it found work."""
         busy = await self._reported()
         live = self._view().live
-        if live - self._seen or await self._marks():
+        # A drive that went is counted on no more: when it comes back, what it holds is looked at.
+        self.progress.covered &= live
+        if live - self.progress.covered or await self.marks():
             self.progress.due = True
-        self._seen = live
         if self.progress.due:
             await self._inventory()
             busy = True
         return busy
 
-    async def _marks(self) -> bool:
+    async def marks(self) -> bool:
+        """Whether a write has left a drive out since the last inventory began."""
         end = prefix_end(keys.DAMAGE)
         found = await self._metastore.range(Range(keys.DAMAGE, end, limit=1, keys_only=True))
         return bool(found.kvs)
 
     async def _forget_marks(self) -> None:
-        end = prefix_end(keys.DAMAGE)
+        """One pass over the marks: those that writes put meanwhile stay, for the next inventory."""
+        start, end = keys.DAMAGE, prefix_end(keys.DAMAGE)
         while True:
-            page = await self._metastore.range(Range(keys.DAMAGE, end, limit=MARKS_PER_TXN))
+            page = await self._metastore.range(Range(start, end, limit=MARKS_PER_TXN))
             if not page.kvs:
                 return
             await self._metastore.txn(
@@ -101,6 +116,7 @@ class Repair:
                     success=tuple(DeleteRange(kv.key) for kv in page.kvs),
                 )
             )
+            start = page.kvs[-1].key + b"\x00"
 
     async def _inventory(self) -> None:
         await self._forget_marks()
@@ -111,30 +127,45 @@ class Repair:
             found = await find(refs, self._nodes)
             found.sort(key=lambda blob: blob.tolerance)  # least remaining tolerance first
             for blob in found:
-                lost = await self._complete(blob)
-                missing += lost
-                unreadable += blob.tolerance < 0
-                left = blob.ref.m - lost
+                await self._complete(blob)
+                left = blob.tolerance
+                missing += blob.ref.m - left
+                unreadable += left < 0
                 tolerance = left if tolerance is None else min(tolerance, left)
         # A drive that came back meanwhile may hold what was missing: look again.
+        self.progress.covered = live & self._view().live
         self.progress.due = bool(self._view().live - live)
         self.progress.missing = missing
         self.progress.unreadable = unreadable
         self.progress.tolerance = tolerance
 
-    async def _complete(self, blob: Found) -> int:
-        """Rebuild what a blob misses; how many shards are still missing after it."""
-        lost = 0
+    async def _complete(self, blob: Found) -> None:
+        """Rebuild what a blob misses, and bring home what lies elsewhere."""
         for index in blob.missing:
-            try:
-                await self._rebuild(blob, index)
-                self.progress.rebuilt += 1
-            except (NotRebuilt, PeerUnavailable) as error:
-                lost += 1
-                log.debug("shard %d of %s is not rebuilt: %s", index, blob.ref.blob.hex(), error)
-        return lost
+            await self._try(blob, index, None)
+        view = self._view()
+        order = view.placement.write_order(BlobId(blob.ref.blob))
+        for index in range(blob.ref.k + blob.ref.m):
+            home = order[index].drive_id if index < len(order) else None
+            at_home = any(holding.drive == home for holding in blob.shards.get(index, ()))
+            free = home in view.live and home not in blob.drives
+            if blob.shards.get(index) and not at_home and (free or not blob.alone(index)):
+                await self._try(blob, index, blob.shards[index].copy())
+
+    async def _try(self, blob: Found, index: int, former: list[Holding] | None) -> None:
+        """Rebuild one shard; then delete those of its index in their former places."""
+        try:
+            await self._rebuild(blob, index)
+            self.progress.rebuilt += 1
+            for holding in former or ():
+                shard = ShardId(BlobId(blob.ref.blob), index)
+                await self._nodes[holding.node].delete([(holding.drive, shard)])
+                blob.shards[index].remove(holding)
+        except (NotRebuilt, PeerUnavailable) as error:
+            log.debug("shard %d of %s is not rebuilt: %s", index, blob.ref.blob.hex(), error)
 
     async def _rebuild(self, blob: Found, index: int) -> None:
+        """One shard more, on a drive that has none of the blob. Raises NotRebuilt."""
         sources = {
             i: Source(self._nodes[held[0].node], held[0].drive, i)
             for i, held in blob.shards.items()
@@ -142,13 +173,13 @@ class Repair:
         }
         if len(sources) < blob.ref.k:
             raise NotRebuilt(f"{len(sources)} of {blob.ref.k} shards are left")
-        taken = {held.drive for helds in blob.shards.values() for held in helds}
-        drive = destination_of(self._view(), blob.ref, index, taken)
+        drive = destination_of(self._view(), blob.ref, index, blob.drives)
         if drive is None:
             raise NotRebuilt("no drive is free for it")
         envelope = await self._envelope(blob.ref, list(sources.values()), index)
         node = self._nodes[drive.node]
         await rebuild_shard(blob.ref, sources, Destination(node, drive.drive_id, index, envelope))
+        blob.shards.setdefault(index, []).append(Holding(drive.node, drive.drive_id))
 
     async def _envelope(self, ref: BlobRef, sources: Sequence[Source], index: int) -> bytes:
         for source in sources:
@@ -160,45 +191,51 @@ class Repair:
         raise NotRebuilt("no envelope of the blob can be read")
 
     async def _reported(self) -> bool:
-        """Rebuild shards that nodes have set aside; also those whose blob is garbage are settled."""
+        """Rebuild shards that nodes have set aside, and forget those of blobs nobody uses."""
         busy = False
+        left = 0
         for node in self._nodes.values():
             for drive, shard in await node.damaged(DAMAGED_PER_ROUND):
-                busy = True
                 try:
                     await self._settle(node, drive, shard)
+                    busy = True
                 except (NotRebuilt, PeerUnavailable) as error:
+                    left += 1
                     log.info("shard %d of %s: %s", shard.index, shard.blob.hex(), error)
-                    self.progress.due = True
+        self.progress.reported = left
         return busy
 
     async def _settle(self, node: NodePort, drive: DriveId, shard: ShardId) -> None:
-        ref = await self._describe(shard)
-        if ref is None:
-            await node.delete([(drive, shard)])  # no shard is left that says what it was: forget it
-            return
-        (blob,) = await find([ref], self._nodes)
-        if shard.index in blob.missing:
-            await self._rebuild(blob, shard.index)
-            self.progress.rebuilt += 1
-        else:
+        envelope = await self._describe(shard)
+        if envelope is not None:
+            now_ms = self._clock.now_ns() // 1_000_000
+            if await usage_of(self._metastore, envelope, now_ms=now_ms) is Usage.USED:
+                ref = BlobRef(
+                    blob=envelope.blob,
+                    k=envelope.k,
+                    m=envelope.m,
+                    stripe_size_bytes=envelope.stripe_size_bytes,
+                    size_bytes=envelope.size_bytes,
+                )
+                (blob,) = await find([ref], self._nodes)
+                if shard.index in blob.missing:
+                    await self._rebuild(blob, shard.index)
+                    self.progress.rebuilt += 1
+        # Rebuilt elsewhere, unused, or without a shard that says what it was: an inventory finds
+        # what is missing by the records, so the note on the drive has done its duty. A shard that
+        # was rebuilt on the same drive took its note away itself, and must not be deleted.
+        (infos,) = await node.locate([shard.blob])
+        if not any(info.drive == drive and info.shard == shard for info in infos):
             await node.delete([(drive, shard)])
 
-    async def _describe(self, shard: ShardId) -> BlobRef | None:
-        """The geometry of a blob, from the envelope of any shard that is left."""
+    async def _describe(self, shard: ShardId) -> ShardEnvelope | None:
+        """The envelope of any shard of the blob that is left."""
         for node in self._nodes.values():
             (infos,) = await node.locate([shard.blob])
             for info in infos:
                 (stat,) = await node.stat([(info.drive, info.shard)])
                 if not isinstance(stat, Outcome):
-                    kept = decode_envelope(stat.envelope)
-                    return BlobRef(
-                        blob=kept.blob,
-                        k=kept.k,
-                        m=kept.m,
-                        stripe_size_bytes=kept.stripe_size_bytes,
-                        size_bytes=kept.size_bytes,
-                    )
+                    return decode_envelope(stat.envelope)
         return None
 
 

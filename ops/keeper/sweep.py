@@ -12,6 +12,7 @@ from gateway.metadata import keys, uploads
 from gateway.metadata.groups import claim
 from gateway.metadata.records import BlobRef, ObjectRecord, decode
 from ops.keeper.garbage import delete_blobs
+from ops.keeper.usage import Usage, usage_of
 from placement.clock import Clock
 from placement.ids import BlobId
 from placement.metastore.port import Metastore, Txn
@@ -99,19 +100,18 @@ class Sweep:
 
     async def _is_orphan(self, envelope: ShardEnvelope) -> bool:
         """Nobody uses the blob, and nothing is queued that will delete it."""
-        (queued,) = await self._metastore.get_many([keys.garbage(envelope.group)])
-        if queued is not None:
-            return False
-        if envelope.owner_key.startswith(keys.UPLOADS):
-            return not await uploads.blob_in_use(self._metastore, envelope.owner_key, envelope.blob)
-        return await self._claim(envelope) is not None
+        usage = await usage_of(self._metastore, envelope, now_ms=self._now_ms())
+        return usage is Usage.ORPHAN
+
+    def _now_ms(self) -> int:
+        return self._clock.now_ns() // 1_000_000
 
     async def _claim(self, envelope: ShardEnvelope) -> Txn | None:
         return await claim(
             self._metastore,
             envelope.group,
             envelope.owner_key,
-            now_ms=self._clock.now_ns() // 1_000_000,
+            now_ms=self._now_ms(),
         )
 
     async def _remove(self, envelope: ShardEnvelope) -> bool:
@@ -121,7 +121,7 @@ class Sweep:
                 self._metastore,
                 envelope.owner_key,
                 envelope.blob,
-                now_ms=self._clock.now_ns() // 1_000_000,
+                now_ms=self._now_ms(),
                 record=envelope.record,
             )
         else:

@@ -1,0 +1,145 @@
+"""Repair over nodes in memory: what is missing is rebuilt on drives of their own, and brought home."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from gateway.metadata import keys
+from gateway.metadata.records import BlobRef, ObjectRecord, encode
+from ops.keeper.inventory import find
+from ops.keeper.repair import Repair, View
+from placement.clock import SystemClock
+from placement.cluster_map import ClusterMap, MapDrive
+from placement.codec import checksum_bytes, codec_for
+from placement.hashing import Placement
+from placement.ids import BlobId, BucketId, DriveId, Epoch, Slot
+from placement.metastore.memory import MemoryMetastore
+from placement.metastore.port import Put, Txn
+from placement.schemes import Scheme
+from storage_node.port import PutShard, ShardId
+from storage_node.shard import ShardEnvelope, encode_envelope
+from tests.unit.memory_node import MemoryNode
+
+DRIVES = [DriveId(bytes([n]) * 16) for n in range(1, 7)]
+STRIPE = 4096
+
+
+class Cluster:
+    """Six drives on one node, and objects whose shards are all where they belong."""
+
+    def __init__(self) -> None:
+        places = tuple(
+            MapDrive(Slot(n), drive, "local", "local", "local") for n, drive in enumerate(DRIVES)
+        )
+        self.placement = Placement(ClusterMap(Epoch(1), places, Scheme(4, 2, STRIPE)))
+        self.node = MemoryNode(DRIVES)
+        self.metastore = MemoryMetastore(SystemClock())
+        self.live = frozenset(DRIVES)
+        self.refs: list[BlobRef] = []
+        self.repair = Repair(
+            self.metastore,
+            None,  # type: ignore[arg-type]  # no manifests here
+            {"local": self.node},
+            lambda: View(self.placement, self.live),
+            SystemClock(),
+        )
+
+    async def store(self, number: int, k: int, size: int) -> None:
+        """One object of that many bytes under k+2."""
+        chance = random.Random(number)
+        ref = BlobRef(
+            blob=chance.randbytes(16), k=k, m=2, stripe_size_bytes=STRIPE, size_bytes=size
+        )
+        data = chance.randbytes(size)
+        bodies = [bytearray() for _ in range(k + 2)]
+        for start in range(0, size, STRIPE):
+            for index, piece in enumerate(codec_for(k, 2).encode(data[start : start + STRIPE])):
+                bodies[index] += checksum_bytes(piece) + bytes(piece)
+        key = keys.object_(BucketId(bytes(8)), b"%d" % number)
+        record = ObjectRecord(
+            owner="1", group=ref.blob, size_bytes=size, etag=b"", modified_ms=0, commit_id=b"",
+            data=ref,
+        )  # fmt: skip
+        order = self.placement.write_order(BlobId(ref.blob))
+        for index, body in enumerate(bodies):
+            envelope = encode_envelope(
+                ShardEnvelope(ref.blob, ref.blob, index, k, 2, STRIPE, size, key, encode(record))
+            )
+            shard = PutShard(
+                order[index].drive_id, ShardId(BlobId(ref.blob), index), envelope, 0, len(body)
+            )
+            await self.node.put([shard], [bytes(body)])
+        await self.metastore.txn(Txn((), (Put(key, encode(record)),)))
+        self.refs.append(ref)
+
+    def wipe(self, *drives: DriveId) -> None:
+        """These drives lose what they hold and are away."""
+        for drive in drives:
+            self.node.drives[drive].shards.clear()
+        self.live -= set(drives)
+
+    def bodies(self) -> dict[ShardId, bytes]:
+        """Every shard on any drive."""
+        return {
+            shard: body
+            for drive in self.node.drives.values()
+            for shard, (body, _) in drive.shards.items()
+        }
+
+
+def run(scenario: Callable[[Cluster], Awaitable[None]]) -> None:
+    async def main() -> None:
+        cluster = Cluster()
+        for number in range(40):
+            await cluster.store(number, 1 if number % 2 else 4, (0, 900, 4096, 9001)[number % 4])
+        await scenario(cluster)
+
+    asyncio.run(main())
+
+
+def test_two_shards_of_a_blob_are_never_rebuilt_on_one_drive() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.wipe(DRIVES[0], DRIVES[3])
+        await cluster.repair.work()
+        for found in await find(cluster.refs, {"local": cluster.node}):
+            held = [holding.drive for where in found.shards.values() for holding in where]
+            assert len(held) == len(set(held))
+            # Copies find spare drives; four plus two has none to spare, and says so.
+            assert found.tolerance == (2 if found.ref.k == 1 else 0)
+        assert cluster.repair.progress.pending > 0
+        assert cluster.repair.progress.tolerance == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (2, 5), (3, 4)])
+def test_drives_that_come_back_empty_get_every_shard_home(pair: tuple[int, int]) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        before = cluster.bodies()
+        cluster.wipe(*(DRIVES[n] for n in pair))
+        await cluster.repair.work()
+        cluster.live = frozenset(DRIVES)
+        assert cluster.repair.progress.pending_with(cluster.live) > 0
+        await cluster.repair.work()
+        assert cluster.repair.progress.pending_with(cluster.live) == 0
+        assert cluster.repair.progress.tolerance == 2
+        assert cluster.bodies() == before
+        for found in await find(cluster.refs, {"local": cluster.node}):
+            order = cluster.placement.write_order(BlobId(found.ref.blob))
+            for index, held in found.shards.items():
+                assert [h.drive for h in held] == [order[index].drive_id]
+
+    run(scenario)
+
+
+def test_what_cannot_be_read_is_counted_and_not_invented() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.wipe(*DRIVES[:3])
+        cluster.live = frozenset(DRIVES)
+        await cluster.repair.work()
+        assert cluster.repair.progress.unreadable > 0
+        assert cluster.repair.progress.pending > 0
+
+    run(scenario)
