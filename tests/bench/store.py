@@ -15,6 +15,7 @@ from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from placement.clock import SystemClock
 from tests.bench import _load as load
@@ -139,11 +140,11 @@ class EndToEnd:
 
         load.run(self._target, 4, 600, put, LIST_KEYS // 4)
 
-        def walk(connection: HTTPConnection, signer: load.Signer, _: int, __: int) -> None:
+        def walk(connection: HTTPConnection, signer: load.Signer, thread: int, turn: int) -> None:
             token = ""
             keys = 0
             while True:
-                query = f"continuation-token={load.quote(token, safe='')}&" if token else ""
+                query = f"continuation-token={quote(token, safe='')}&" if token else ""
                 page = load.request(
                     connection, signer, "GET", "/bench-list", query=f"{query}list-type=2"
                 )

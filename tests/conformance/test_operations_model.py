@@ -5,7 +5,7 @@ import re
 import pytest
 from botocore.session import get_session
 
-from gateway.known import ALIASES, ELSEWHERE, KNOWN
+from gateway.known import ALIASES, ELSEWHERE, KNOWN, KnownOperation
 from gateway.operation import Match, Resource
 from gateway.s3.known import _ACCEPTED_VALUES
 
@@ -50,7 +50,7 @@ def test_nothing_is_both_offered_and_known() -> None:
 
 
 @pytest.mark.parametrize("row", KNOWN, ids=lambda row: row.name)
-def test_known_rows_agree_with_the_model(row) -> None:
+def test_known_rows_agree_with_the_model(row: KnownOperation) -> None:
     if row.name == "PostObject":
         return
     method, resource, query = model_match(row.name)

@@ -58,7 +58,8 @@ def empty_and_delete(s3: Any, name: str) -> None:
 @pytest.fixture(scope="session")
 def other_account(store: StoreProcess) -> dict[str, str]:
     """A second account, as `ostraka admin account create --json` prints it."""
-    return store.admin("account", "create", "other", "--email", "other@example.com")
+    made: dict[str, str] = store.admin("account", "create", "other", "--email", "other@example.com")
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -58,13 +58,19 @@ class StoreProcess:
             if self.process.poll() is not None:
                 self.read(0.2)
                 raise AssertionError(f"ended with {self.process.returncode}:\n{self.output}")
-        self.endpoint = re.search(r"^ready (\S+)$", self.output, re.MULTILINE)[1]
-        self.admin_url = re.search(r"^admin (\S+)", self.output, re.MULTILINE)[1]
+        self.endpoint = self._announced(r"^ready (\S+)$")
+        self.admin_url = self._announced(r"^admin (\S+)")
         return self
+
+    def _announced(self, pattern: str) -> str:
+        found = re.search(pattern, self.output, re.MULTILINE)
+        assert found is not None, self.output
+        return found[1]
 
     def read(self, seconds: float) -> None:
         """Take what the store printed."""
         assert self.process is not None
+        assert self.process.stdout is not None
         descriptor = self.process.stdout.fileno()
         ready, _, _ = select.select([descriptor], [], [], seconds)
         if ready:
@@ -101,6 +107,7 @@ class StoreProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        assert self.process.stdout is not None
         self.process.stdout.close()
         self.process = None
 

@@ -352,7 +352,7 @@ class _Wire(asyncio.Transport):
         self.written = b""
         self.aborted = False
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:  # type: ignore[override]
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
 
     def abort(self) -> None:

@@ -1,6 +1,7 @@
 """SigV2 against botocore's own signers, in the header and presigned."""
 
 import time
+from typing import Any
 
 import pytest
 from botocore.auth import HmacV1Auth, HmacV1QueryAuth
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.s3.authentication import parse_claim
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import S3Request
+from gateway.s3.signature import Verified
 from tests.unit.s3_requests import request_of
 
 ACCESS_KEY = "AKIAEXAMPLE"
@@ -36,17 +38,17 @@ def signed(
 def presigned(method: str, url: str, expires: int = 600) -> S3Request:
     request = AWSRequest(method=method, url=url)
     HmacV1QueryAuth(CREDENTIALS, expires=expires).add_auth(request)
-    return request_of(method, request.url, {})
+    return request_of(method, str(request.url), {})
 
 
-def verify(request: S3Request, *, secret: str = SECRET, now: float = NOW):
+def verify(request: S3Request, *, secret: str = SECRET, now: float = NOW) -> Verified:
     claim = parse_claim(request, region="us-east-1")
     assert claim is not None
     assert claim.access_key == ACCESS_KEY
     return claim.verify(secret, now)
 
 
-def code_of(request: S3Request, **options: object) -> ErrorCode:
+def code_of(request: S3Request, **options: Any) -> ErrorCode:
     with pytest.raises(S3Error) as caught:
         verify(request, **options)
     return caught.value.code

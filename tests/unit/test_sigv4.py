@@ -2,6 +2,7 @@
 
 import calendar
 import datetime
+from typing import Any
 
 import pytest
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
@@ -14,6 +15,7 @@ from gateway.s3 import sigv4
 from gateway.s3.authentication import parse_claim
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import S3Request
+from gateway.s3.signature import Verified
 from tests.unit.s3_requests import request_of
 
 ACCESS_KEY = "AKIAEXAMPLE/WITH/SLASH"
@@ -29,24 +31,26 @@ def signed(
     return request_of(method, url, {k: str(v) for k, v in request.headers.items()})
 
 
-def presigned(method: str, url: str, expires: int = 600, headers: dict[str, str] | None = None):
+def presigned(
+    method: str, url: str, expires: int = 600, headers: dict[str, str] | None = None
+) -> S3Request:
     request = AWSRequest(method=method, url=url, headers=headers or {})
     S3SigV4QueryAuth(Credentials(ACCESS_KEY, SECRET), "s3", "us-east-1", expires=expires).add_auth(
         request
     )
-    return request_of(method, request.url, {k: str(v) for k, v in request.headers.items()})
+    return request_of(method, str(request.url), {k: str(v) for k, v in request.headers.items()})
 
 
 def verify(
     request: S3Request, *, secret: str = SECRET, now: float = NOW, region: str = "us-east-1"
-):
+) -> Verified:
     claim = parse_claim(request, region=region)
     assert claim is not None
     assert claim.access_key == ACCESS_KEY
     return claim.verify(secret, now)
 
 
-def code_of(request: S3Request, **options: object) -> ErrorCode:
+def code_of(request: S3Request, **options: Any) -> ErrorCode:
     with pytest.raises(S3Error) as caught:
         verify(request, **options)
     return caught.value.code
