@@ -118,6 +118,7 @@ class DriveCare:
         self._places = [_Place(drive, drive.expected) for drive in config.drives]
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._tending = asyncio.Lock()
 
     # -- the life of it -------------------------------------------------------------------------
 
@@ -129,6 +130,7 @@ class DriveCare:
     def start(self) -> None:
         """Begin to watch."""
         self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._task.add_done_callback(_log_the_end)
 
     async def stop(self) -> None:
         """End watching, and rebuilding of indexes."""
@@ -159,7 +161,11 @@ class DriveCare:
 
     async def tend(self) -> None:
         """One round: what failed is closed, what came back is opened, space is measured, and a
-        segment that is mostly dead is compacted."""
+        segment that is mostly dead is compacted. Rounds never overlap."""
+        async with self._tending:
+            await self._tend()
+
+    async def _tend(self) -> None:
         self._committer.expire_stalled()
         for place in self._places:
             drive = place.drive
@@ -179,7 +185,11 @@ class DriveCare:
         try:
             identity = await self._offload(lambda: self._identify(place))
             if identity is None:
-                self._stays_out(place, DriveCondition.MISSING, "the folder is not there")
+                self._stays_out(
+                    place,
+                    DriveCondition.MISSING,
+                    "the folder is not there, or empty though it was not",
+                )
                 return
             old = place.expected
             drive, segments, rebuild = await self._offload(
@@ -195,7 +205,7 @@ class DriveCare:
                 log.warning("drive %s cannot be opened: %s", place.config.path, error)
             self._stays_out(place, DriveCondition.FAILED, str(error))
             return
-        place.drive, place.index_damaged, place.used_before, place.reason = drive, False, True, ""
+        place.index_damaged, place.used_before, place.reason = False, True, ""
         drive.on_failed = self._dropped
         await self._measure(place, drive)
         if old is not None and old != identity.drive and self._on_adopted is not None:
@@ -203,8 +213,10 @@ class DriveCare:
                 await self._on_adopted(place.config.slot, old, identity.drive)
             except PlacementError as error:
                 drive.fail(f"the cluster map could not be told of its new identity: {error}")
+                place.drive = drive  # the next round closes it and tries again
                 return
-        place.expected = identity.drive
+        # Reported and in use from the same moment on: nothing may be awaited in between.
+        place.expected, place.drive = identity.drive, drive
         self.drives[drive.id] = drive
         log.info("drive %s is in use", place.config.path)
         if rebuild:
@@ -241,11 +253,9 @@ class DriveCare:
         if [name for name in names if name not in ("lost+found", f"{IDENTITY_NAME}.new")]:
             raise DriveRefused(f"{path} is not empty and no drive of Ostraka.")
         if place.expected is not None and not place.config.may_adopt:
-            if place.used_before:
-                return None
-            raise DriveRefused(
-                f"The drive {path} came back empty: use `ostraka admin drive replace` to take it."
-            )
+            # Most likely a mount that is not mounted: never to be written to, and no reason to
+            # refuse the other drives.
+            return None
         if place.expected is not None:
             log.warning("the drive %s came back empty: it gets a new identity", path)
         created = create_identity(
@@ -375,3 +385,9 @@ class DriveCare:
             errors=place.errors + (drive.counters.errors if drive is not None else 0),
             reason=drive.reason if drive is not None else place.reason,
         )
+
+
+def _log_the_end(task: "asyncio.Task[None]") -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log.critical("nobody looks after the drives any more", exc_info=error)

@@ -11,7 +11,7 @@ Threads: `write_back` runs in a worker thread, one at a time; everything else in
 import sqlite3
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 KEY_SIZE_BYTES = 17
 _ENTRY = struct.Struct("<IIIQII")
@@ -284,18 +284,24 @@ class Index:
     # -- facts ----------------------------------------------------------------------------------
 
     def segments(self) -> dict[int, SegmentFacts]:
-        """What is known of each segment."""
-        rows = self._reader.execute("SELECT segment, scanned, dead_bytes FROM segments")
+        """What is known of each segment. Raises IndexDamaged."""
+        rows = self._run("SELECT segment, scanned, dead_bytes FROM segments")
         return {segment: SegmentFacts(scanned, dead) for segment, scanned, dead in rows}
 
     def meta(self, name: str) -> bytes | None:
-        """A fact about the index itself."""
-        row = self._writer.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else row[0]
+        """A fact about the index itself. Raises IndexDamaged."""
+        rows = self._run("SELECT value FROM meta WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
 
     def set_meta(self, name: str, value: bytes) -> None:
-        """Remember a fact about the index itself, at once."""
-        self._writer.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        """Remember a fact about the index itself, at once. Raises IndexDamaged."""
+        self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def _run(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Any]:
+        try:
+            return self._writer.execute(statement, parameters).fetchall()
+        except _UNREADABLE as error:
+            raise IndexDamaged(str(error)) from error
 
     def close(self) -> None:
         """Checkpoint and close, durably: what was written back is on stable storage then."""

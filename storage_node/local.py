@@ -15,7 +15,7 @@ from placement.rpc.client import RpcClient
 from storage_node.client import NodeClient
 from storage_node.fd_cache import FdCache
 from storage_node.files import RealFiles
-from storage_node.index import decode_entry
+from storage_node.index import IndexDamaged, decode_entry
 from storage_node.layout import INDEX_NAME, SEGMENTS, file_path
 from storage_node.port import Buffer, DriveCondition, DriveReport, GetShard, Outcome, ShardId
 from storage_node.record import HEADER_SIZE_BYTES, shard_key
@@ -109,7 +109,7 @@ class LocalNodeClient(NodeClient):
             data = drive.read(read.shard, read.offset, read.length)
         except FileNotFoundError:  # deleted, compacted, or the folder is gone: the owner knows
             return None
-        except (OSError, sqlite3.Error):
+        except (OSError, sqlite3.Error, UnicodeDecodeError, IndexDamaged):
             self._drop(read.drive)
             self._refresh_wanted = True
             return None
