@@ -179,6 +179,7 @@ def test_health_and_metrics_are_open_and_status_is_not(store: StoreProcess, s3: 
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(store.admin_url + "/api/v1/status", timeout=10)
     assert refused.value.code == 403
+    refused.value.close()
     status = store.admin("status")
     assert status["state"] == "ok"
     assert status["tolerance"] == 2

@@ -26,6 +26,7 @@ class Load:
         self._bucket = bucket
         self._round = round_number
         self._stop = threading.Event()
+        self._s3 = store.client(read_timeout=20)
         self._lock = threading.Lock()
         self.acknowledged: dict[str, str] = {}
         self.attempted: dict[str, set[str]] = {}
@@ -35,6 +36,9 @@ class Load:
         threads = [threading.Thread(target=self._write, args=(n,)) for n in range(WRITERS)]
         for thread in threads:
             thread.start()
+        end = time.monotonic() + 30
+        while not self.acknowledged and time.monotonic() < end:
+            time.sleep(0.05)
         time.sleep(seconds)
         self._store.kill()
         self._stop.set()
@@ -43,7 +47,6 @@ class Load:
 
     def _write(self, number: int) -> None:
         chance = random.Random(self._round * 1000 + number)
-        s3 = self._store.client(read_timeout=20)
         turn = 0
         while not self._stop.is_set():
             # One in four keys is written again and again by the same writer.
@@ -53,7 +56,7 @@ class Load:
             with self._lock:
                 self.attempted.setdefault(key, set()).add(digest)
             try:
-                s3.put_object(Bucket=self._bucket, Key=key, Body=body)
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
             except (BotoCoreError, ClientError):
                 return
             with self._lock:
