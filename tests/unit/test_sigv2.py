@@ -77,7 +77,7 @@ def test_what_botocore_signs_verifies(method: str, url: str) -> None:
 @pytest.mark.parametrize("url", URLS)
 def test_what_botocore_presigns_verifies(url: str) -> None:
     verify(presigned("GET", url))
-    assert code_of(presigned("GET", url), now=NOW + 700) is ErrorCode.REQUEST_EXPIRED
+    assert code_of(presigned("GET", url), now=time.time() + 700) is ErrorCode.REQUEST_EXPIRED
     request = presigned("GET", url)
     request.method = "PUT"
     assert code_of(request) is ErrorCode.SIGNATURE_DOES_NOT_MATCH
