@@ -76,7 +76,8 @@ class Gateway:
             raise S3Error(ErrorCode.ACCESS_DENIED)
         refuse_unoffered(operation.name, request.headers, request.query)
         raw: RawBody = http.body
-        if raw.size_bytes is None:
+        # aws-chunked bodies tell their decoded length; others that HTTP's chunks hide are gathered.
+        if raw.size_bytes is None and not verified.content_sha256.startswith("STREAMING-"):
             raw = await gather_unsized(raw)
         payload = make_payload(
             request.headers,
