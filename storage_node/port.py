@@ -11,9 +11,10 @@ alone: group, owner record key, geometry and the record as first written.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+import msgspec
 
 from placement.ids import BlobId, DriveId
 
@@ -24,16 +25,14 @@ SEGMENT_SHARD_SIZE_BYTES_MAX = 128 << 10
 """Shards up to this size are appended to segments by `put`; larger ones are files of their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShardId:
+class ShardId(msgspec.Struct, frozen=True, gc=False):
     """Shard `index` (0 ≤ index < k + m) of a blob."""
 
     blob: BlobId
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class PutShard:
+class PutShard(msgspec.Struct, frozen=True, gc=False):
     """Store payload[offset : offset + length] as this shard on that drive of the node.
 
     Several shards may name the same bytes: that is how copies travel once.
@@ -63,8 +62,7 @@ class Outcome(Enum):
     """Deleted, aborted or otherwise carried out."""
 
 
-@dataclass(frozen=True, slots=True)
-class StagedShard:
+class StagedShard(msgspec.Struct, frozen=True, gc=False):
     """A shard being written as a file: `token` names it to the node, `path` is where a gateway on
     the same host writes the shard's bytes itself ("" when it cannot: then use `append`)."""
 
@@ -74,8 +72,7 @@ class StagedShard:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class CommitShard:
+class CommitShard(msgspec.Struct, frozen=True, gc=False):
     """Make a staged shard of `length` bytes durable under its name, with its envelope."""
 
     drive: DriveId
@@ -84,8 +81,7 @@ class CommitShard:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class GetShard:
+class GetShard(msgspec.Struct, frozen=True, gc=False):
     """Read [offset, offset + length) of a shard's bytes (checksums included)."""
 
     drive: DriveId
@@ -94,8 +90,7 @@ class GetShard:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class ShardInfo:
+class ShardInfo(msgspec.Struct, frozen=True, gc=False):
     """A shard present on a drive. `age_seconds` since it was stored, by the node's monotonic clock
     (infinite for shards stored before the node started)."""
 
@@ -119,8 +114,7 @@ class DriveCondition(Enum):
     """Its index is being rebuilt: present shards may not be found yet; takes writes."""
 
 
-@dataclass(frozen=True, slots=True)
-class DriveReport:
+class DriveReport(msgspec.Struct, frozen=True, gc=False):
     """State, space and error counts of one drive."""
 
     drive: DriveId

@@ -5,9 +5,11 @@ import contextlib
 import logging
 import os
 import queue
+import re
 import stat
 import threading
 import time
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,26 +28,37 @@ _TARGET_CHARACTERS_MAX = 2048
 _CLOSE_SECONDS = 5.0
 _STDOUT = 1
 _KEY_SAFE = "!$&'()*+,-./:;=@_~"
+_PLAIN = re.compile(rf"[A-Za-z0-9{re.escape(_KEY_SAFE)}]*", re.ASCII)
+"""What `quote` would leave as it is."""
 
 
 def format_line(request: HttpRequest, *, at_ns: int) -> str:
     """The line of a finished request, line feed included. Secrets and queries never appear."""
     seconds, nanoseconds = divmod(at_ns, 1_000_000_000)
-    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     agent = request.headers.get("user-agent", "")[:_AGENT_CHARACTERS_MAX]
     return (
-        f"{moment}.{nanoseconds // 1_000_000:03d}Z {request.remote or '-'} {request.request_id}"
+        f"{_moment(seconds)}.{nanoseconds // 1_000_000:03d}Z {request.remote or '-'} {request.request_id}"
         f" {request.operation or '-'} {_quoted(request.bucket)} {_quoted(request.key)}"
         f" {request.status} {request.error_code or '-'} {request.bytes_in} {request.bytes_out}"
         f" {request.total_seconds * 1000:.3f} {request.first_byte_seconds * 1000:.3f}"
-        f' {_quoted(request.access_key)} "{quote(agent, safe=" " + _KEY_SAFE)}"\n'
+        f' {_quoted(request.access_key)} "{_agent(agent)}"\n'
     )
+
+
+@lru_cache(maxsize=2)
+def _moment(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+@lru_cache(maxsize=256)
+def _agent(agent: str) -> str:
+    return quote(agent, safe=" " + _KEY_SAFE)
 
 
 def _quoted(text: str) -> str:
     if not text:
         return "-"
-    if text.isascii() and text.isalnum() and len(text) <= _TARGET_CHARACTERS_MAX:
+    if len(text) <= _TARGET_CHARACTERS_MAX and _PLAIN.fullmatch(text) is not None:
         return text
     return quote(text[:_TARGET_CHARACTERS_MAX], safe=_KEY_SAFE, errors="replace")
 

@@ -5,9 +5,9 @@ checked here.
 """
 
 import re
-from dataclasses import dataclass
 
 import httptools
+import msgspec
 
 from gateway.http import refusals
 from gateway.http.refusals import RefusedError
@@ -21,8 +21,7 @@ _NAMES_MAX = 512
 _HOSTS_MAX = 512
 
 
-@dataclass(slots=True, eq=False)
-class RequestHead:
+class RequestHead(msgspec.Struct, eq=False, gc=False):
     """A head that may be served. `content_length` None and not `chunked`: there is no body."""
 
     method: str

@@ -1,8 +1,9 @@
 """HTTP requests as values, and what the HTTP layer and the application ask of each other."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gateway.s3.message import S3Response
 
@@ -38,8 +39,7 @@ class RawBody(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, eq=False):
     """One request, and the notes from which its access log line and its metrics are made.
 
     `target` is the raw path and query as received. `headers` has lower-case names and values

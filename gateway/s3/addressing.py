@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from gateway.s3.errors import ErrorCode, S3Error
 
@@ -14,8 +15,7 @@ MAX_QUERY_ARGUMENTS: Final = 128
 """Bound on query arguments; S3's richest request has about twenty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True, gc=False):
     """What a request points at. `virtual_host`: the bucket came from the Host header."""
 
     bucket: str | None

@@ -1,8 +1,9 @@
 """S3 requests and responses as values: no sockets, no frameworks."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 Buffer = bytes | bytearray | memoryview
 
@@ -44,8 +45,7 @@ class Stream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """Who signed the request."""
 
     account_id: str
@@ -56,8 +56,7 @@ class Principal:
     is_root: bool = False
 
 
-@dataclass(slots=True)
-class S3Request:
+class S3Request(msgspec.Struct):
     """One request after addressing. Header names are lower case, repeated ones joined with ",".
 
     Header values are the received bytes decoded as latin-1 (so nothing is lost: signatures cover
@@ -85,14 +84,13 @@ class S3Request:
     """The bucket came from the Host header."""
 
 
-@dataclass(slots=True)
-class S3Response:
+class S3Response(msgspec.Struct):
     """Status, headers in order of sending, and bytes or a stream. The HTTP layer adds Date, Server,
     x-amz-request-id, x-amz-id-2 and Content-Length (`content_length` when the body is not sent, as
     for HEAD).
     """
 
     status: int = 200
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[tuple[str, str]] = []
     body: bytes | Stream = b""
     content_length: int | None = None

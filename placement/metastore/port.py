@@ -14,16 +14,16 @@ Source: etcd v3 API reference (KV, Watch, Lease), https://etcd.io/docs/v3.6/lear
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+import msgspec
 
 OPERATIONS_MAX = 128
 REQUEST_SIZE_BYTES_MAX = 1_572_864
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(msgspec.Struct, frozen=True, gc=False):
     """One key as stored. `version` counts puts since the key was created, from 1."""
 
     key: bytes
@@ -53,8 +53,7 @@ class Relation(Enum):
     NOT_EQUAL = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(msgspec.Struct, frozen=True, gc=False):
     """A condition on one key, or with `range_end` on every key in [key, range_end).
 
     A range compare over no key holds, as in etcd. A VALUE compare on an absent key fails.
@@ -67,8 +66,7 @@ class Compare:
     range_end: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True, gc=False):
     """Set a key, with an optional lease."""
 
     key: bytes
@@ -76,16 +74,14 @@ class Put:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteRange:
+class DeleteRange(msgspec.Struct, frozen=True, gc=False):
     """Delete one key, or every key in [key, range_end)."""
 
     key: bytes
     range_end: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(msgspec.Struct, frozen=True, gc=False):
     """Read one key, or the keys in [key, range_end) in ascending order.
 
     `limit` 0 means all. `revision` 0 means now.
@@ -99,8 +95,7 @@ class Range:
     count_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Txn:
+class Txn(msgspec.Struct, frozen=True, gc=False):
     """If every compare holds, `success`, else `failure`; operations apply in order."""
 
     compares: tuple[Compare, ...] = ()
@@ -111,20 +106,17 @@ class Txn:
 Operation = Put | DeleteRange | Range | Txn
 
 
-@dataclass(frozen=True, slots=True)
-class PutResult:
+class PutResult(msgspec.Struct, frozen=True, gc=False):
     """A put was applied."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteResult:
+class DeleteResult(msgspec.Struct, frozen=True, gc=False):
     """How many keys went."""
 
     deleted: int
 
 
-@dataclass(frozen=True, slots=True)
-class RangeResult:
+class RangeResult(msgspec.Struct, frozen=True, gc=False):
     """The keys found. `more` when `limit` cut the answer; `count` is of all keys in the range."""
 
     revision: int
@@ -133,8 +125,7 @@ class RangeResult:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class TxnResult:
+class TxnResult(msgspec.Struct, frozen=True, gc=False):
     """What a transaction did; `revision` is the store's after it."""
 
     succeeded: bool
@@ -145,16 +136,14 @@ class TxnResult:
 Result = PutResult | DeleteResult | RangeResult | TxnResult
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One change: the key as put, or as deleted (then `kv.value` is empty and `version` 0)."""
 
     kv: KeyValue
     deleted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WatchBatch:
+class WatchBatch(msgspec.Struct, frozen=True, gc=False):
     """All changes of one revision or several, in order. Resume from `revision` + 1."""
 
     revision: int

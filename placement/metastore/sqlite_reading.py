@@ -49,6 +49,9 @@ class CommittedReads:
             raise MetastoreUnavailable(f"cannot read metadata: {error}") from error
         if count == 1:
             return (KeyValue(*rows[0]) if rows else None,)
+        if count == 2 and len(rows) == 2:  # an object and its bucket: the hot path
+            one, two = KeyValue(*rows[0]), KeyValue(*rows[1])
+            return (one, two) if one.key == keys[0] else (two, one)
         found = {row[0]: KeyValue(*row) for row in rows}
         return tuple(map(found.get, keys))
 
