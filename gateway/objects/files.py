@@ -58,10 +58,16 @@ class FileWrites:
         return None
 
     async def receive(
-        self, staged: StagedFiles, body: Body, digests: Hashing, pool: BufferPool
+        self,
+        staged: StagedFiles,
+        body: Body,
+        digests: Hashing,
+        pool: BufferPool,
+        *,
+        may_end_early: bool = False,
     ) -> None:
         """Read the whole body into the files; they are aborted when that does not end well."""
-        writer = LargeWriter(staged, digests, pool, self._threads)
+        writer = LargeWriter(staged, digests, pool, self._threads, may_end_early=may_end_early)
         whole = False
         try:
             await writer.receive(body, self._appender(staged))

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
+import msgspec
+
 from gateway.domain.ranges import Geometry
 from gateway.objects.buffers import BufferPool
 from gateway.objects.errors import NotEnoughDrives
@@ -62,15 +64,24 @@ class _Batch:
     buffer: memoryview
     first: int
     sizes: list[int]
+    ended: bool = False
+    """The body ended here, before the size that it was given."""
 
 
 class LargeWriter:
     """Writes one body into its staged files."""
 
     def __init__(
-        self, staged: StagedFiles, digests: Hashing, pool: BufferPool, threads: Executor
+        self,
+        staged: StagedFiles,
+        digests: Hashing,
+        pool: BufferPool,
+        threads: Executor,
+        *,
+        may_end_early: bool = False,
     ) -> None:
         self._staged = staged
+        self._may_end_early = may_end_early
         self._digests = digests
         self._pool = pool
         self._threads = threads
@@ -85,7 +96,7 @@ class LargeWriter:
 
     async def receive(self, body: Body, append: Append) -> None:
         """Read the body to its end. Raises what the body raises, and NotEnoughDrives when fewer
-        than k shards are left."""
+        than k shards are left. The blob takes the size of a body that may end early and does."""
         buffers = [await self._pool.acquire()]
         work: list[Future[None]] = []
         try:
@@ -95,13 +106,17 @@ class LargeWriter:
                     buffers.append(second)
             stripe = 0
             turn = 0
+            received_bytes = 0
             while stripe < self._geometry.stripes:
                 if len(buffers) == 1:
                     await self._finish(work, append)
                 batch = await self._fill(body, buffers[turn % len(buffers)], stripe)
                 stripe += len(batch.sizes)
                 turn += 1
+                received_bytes += sum(batch.sizes)
                 await self._finish(work, append)
+                if batch.ended:
+                    self._shrink(received_bytes)
                 work += (
                     self._threads.submit(self._hash, batch),
                     self._threads.submit(self._code, batch),
@@ -143,9 +158,20 @@ class LargeWriter:
             size = self._geometry.stripe_bytes(stripe)
             start = position * self._layout.slot_size_bytes
             received = await body.read_into(buffer[start : start + size])
-            assert received == size, "a body shorter than it said raises by itself"
+            if received < size:
+                assert self._may_end_early, "a body shorter than it said raises by itself"
+                batch.ended = True
+                if received:
+                    batch.sizes.append(received)
+                break
             batch.sizes.append(size)
         return batch
+
+    def _shrink(self, size_bytes: int) -> None:
+        """The size is known at last. Nothing is in work; what was written lies where it belongs,
+        since only the last stripe's place in a shard depends on the size."""
+        self._staged.ref = msgspec.structs.replace(self._staged.ref, size_bytes=size_bytes)
+        self._geometry = geometry_of(self._staged.ref)
 
     async def _finish(self, work: "list[Future[None]]", append: Append) -> None:
         """Wait for the batch in work; send its parts for remote shards."""

@@ -62,6 +62,11 @@ class Objects(Protocol):
         """Receive `size_bytes` from the body. Memory: a few stripe buffers from a bounded pool."""
         ...
 
+    async def stage_to_end(self, body: Body, size_bytes_max: int, digests: Hashing) -> Staged:
+        """Receive a body whose size shows only when it ends, after at most `size_bytes_max`; then
+        `Staged.ref` tells it. Memory: as `stage`."""
+        ...
+
     async def stage_bytes(self, data: bytes, *, group: GroupId | None = None) -> Staged:
         """A blob from memory (manifests, small bodies already hashed)."""
         ...

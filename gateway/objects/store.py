@@ -96,6 +96,17 @@ class ObjectStore:
             await asyncio.get_running_loop().run_in_executor(self._threads, _digest, digests, data)
         return StagedBytes(ref, group or GroupId(blob), plan, data)
 
+    async def stage_to_end(self, body: Body, size_bytes_max: int, digests: Hashing) -> Staged:
+        """Receive a body that ends after at most `size_bytes_max`. Raises as `stage` does."""
+        start = bytearray(min(size_bytes_max, MEMORY_SIZE_BYTES_MAX) + 1)
+        count = await body.read_into(memoryview(start))
+        if count == len(start):
+            whole = _StartedBody(start, body)
+            return await self._stage_files(whole, size_bytes_max, digests, None, may_end_early=True)
+        data = bytes(memoryview(start)[:count])
+        await asyncio.get_running_loop().run_in_executor(self._threads, _digest, digests, data)
+        return await self.stage_bytes(data)
+
     async def stage_bytes(self, data: bytes, *, group: GroupId | None = None) -> Staged:
         """A blob from memory."""
         blob, plan = self._plan(len(data))
@@ -219,7 +230,13 @@ class ObjectStore:
         return blob, plan
 
     async def _stage_files(
-        self, body: Body, size_bytes: int, digests: Hashing, group: GroupId | None
+        self,
+        body: Body,
+        size_bytes: int,
+        digests: Hashing,
+        group: GroupId | None,
+        *,
+        may_end_early: bool = False,
     ) -> StagedFiles:
         """Open the shards' files, again under a new plan while drives turn out to have failed."""
         for _ in range(len(self._topology.map.drives) + 1):
@@ -228,7 +245,9 @@ class ObjectStore:
             shards = await self._files.open(ref, plan)
             if shards is not None:
                 staged = StagedFiles(ref, group or GroupId(blob), plan, shards)
-                await self._files.receive(staged, body, digests, self._buffer_pool())
+                await self._files.receive(
+                    staged, body, digests, self._buffer_pool(), may_end_early=may_end_early
+                )
                 return staged
         raise NotEnoughDrives(_too_few(self._topology))
 
@@ -313,6 +332,33 @@ class _NoHashing:
 
     def update_rest(self, buffer: memoryview) -> None:
         """Nothing to feed."""
+
+
+class _StartedBody:
+    """A `Body` whose first bytes were taken already: they come first again."""
+
+    def __init__(self, start: bytearray, rest: Body) -> None:
+        self.size_bytes = rest.size_bytes
+        self._start = memoryview(start)
+        self._rest = rest
+
+    @property
+    def trailers(self) -> dict[str, str]:
+        """Those of the rest."""
+        return self._rest.trailers
+
+    async def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer, except at the end."""
+        count = min(len(self._start), len(buffer))
+        buffer[:count] = self._start[:count]
+        self._start = self._start[count:]
+        if count < len(buffer):
+            count += await self._rest.read_into(buffer[count:])
+        return count
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        """All of it, which the caller knows to fit."""
+        return bytes(self._start) + await self._rest.read_all(limit_bytes - len(self._start))
 
 
 class _ReadBody:

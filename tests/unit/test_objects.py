@@ -459,3 +459,47 @@ def test_pieces_of_several_blobs_stream_in_turn(tmp_path: Path) -> None:
         assert read == blobs[0][5:] + blobs[1] + blobs[2][7:10]
 
     run(one_node(tmp_path), scenario)
+
+
+@pytest.mark.parametrize("room", [0, 1, STRIPE, 3 * STRIPE + 7, 50 * STRIPE])
+@pytest.mark.parametrize(
+    "size", [0, 1, 50_000, 512 << 10, (512 << 10) + 1, LARGE, (LARGE // STRIPE) * STRIPE]
+)
+def test_a_body_whose_size_shows_at_its_end_is_stored_like_any_other(
+    size: int, room: int, tmp_path: Path
+) -> None:
+    data = random.Random(size).randbytes(size)
+
+    async def scenario(f: Fixture) -> None:
+        digests, expected = (
+            Digests(ChecksumAlgorithm.CRC64NVME),
+            Digests(ChecksumAlgorithm.CRC64NVME),
+        )
+        expected.update(data)
+        staged = await f.store.stage_to_end(BytesBody(data), size + room, digests)
+        assert staged.ref.size_bytes == size
+        assert (digests.md5, digests.checksum) == (expected.md5, expected.checksum)
+        stored = await f.store.commit(staged, b"o/owner", b"record")
+        assert await f.read(stored) == data
+        if size:
+            assert await f.read(stored, size - 1, 1) == data[-1:]
+        f.fail(*f.all_drives()[:2])
+        assert await f.read(stored) == data
+
+    run(one_node(tmp_path), scenario)
+
+
+def test_a_large_body_that_ends_early_can_be_restaged(tmp_path: Path) -> None:
+    data = random.Random(3).randbytes(LARGE)
+
+    async def scenario(f: Fixture) -> None:
+        staged = await f.store.stage_to_end(BytesBody(data), 4 * LARGE, Digests())
+        f.fail(*f.all_drives()[:2])
+        with pytest.raises(WriteFellShort):
+            await f.store.commit(staged, b"o/owner", b"record")
+        again = await f.store.restage(staged)
+        stored = await f.store.commit(again, b"o/owner", b"record")
+        assert stored.ref.size_bytes == LARGE
+        assert await f.read(stored) == data
+
+    run(one_node(tmp_path), scenario)
