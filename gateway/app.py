@@ -6,6 +6,7 @@ become operations, and where errors become answers.
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.context import Context
 from gateway.http.message import BodyTooLargeError, HttpRequest
@@ -19,7 +20,7 @@ from gateway.s3.errors import ClientDisconnected, ErrorCode, S3Error, render_err
 from gateway.s3.known import refuse_unoffered
 from gateway.s3.message import Body, S3Request, S3Response
 from gateway.s3.payload import RawBody, gather_unsized, make_payload
-from gateway.s3.signature import Verified
+from gateway.s3.signature import UNSIGNED_PAYLOAD, Verified
 
 _NANOSECONDS = 1_000_000_000
 UNROUTED = "Unrouted"
@@ -72,6 +73,8 @@ class Gateway:
             request.method, request.bucket, request.key, request.query, request.headers
         )
         http.operation = operation.name
+        if operation.authenticates_itself:
+            return await self._carry_out_form(operation, request, http, verified)
         if verified is None:
             raise S3Error(ErrorCode.ACCESS_DENIED)
         refuse_unoffered(operation.name, request.headers, request.query)
@@ -91,6 +94,27 @@ class Gateway:
             request.document = await payload.read_document(operation.document_limit_bytes)
         decoded = operation.decode(request)
         return operation.encode(await operation.handle(self._context, decoded))
+
+    async def _carry_out_form(
+        self,
+        operation: AnyOperation,
+        request: S3Request,
+        http: HttpRequest,
+        verified: Verified | None,
+    ) -> S3Response:
+        """For an operation whose body says who asks."""
+        if verified is not None:
+            raise S3Error(ErrorCode.INVALID_ARGUMENT, "Only one auth mechanism allowed")
+        refuse_unoffered(operation.name, request.headers, request.query)
+        raw = await gather_unsized(http.body)
+        request.body = make_payload(request.headers, raw, _UNPROVED, body_checksums=False)
+        decoded = operation.decode(request)
+        try:
+            return operation.encode(await operation.handle(self._context, decoded))
+        finally:
+            if request.principal is not None:
+                http.access_key = request.principal.access_key
+                http.key = request.key or ""
 
     def _address(self, http: HttpRequest) -> S3Request:
         raw_path, raw_query = split_target(http.target)
@@ -162,3 +186,6 @@ class _NoBody:
 
 
 _NO_BODY: Body = _NoBody()
+
+_UNPROVED: Final = Verified(UNSIGNED_PAYLOAD)
+"""Stands for the header signature that a form does not have: nothing covers its bytes."""

@@ -45,7 +45,9 @@ class Operation(Generic[In, Out]):
     principal through; handlers that touch a bucket call `Context.metadata.bucket(...)`, which
     raises AccessDenied for anyone but the owner. `length_required`: a body without Content-Length
     is refused. `body_checksums` is false where x-amz-checksum-* describe something else than the
-    request's body (CompleteMultipartUpload: the object).
+    request's body (CompleteMultipartUpload: the object). `authenticates_itself`: the body says who
+    asks (PostObject's form), so anonymous requests reach `handle`, which demands a proof before it
+    acts, and then sets the request's principal and key.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Operation(Generic[In, Out]):
     document_limit_bytes: int = 0
     length_required: bool = False
     body_checksums: bool = True
+    authenticates_itself: bool = False
 
 
 AnyOperation = Operation[Any, Any]

@@ -1,6 +1,9 @@
 """Buckets: the cache that finds their ids, and the transactions that make and delete them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import msgspec
 
 from gateway.metadata import keys
 from gateway.metadata.entries import BucketEntry
@@ -42,6 +45,7 @@ BUCKETS_OWNED_MAX = 10_000
 BUCKET_ID_SIZE_BYTES = 8
 _UPLOADS_A_STEP = 50
 _DELETE_TRIES = 8
+_CHANGE_TRIES = 20
 
 
 def entry_of(name: str, found: KeyValue) -> BucketEntry:
@@ -222,6 +226,31 @@ class Buckets:
             if not applied.certain and await self._is_gone(entry):
                 return
             lost += not applied.succeeded
+        raise BucketBusy(name)
+
+    async def change(
+        self, name: str, principal: Principal, change: Callable[[BucketRecord], BucketRecord]
+    ) -> BucketEntry:
+        """Replace the bucket's settings by what `change` makes of them; the bucket as it is now.
+
+        A lost race is tried again on what is there then. Raises NoSuchBucket, NotBucketOwner,
+        BucketBusy, OutcomeUnknown.
+        """
+        for attempt in range(_CHANGE_TRIES):
+            entry = await self.read(name, principal)
+            record = msgspec.structs.replace(
+                change(entry.record), settings_revision=entry.record.settings_revision + 1
+            )
+            assert record.bucket_id == entry.record.bucket_id
+            value = encode(record)
+            puts = (Put(entry.key, value), Put(keys.owned_bucket(record.owner, name), value))
+            applied = await self._transactions.run(Txn((entry.unchanged,), puts))
+            # Read again also to fill the cache; and it settles an unknown outcome: an equal record
+            # is what was asked for, whoever wrote it.
+            current = await self.read(name, principal)
+            if applied.succeeded or (not applied.certain and current.record == record):
+                return current
+            await self._transactions.pause(attempt, first_seconds=0.001)
         raise BucketBusy(name)
 
     def _end_upload(self, upload: KeyValue) -> tuple[Operation, ...]:

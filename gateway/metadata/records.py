@@ -111,6 +111,7 @@ class BucketRecord(Record, frozen=True, kw_only=True):
     object_lock: bool = False
     ownership: str = "BucketOwnerEnforced"
     settings_revision: int = 1
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 class AccountRecord(Record, frozen=True, kw_only=True):
@@ -154,6 +155,7 @@ class UploadRecord(Record, frozen=True, kw_only=True):
     result: ObjectRecord | None = None
     manifest: BlobRef | None = None
     completing_ms: int = 0
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 class PartRecord(Record, frozen=True, kw_only=True):

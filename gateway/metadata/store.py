@@ -1,6 +1,6 @@
 """The metadata repository: everything operations read and commit goes through here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from gateway.domain.conditions import DeleteConditions, WriteConditions
@@ -12,7 +12,7 @@ from gateway.metadata.commits import Commits, Committed, Deletion, object_entry
 from gateway.metadata.entries import BucketEntry, ObjectEntry
 from gateway.metadata.errors import BucketBusy, MetadataError, NotBucketOwner
 from gateway.metadata.outcomes import Transactions
-from gateway.metadata.records import ObjectRecord, decode
+from gateway.metadata.records import BucketRecord, ObjectRecord, decode
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.watching import Watcher
 from gateway.objects.port import Stored
@@ -154,6 +154,12 @@ class Metadata:
     async def delete_bucket(self, name: str, principal: Principal) -> None:
         """Raises NoSuchBucket, NotBucketOwner, BucketNotEmpty, BucketBusy."""
         await self.buckets.delete(name, principal)
+
+    async def change_bucket(
+        self, name: str, principal: Principal, change: Callable[[BucketRecord], BucketRecord]
+    ) -> BucketEntry:
+        """Change a bucket's settings. Raises NoSuchBucket, NotBucketOwner, BucketBusy."""
+        return await self.buckets.change(name, principal, change)
 
     async def owned_buckets(
         self, principal: Principal, *, prefix: str, after: str, region: str | None, limit: int

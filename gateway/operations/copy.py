@@ -14,6 +14,7 @@ from gateway.domain.conditions import (
     WriteConditions,
     judge_copy_source,
 )
+from gateway.domain.tags import Tags
 from gateway.domain.versions import VersionAsked, version_asked
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed, RelianceBroken
@@ -31,6 +32,7 @@ from gateway.operations.object_headers import (
 )
 from gateway.operations.objects import pieces_within
 from gateway.operations.put import demand_write, full_object
+from gateway.operations.tag_headers import copy_tags
 from gateway.s3.checksums import ChecksumAlgorithm, Digests, algorithm_named
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import format_iso8601
@@ -53,7 +55,7 @@ class CopySource:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Input of CopyObject. `headers` None: the source's are copied."""
+    """Input of CopyObject. `headers` and `tags` None: the source's are copied."""
 
     bucket: str
     key: str
@@ -62,6 +64,7 @@ class Copy:
     headers: ObjectHeaders | None
     algorithm: ChecksumAlgorithm | None
     conditions: WriteConditions | None
+    tags: Tags | None
 
 
 def copy_source(headers: Mapping[str, str]) -> CopySource:
@@ -141,6 +144,7 @@ def _decode(request: S3Request) -> Copy:
         object_headers(headers) if replaces else None,
         None if name is None else algorithm_named(name, "x-amz-checksum-algorithm"),
         write_conditions(headers),
+        copy_tags(request),
     )
 
 
@@ -197,6 +201,7 @@ async def _record(
         content_type=kept.content_type,
         headers=kept.headers,
         metadata=kept.metadata,
+        tags=found.tags if copy.tags is None else copy.tags,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from gateway.domain.tags import TagRefused
 from gateway.metadata import errors as metadata
 from gateway.metadata.keys import unescape
 from gateway.metadata.records import RecordError
@@ -27,8 +28,14 @@ def _precondition_failed(error: metadata.PreconditionFailed) -> S3Error:
     return S3Error(ErrorCode.PRECONDITION_FAILED, details={"Condition": error.condition})
 
 
+def _invalid_tag(error: TagRefused) -> S3Error:
+    details = {"TagKey": error.key} if error.key else {}
+    return S3Error(ErrorCode.INVALID_TAG, error.reason, details=details)
+
+
 ERROR_MAP: dict[type[Exception], Row] = {
     # Asked for something that is not so
+    TagRefused: _invalid_tag,
     metadata.NoSuchBucket: _bucket(ErrorCode.NO_SUCH_BUCKET),
     metadata.NotBucketOwner: ErrorCode.ACCESS_DENIED,
     metadata.BucketTaken: _bucket(ErrorCode.BUCKET_ALREADY_EXISTS),

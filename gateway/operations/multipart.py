@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gateway.context import Context
 from gateway.domain.multipart import PART_SIZE_BYTES_MAX
+from gateway.domain.tags import Tags
 from gateway.metadata import upload_commits, uploads
 from gateway.metadata.errors import Contended
 from gateway.metadata.records import UploadRecord
@@ -12,6 +13,7 @@ from gateway.operations import multipart_complete, multipart_listing, part_copy
 from gateway.operations.buckets import xml_response
 from gateway.operations.object_headers import ObjectHeaders, object_headers
 from gateway.operations.put import payload_of
+from gateway.operations.tag_headers import request_tags
 from gateway.operations.upload_parts import (
     NewPart,
     UploadNamed,
@@ -51,6 +53,7 @@ class Create:
     principal: Principal
     headers: ObjectHeaders
     checksum: tuple[ChecksumAlgorithm, ChecksumType] | None
+    tags: Tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ def _decode_create(request: S3Request) -> Create:
         principal_of(request),
         object_headers(request.headers),
         upload_checksum(request.headers),
+        request_tags(request),
     )
 
 
@@ -88,6 +92,7 @@ async def _create(context: Context, asked: Create) -> Created:
         content_type=asked.headers.content_type,
         headers=asked.headers.headers,
         metadata=asked.headers.metadata,
+        tags=asked.tags,
     )
     await upload_commits.create(context.metadata, bucket, asked.key, record)
     return Created(asked, upload_id.hex())

@@ -400,6 +400,7 @@ async def _finish(
             content_type=upload.record.content_type,
             headers=upload.record.headers,
             metadata=upload.record.metadata,
+            tags=upload.record.tags,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored | None) -> Committed:

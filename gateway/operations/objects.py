@@ -212,6 +212,8 @@ def _headers(found: Found, window: Window) -> Headers:
     if window.partial:
         last = window.offset + window.length - 1
         headers.append(("Content-Range", f"bytes {window.offset}-{last}/{record.size_bytes}"))
+    if record.tags:
+        headers.append(("x-amz-tagging-count", str(len(record.tags))))
     if window.parts_count:
         headers.append(("x-amz-mp-parts-count", str(window.parts_count)))
     if asked.with_checksum and record.checksum is not None:

@@ -1,15 +1,17 @@
 """PutObject (its row is in `objects`)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.context import Context
 from gateway.domain.conditions import Verdict, WriteConditions, judge_write
+from gateway.domain.tags import Tags
 from gateway.metadata.commits import Committed
-from gateway.metadata.entries import ObjectEntry, etag_text
+from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
 from gateway.metadata.records import BlobRef, Checksum, ObjectRecord
 from gateway.objects.commit import commit_blob
-from gateway.objects.port import Stored
+from gateway.objects.port import Staged, Stored
 from gateway.operation import Match, Operation, Resource, principal_of
 from gateway.operations.object_headers import (
     ObjectHeaders,
@@ -18,6 +20,7 @@ from gateway.operations.object_headers import (
     quoted_etag,
     write_conditions,
 )
+from gateway.operations.tag_headers import request_tags
 from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Principal, S3Request, S3Response
@@ -37,6 +40,20 @@ class Put:
     payload: Payload
     headers: ObjectHeaders
     conditions: WriteConditions | None
+    tags: Tags
+
+
+class Upload(NamedTuple):
+    """What becomes of a body: bucket, key, and what the request says of the object. `previous` is
+    what the key held when the request began."""
+
+    entry: BucketEntry
+    previous: ObjectEntry | None
+    key: str
+    principal: Principal
+    headers: ObjectHeaders
+    conditions: WriteConditions | None
+    tags: Tags
 
 
 def demand_size(payload: Payload) -> None:
@@ -69,6 +86,7 @@ def _decode(request: S3Request) -> Put:
         payload,
         object_headers(request.headers),
         write_conditions(request.headers),
+        request_tags(request),
     )
 
 
@@ -106,7 +124,20 @@ async def _handle(context: Context, put: Put) -> ObjectRecord:
     except S3Error:
         await context.objects.discard(staged)
         raise
-    record_key = entry.object_key(put.key)
+    return await publish_upload(
+        context,
+        Upload(entry, previous, put.key, put.principal, put.headers, put.conditions, put.tags),
+        staged,
+        digests,
+    )
+
+
+async def publish_upload(
+    context: Context, upload: Upload, staged: Staged, digests: Digests
+) -> ObjectRecord:
+    """Make a verified body the object: durable first, then its record. The staged blob is used up."""
+    entry = upload.entry
+    record_key = entry.object_key(upload.key)
     checksum = full_object(digests)
     etag = digests.md5
     now_ms = context.clock.now_ns() // 1_000_000
@@ -114,7 +145,7 @@ async def _handle(context: Context, put: Put) -> ObjectRecord:
 
     def build(ref: BlobRef) -> ObjectRecord:
         return ObjectRecord(
-            owner=put.principal.account_id,
+            owner=upload.principal.account_id,
             group=ref.blob,
             size_bytes=ref.size_bytes,
             etag=etag,
@@ -122,9 +153,10 @@ async def _handle(context: Context, put: Put) -> ObjectRecord:
             commit_id=commit_id,
             data=ref,
             checksum=checksum,
-            content_type=put.headers.content_type,
-            headers=put.headers.headers,
-            metadata=put.headers.metadata,
+            content_type=upload.headers.content_type,
+            headers=upload.headers.headers,
+            metadata=upload.headers.metadata,
+            tags=upload.tags,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Committed:
@@ -134,8 +166,8 @@ async def _handle(context: Context, put: Put) -> ObjectRecord:
             record,
             value=value,
             stored=stored,
-            previous=previous,
-            conditions=put.conditions,
+            previous=upload.previous,
+            conditions=upload.conditions,
         )
 
     committed = await commit_blob(context.objects, staged, record_key, build, publish)

@@ -2,6 +2,7 @@
 
 from gateway.operation import AnyOperation
 from gateway.operations import (
+    absent_settings,
     acl,
     attributes,
     buckets,
@@ -10,6 +11,8 @@ from gateway.operations import (
     listing,
     multipart,
     objects,
+    post_object,
+    tagging,
 )
 
 OPERATIONS: tuple[AnyOperation, ...] = (
@@ -20,5 +23,8 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     *copy.OPERATIONS,
     *delete.OPERATIONS,
     *multipart.OPERATIONS,
+    *post_object.OPERATIONS,
     *attributes.OPERATIONS,
+    *tagging.OPERATIONS,
+    *absent_settings.OPERATIONS,
 )

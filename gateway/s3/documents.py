@@ -16,6 +16,9 @@ COMPLETE_DOCUMENT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 SETTINGS_DOCUMENT_LIMIT_BYTES: Final = 64 * 1024
 """Bound of documents that carry settings (CreateBucketConfiguration)."""
 
+TAGGING_DOCUMENT_LIMIT_BYTES: Final = 256 * 1024
+"""Bound of a Tagging document: 50 tags of 384 characters, each of them perhaps a reference."""
+
 MAX_ELEMENTS: Final = 100_000
 
 
@@ -142,6 +145,7 @@ def parse_delete(text: bytes) -> DeleteDocument:
 
 
 _OBJECT_FIELDS: Final = frozenset({"Key", "VersionId", "ETag", "LastModifiedTime", "Size"})
+_TAG_FIELDS: Final = frozenset({"Key", "Value"})
 _PART_FIELDS: Final = PART_CHECKSUM_ELEMENTS | {"PartNumber", "ETag"}
 
 
@@ -191,6 +195,22 @@ def parse_create_bucket(text: bytes) -> BucketConfiguration:
         else:
             raise _malformed(f"unknown element {name}")
     return BucketConfiguration(location_constraint=location, unoffered=tuple(unoffered))
+
+
+def parse_tagging(text: bytes) -> tuple[tuple[str, str], ...]:
+    """The key and value of each tag of a Tagging document. Raises MalformedXML."""
+    sets = list(parse(text, "Tagging"))
+    if len(sets) != 1 or _local_name(sets[0]) != "TagSet":
+        raise _malformed("a Tagging holds one TagSet")
+    tags: list[tuple[str, str]] = []
+    for child in sets[0]:
+        if _local_name(child) != "Tag":
+            raise _malformed("only Tag elements are allowed")
+        fields = _fields(child, _TAG_FIELDS)
+        if len(fields) != len(_TAG_FIELDS):
+            raise _malformed("a Tag needs a Key and a Value")
+        tags.append((fields["Key"], fields["Value"]))
+    return tuple(tags)
 
 
 def _fields(parent: "etree._Element", known: frozenset[str]) -> dict[str, str]:

@@ -171,6 +171,26 @@ class ErrorCode(Enum):
         400,
         "Your request was too big.",
     )
+    MAX_POST_PRE_DATA_LENGTH_EXCEEDED = (
+        "MaxPostPreDataLengthExceededError",
+        400,
+        "Your POST request fields preceding the upload file were too large.",
+    )
+    MALFORMED_POST_REQUEST = (
+        "MalformedPOSTRequest",
+        400,
+        "The body of your POST request is not well-formed multipart/form-data.",
+    )
+    INCORRECT_NUMBER_OF_FILES = (
+        "IncorrectNumberOfFilesInPostRequest",
+        400,
+        "POST requires exactly one file upload per request.",
+    )
+    INVALID_POLICY_DOCUMENT = (
+        "InvalidPolicyDocument",
+        400,
+        "The content of the form does not meet the conditions specified in the policy document.",
+    )
     METADATA_TOO_LARGE = (
         "MetadataTooLarge",
         400,
@@ -213,6 +233,47 @@ class ErrorCode(Enum):
     )
     NO_SUCH_BUCKET = ("NoSuchBucket", 404, "The specified bucket does not exist")
     NO_SUCH_BUCKET_POLICY = ("NoSuchBucketPolicy", 404, "The bucket policy does not exist")
+    NO_SUCH_CORS = (
+        "NoSuchCORSConfiguration",
+        404,
+        "The CORS configuration does not exist",
+    )
+    NO_SUCH_ENCRYPTION = (
+        "ServerSideEncryptionConfigurationNotFoundError",
+        404,
+        "The server side encryption configuration was not found",
+    )
+    NO_SUCH_LIFECYCLE = (
+        "NoSuchLifecycleConfiguration",
+        404,
+        "The lifecycle configuration does not exist",
+    )
+    NO_SUCH_OBJECT_LOCK = (
+        "ObjectLockConfigurationNotFoundError",
+        404,
+        "Object Lock configuration does not exist for this bucket",
+    )
+    NO_SUCH_PUBLIC_ACCESS_BLOCK = (
+        "NoSuchPublicAccessBlockConfiguration",
+        404,
+        "The public access block configuration was not found",
+    )
+    NO_SUCH_REPLICATION = (
+        "ReplicationConfigurationNotFoundError",
+        404,
+        "The replication configuration was not found",
+    )
+    NO_SUCH_TAG_SET = (
+        "NoSuchTagSet",
+        404,
+        "The TagSet does not exist",
+    )
+    NO_SUCH_WEBSITE = (
+        "NoSuchWebsiteConfiguration",
+        404,
+        "The specified bucket does not have a website configuration",
+    )
+    INVALID_TAG = ("InvalidTag", 400, "The tag provided was not a valid tag.")
     TOO_MANY_BUCKETS = (
         "TooManyBuckets",
         400,

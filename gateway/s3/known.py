@@ -33,7 +33,6 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
     # Without object lock there is no retention that could stand in the way.
     "x-amz-bypass-governance-retention": frozenset({"false", "False", "true", "True"}),
     "x-amz-bucket-namespace": frozenset({"global"}),
-    "x-amz-tagging-directive": frozenset({"COPY"}),
     "x-amz-object-annotation-directive": frozenset({"COPY"}),
     **dict.fromkeys(
         (
@@ -64,7 +63,6 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
             "x-amz-server-side-encryption-customer-key",
             "x-amz-server-side-encryption-customer-key-md5",
             "x-amz-source-expected-bucket-owner",
-            "x-amz-tagging",
             "x-amz-website-redirect-location",
             "x-amz-write-offset-bytes",
         ),

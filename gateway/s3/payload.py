@@ -151,23 +151,13 @@ class Payload:
                         "S3ComputedContentSHA256": computed.hex(),
                     },
                 )
-        if self._content_md5 is not None and digests.md5 != self._content_md5:
-            raise S3Error(
-                ErrorCode.BAD_DIGEST,
-                details={
-                    "ExpectedDigest": encode_base64(self._content_md5),
-                    "CalculatedDigest": encode_base64(digests.md5),
-                },
-            )
+        if self._content_md5 is not None:
+            compare_md5(self._content_md5, digests)
         if self._checksum is not None:
             algorithm, expected = self._checksum
             if expected is None:
                 expected = algorithm.decode(self.trailers[algorithm.header])
-            if digests.checksum != expected:
-                raise S3Error(
-                    ErrorCode.BAD_DIGEST,
-                    f"The {algorithm.text} you specified did not match the calculated checksum.",
-                )
+            compare_checksum(algorithm, expected, digests)
 
     async def read_into(self, buffer: memoryview) -> int:
         """Fill the buffer; fewer bytes than its length only at the body's end, 0 after it.
@@ -313,7 +303,7 @@ def make_payload(
         raise S3Error(
             ErrorCode.INVALID_REQUEST, "x-amz-trailer needs a payload form with trailers."
         )
-    checksum = _expected_checksum(headers, algorithm) if body_checksums else None
+    checksum = announced_checksum(headers, algorithm) if body_checksums else None
     if form.startswith("STREAMING-"):
         trailer = None if algorithm is None else algorithm.header
         decoder = ChunkedDecoder(size_bytes, verified, trailer)
@@ -323,9 +313,30 @@ def make_payload(
         size_bytes,
         decoder,
         content_sha256=None if plain else form,
-        content_md5=_content_md5(headers),
+        content_md5=announced_md5(headers),
         checksum=checksum,
     )
+
+
+def compare_md5(expected: bytes, digests: Digests) -> None:
+    """BadDigest unless the bytes have the MD5 that the client announced."""
+    if digests.md5 != expected:
+        raise S3Error(
+            ErrorCode.BAD_DIGEST,
+            details={
+                "ExpectedDigest": encode_base64(expected),
+                "CalculatedDigest": encode_base64(digests.md5),
+            },
+        )
+
+
+def compare_checksum(algorithm: ChecksumAlgorithm, expected: bytes, digests: Digests) -> None:
+    """BadDigest unless the bytes have the additional checksum that the client announced."""
+    if digests.checksum != expected:
+        raise S3Error(
+            ErrorCode.BAD_DIGEST,
+            f"The {algorithm.text} you specified did not match the calculated checksum.",
+        )
 
 
 def _decoded_size(headers: Mapping[str, str]) -> int:
@@ -342,7 +353,8 @@ def _decoded_size(headers: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _content_md5(headers: Mapping[str, str]) -> bytes | None:
+def announced_md5(headers: Mapping[str, str]) -> bytes | None:
+    """The Content-MD5 that the headers tell; InvalidDigest when it is none."""
     text = headers.get("content-md5")
     if text is None:
         return None
@@ -352,8 +364,8 @@ def _content_md5(headers: Mapping[str, str]) -> bytes | None:
     return value
 
 
-def _expected_checksum(
-    headers: Mapping[str, str], trailer: ChecksumAlgorithm | None
+def announced_checksum(
+    headers: Mapping[str, str], trailer: ChecksumAlgorithm | None = None
 ) -> tuple[ChecksumAlgorithm, bytes | None] | None:
     """(algorithm, value) that the client announces; the value is None while it is to trail."""
     in_header = header_checksum(headers)

@@ -54,12 +54,27 @@ class Claim(NamedTuple):
         elif now > self.expires_at:
             raise expired(self.expires_at, now)
         string_to_sign = self._string_to_sign()
-        digest = hmac.digest(secret.encode(), string_to_sign.encode("latin-1", "replace"), "sha1")
-        if not same(b64encode(digest).decode("ascii"), self.signature):
+        if not self._signs(secret, string_to_sign) and not (
+            # The SDKs sign a bucket's path with a final slash, but need not send it.
+            self._names_bucket_only() and self._signs(secret, self._string_to_sign(slash="/"))
+        ):
             raise mismatch(self.access_key, string_to_sign, self.signature)
         return Verified(self.request.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD))
 
-    def _string_to_sign(self) -> str:
+    def _signs(self, secret: str, string_to_sign: str) -> bool:
+        digest = hmac.digest(secret.encode(), string_to_sign.encode("latin-1", "replace"), "sha1")
+        return same(b64encode(digest).decode("ascii"), self.signature)
+
+    def _names_bucket_only(self) -> bool:
+        request = self.request
+        return (
+            request.bucket is not None
+            and request.key is None
+            and not request.virtual_host
+            and not request.raw_path.endswith(b"/")
+        )
+
+    def _string_to_sign(self, *, slash: str = "") -> str:
         request = self.request
         headers = request.headers
         lines = [
@@ -73,12 +88,12 @@ class Claim(NamedTuple):
             for name in sorted(headers)
             if name.startswith("x-amz-")
         )
-        lines.append(self._canonical_resource())
+        lines.append(self._canonical_resource(slash))
         return "\n".join(lines)
 
-    def _canonical_resource(self) -> str:
+    def _canonical_resource(self, slash: str) -> str:
         request = self.request
-        path = request.raw_path.decode("latin-1")
+        path = request.raw_path.decode("latin-1") + slash
         if request.virtual_host:
             path = f"/{request.bucket}{path}"
         arguments = []

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 from calendar import timegm
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -122,8 +123,8 @@ def parse_header(request: S3Request, region: str) -> Claim:
             "The authorization header is malformed; the authorization header requires three "
             "components: Credential, SignedHeaders, and Signature."
         )
-    access_key, scope, scope_region = _credential(
-        credential, request, region, ErrorCode.AUTHORIZATION_HEADER_MALFORMED
+    access_key, scope, scope_region = parse_credential(
+        credential, request.query, region, ErrorCode.AUTHORIZATION_HEADER_MALFORMED
     )
     timestamp, signed_at = _header_time(headers)
     if timestamp[:8] != scope[:8]:
@@ -173,8 +174,8 @@ def parse_query(request: S3Request, region: str) -> Claim:
             "X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and "
             "X-Amz-Expires parameters."
         ) from None
-    access_key, scope, scope_region = _credential(
-        credential, request, region, ErrorCode.AUTHORIZATION_QUERY_PARAMETERS_ERROR
+    access_key, scope, scope_region = parse_credential(
+        credential, request.query, region, ErrorCode.AUTHORIZATION_QUERY_PARAMETERS_ERROR
     )
     signed_at = timestamp_seconds(timestamp)
     if signed_at is None:
@@ -297,8 +298,8 @@ def _fields(authorization: str) -> dict[str, str]:
     return fields
 
 
-def _credential(
-    credential: str, request: S3Request, region: str, code: ErrorCode
+def parse_credential(
+    credential: str, query: Mapping[str, str], region: str, code: ErrorCode
 ) -> tuple[str, str, str]:
     """(access key, scope, region) of `key/date/region/s3/aws4_request`. Keys may hold slashes."""
     what = (
@@ -321,7 +322,7 @@ def _credential(
             'format "yyyyMMdd".',
         )
     # Clients that do not know a bucket's region ask for its location in us-east-1.
-    if scope_region != region and not (scope_region == "us-east-1" and "location" in request.query):
+    if scope_region != region and not (scope_region == "us-east-1" and "location" in query):
         raise S3Error(
             code,
             f"{what}the region '{scope_region}' is wrong; expecting '{region}'",

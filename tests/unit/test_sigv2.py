@@ -129,3 +129,20 @@ def test_malformed_claims() -> None:
     request.query["Expires"] = "soon"
     assert code_of(request) is ErrorCode.ACCESS_DENIED
     assert code_of(signed("GET", "http://h/b"), secret="x") is ErrorCode.SIGNATURE_DOES_NOT_MATCH
+
+
+def test_a_buckets_path_may_be_signed_with_a_slash_that_is_not_sent() -> None:
+    """As boto3 does; a key's path may not, and a slash that is sent is always signed."""
+
+    def signed_as(path: str, sent: str) -> S3Request:
+        request = AWSRequest(method="PUT", url=f"http://localhost:9000{sent}", data=b"")
+        request.auth_path = path
+        HmacV1Auth(CREDENTIALS, "s3", "us-east-1").add_auth(request)
+        headers = {name: str(value) for name, value in request.headers.items()}
+        return request_of("PUT", f"http://localhost:9000{sent}", headers)
+
+    for path, sent in (("/bucket/", "/bucket"), ("/bucket/", "/bucket/"), ("/bucket", "/bucket")):
+        verify(signed_as(path, sent))
+    verify(signed_as("/bucket/", "/bucket?acl"))
+    for path, sent in (("/bucket", "/bucket/"), ("/bucket/key/", "/bucket/key")):
+        assert code_of(signed_as(path, sent)) is ErrorCode.SIGNATURE_DOES_NOT_MATCH

@@ -1,0 +1,159 @@
+"""Settings of buckets that no bucket here can have: what there is to say of them is that there are
+none, or which fixed answer holds. Setting them is not offered (`gateway.known`)."""
+
+from collections.abc import Awaitable, Callable
+
+from gateway.context import Context
+from gateway.metadata.entries import BucketEntry
+from gateway.operation import AnyOperation, Match, Operation, Resource
+from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
+from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.message import S3Response
+from gateway.s3.xml import element
+
+_Handle = Callable[[Context, BucketNamed], Awaitable[BucketEntry]]
+_Encode = Callable[[BucketEntry], S3Response]
+
+
+async def _find(context: Context, asked: BucketNamed) -> BucketEntry:
+    return await context.metadata.bucket(asked.bucket, asked.principal)
+
+
+def _refusing(code: ErrorCode) -> _Handle:
+    """A handler for what the bucket has not; a bucket that is not there comes first."""
+
+    async def handle(context: Context, asked: BucketNamed) -> BucketEntry:
+        await context.metadata.bucket(asked.bucket, asked.principal)
+        raise S3Error(code, details={"BucketName": asked.bucket})
+
+    return handle
+
+
+def _nothing_left(_: BucketEntry) -> S3Response:
+    return S3Response(204)
+
+
+def _empty(root: str) -> _Encode:
+    return lambda _: xml_response(root, [])
+
+
+def _encode_ownership(entry: BucketEntry) -> S3Response:
+    rule = f"<Rule>{element('ObjectOwnership', entry.record.ownership)}</Rule>"
+    return xml_response("OwnershipControls", [rule])
+
+
+def _encode_payer(_: BucketEntry) -> S3Response:
+    return xml_response("RequestPaymentConfiguration", [element("Payer", "BucketOwner")])
+
+
+def _get(
+    name: str, argument: str, permission: str, handle: _Handle, encode: _Encode = _nothing_left
+) -> AnyOperation:
+    return Operation(
+        name=name,
+        match=Match("GET", Resource.BUCKET, (argument,)),
+        permission=permission,
+        decode=bucket_named,
+        handle=handle,
+        encode=encode,
+    )
+
+
+def _delete(name: str, argument: str, permission: str) -> AnyOperation:
+    """Deleting what is not there succeeds, as at AWS."""
+    return Operation(
+        name=name,
+        match=Match("DELETE", Resource.BUCKET, (argument,)),
+        permission=permission,
+        decode=bucket_named,
+        handle=_find,
+        encode=_nothing_left,
+    )
+
+
+_ABSENT: tuple[AnyOperation, ...] = tuple(
+    _get(name, argument, permission, _refusing(code))
+    for name, argument, permission, code in (
+        ("GetBucketCors", "cors", "s3:GetBucketCORS", ErrorCode.NO_SUCH_CORS),
+        (
+            "GetBucketEncryption",
+            "encryption",
+            "s3:GetEncryptionConfiguration",
+            ErrorCode.NO_SUCH_ENCRYPTION,
+        ),
+        (
+            "GetBucketLifecycleConfiguration",
+            "lifecycle",
+            "s3:GetLifecycleConfiguration",
+            ErrorCode.NO_SUCH_LIFECYCLE,
+        ),
+        ("GetBucketPolicy", "policy", "s3:GetBucketPolicy", ErrorCode.NO_SUCH_BUCKET_POLICY),
+        (
+            "GetBucketPolicyStatus",
+            "policyStatus",
+            "s3:GetBucketPolicyStatus",
+            ErrorCode.NO_SUCH_BUCKET_POLICY,
+        ),
+        (
+            "GetBucketReplication",
+            "replication",
+            "s3:GetReplicationConfiguration",
+            ErrorCode.NO_SUCH_REPLICATION,
+        ),
+        ("GetBucketWebsite", "website", "s3:GetBucketWebsite", ErrorCode.NO_SUCH_WEBSITE),
+        (
+            "GetObjectLockConfiguration",
+            "object-lock",
+            "s3:GetBucketObjectLockConfiguration",
+            ErrorCode.NO_SUCH_OBJECT_LOCK,
+        ),
+        (
+            "GetPublicAccessBlock",
+            "publicAccessBlock",
+            "s3:GetBucketPublicAccessBlock",
+            ErrorCode.NO_SUCH_PUBLIC_ACCESS_BLOCK,
+        ),
+    )
+)
+
+OPERATIONS: tuple[AnyOperation, ...] = (
+    *_ABSENT,
+    _get(
+        "GetBucketAccelerateConfiguration",
+        "accelerate",
+        "s3:GetAccelerateConfiguration",
+        _find,
+        _empty("AccelerateConfiguration"),
+    ),
+    _get(
+        "GetBucketLogging", "logging", "s3:GetBucketLogging", _find, _empty("BucketLoggingStatus")
+    ),
+    _get(
+        "GetBucketNotificationConfiguration",
+        "notification",
+        "s3:GetBucketNotification",
+        _find,
+        _empty("NotificationConfiguration"),
+    ),
+    _get(
+        "GetBucketOwnershipControls",
+        "ownershipControls",
+        "s3:GetBucketOwnershipControls",
+        _find,
+        _encode_ownership,
+    ),
+    _get(
+        "GetBucketRequestPayment",
+        "requestPayment",
+        "s3:GetBucketRequestPayment",
+        _find,
+        _encode_payer,
+    ),
+    _delete("DeleteBucketCors", "cors", "s3:PutBucketCORS"),
+    _delete("DeleteBucketEncryption", "encryption", "s3:PutEncryptionConfiguration"),
+    _delete("DeleteBucketLifecycle", "lifecycle", "s3:PutLifecycleConfiguration"),
+    _delete("DeleteBucketPolicy", "policy", "s3:DeleteBucketPolicy"),
+    _delete("DeleteBucketReplication", "replication", "s3:PutReplicationConfiguration"),
+    _delete("DeleteBucketWebsite", "website", "s3:DeleteBucketWebsite"),
+    _delete("DeletePublicAccessBlock", "publicAccessBlock", "s3:PutBucketPublicAccessBlock"),
+)

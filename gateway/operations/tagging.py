@@ -1,0 +1,160 @@
+"""Tag sets of buckets and of objects: put, get, delete."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.context import Context
+from gateway.domain.tags import BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, Tags, check_tags
+from gateway.metadata.errors import NoSuchKey
+from gateway.metadata.records import BucketRecord, ObjectRecord
+from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
+from gateway.operations.object_change import change_object
+from gateway.operations.object_headers import demand_current
+from gateway.s3.documents import TAGGING_DOCUMENT_LIMIT_BYTES, parse_tagging
+from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.message import Principal, S3Request, S3Response
+from gateway.s3.xml import element
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectTags:
+    """Input of the object operations; `tags` is the new set, where there is one. `shown_version` is
+    the version id to answer with, "" when the client named none."""
+
+    bucket: str
+    key: str
+    principal: Principal
+    shown_version: str
+    tags: Tags = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BucketTags:
+    """Input of the bucket operations that set."""
+
+    named: BucketNamed
+    tags: Tags
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """What an object operation left or found."""
+
+    tags: Tags
+    shown_version: str
+
+
+def _object(request: S3Request, tags: Tags = ()) -> ObjectTags:
+    assert request.bucket is not None
+    assert request.key is not None
+    version = "null" if demand_current(request) else ""
+    return ObjectTags(request.bucket, request.key, principal_of(request), version, tags)
+
+
+def _put_object(request: S3Request) -> ObjectTags:
+    return _object(request, check_tags(parse_tagging(request.document), count_max=OBJECT_TAGS_MAX))
+
+
+async def _set_object(context: Context, asked: ObjectTags) -> Tagged:
+    """Also deletes: then the asked-for set is empty."""
+
+    def change(record: ObjectRecord) -> ObjectRecord:
+        return msgspec.structs.replace(record, tags=asked.tags)
+
+    await change_object(context, asked.bucket, asked.key, asked.principal, change)
+    return Tagged(asked.tags, asked.shown_version)
+
+
+async def _get_object(context: Context, asked: ObjectTags) -> Tagged:
+    _, current = await context.metadata.lookup(asked.bucket, asked.key, asked.principal)
+    if current is None:
+        raise NoSuchKey(asked.key.encode())
+    return Tagged(current.record.tags, asked.shown_version)
+
+
+def _answer(response: S3Response, tagged: Tagged) -> S3Response:
+    if tagged.shown_version:
+        response.headers.append(("x-amz-version-id", tagged.shown_version))
+    return response
+
+
+def _encode_tags(tags: Tags) -> S3Response:
+    lines = [f"<Tag>{element('Key', key)}{element('Value', value)}</Tag>" for key, value in tags]
+    return xml_response("Tagging", ["<TagSet>", *lines, "</TagSet>"])
+
+
+def _put_bucket(request: S3Request) -> BucketTags:
+    tags = check_tags(parse_tagging(request.document), count_max=BUCKET_TAGS_MAX)
+    return BucketTags(bucket_named(request), tags)
+
+
+async def _set_bucket(context: Context, asked: BucketTags) -> None:
+    """Also deletes: then the asked-for set is empty."""
+
+    def change(record: BucketRecord) -> BucketRecord:
+        return msgspec.structs.replace(record, tags=asked.tags)
+
+    await context.metadata.change_bucket(asked.named.bucket, asked.named.principal, change)
+
+
+async def _get_bucket(context: Context, asked: BucketNamed) -> Tags:
+    entry = await context.metadata.bucket(asked.bucket, asked.principal)
+    if not entry.record.tags:
+        raise S3Error(ErrorCode.NO_SUCH_TAG_SET, details={"BucketName": asked.bucket})
+    return entry.record.tags
+
+
+OPERATIONS: tuple[AnyOperation, ...] = (
+    Operation(
+        name="PutObjectTagging",
+        match=Match("PUT", Resource.OBJECT, ("tagging",)),
+        permission="s3:PutObjectTagging",
+        decode=_put_object,
+        handle=_set_object,
+        encode=lambda tagged: _answer(S3Response(200), tagged),
+        document_limit_bytes=TAGGING_DOCUMENT_LIMIT_BYTES,
+    ),
+    Operation(
+        name="GetObjectTagging",
+        match=Match("GET", Resource.OBJECT, ("tagging",)),
+        permission="s3:GetObjectTagging",
+        decode=_object,
+        handle=_get_object,
+        encode=lambda tagged: _answer(_encode_tags(tagged.tags), tagged),
+    ),
+    Operation(
+        name="DeleteObjectTagging",
+        match=Match("DELETE", Resource.OBJECT, ("tagging",)),
+        permission="s3:DeleteObjectTagging",
+        decode=_object,
+        handle=_set_object,
+        encode=lambda tagged: _answer(S3Response(204), tagged),
+    ),
+    Operation(
+        name="PutBucketTagging",
+        match=Match("PUT", Resource.BUCKET, ("tagging",)),
+        permission="s3:PutBucketTagging",
+        decode=_put_bucket,
+        handle=_set_bucket,
+        encode=lambda _: S3Response(204),
+        document_limit_bytes=TAGGING_DOCUMENT_LIMIT_BYTES,
+    ),
+    Operation(
+        name="GetBucketTagging",
+        match=Match("GET", Resource.BUCKET, ("tagging",)),
+        permission="s3:GetBucketTagging",
+        decode=bucket_named,
+        handle=_get_bucket,
+        encode=_encode_tags,
+    ),
+    Operation(
+        name="DeleteBucketTagging",
+        match=Match("DELETE", Resource.BUCKET, ("tagging",)),
+        permission="s3:PutBucketTagging",
+        decode=lambda request: BucketTags(bucket_named(request), ()),
+        handle=_set_bucket,
+        encode=lambda _: S3Response(204),
+    ),
+)

@@ -1,0 +1,66 @@
+"""Settings that no bucket here can have: the truth about them, told as clients expect it."""
+
+from typing import Any
+
+import pytest
+
+from tests.functional.conftest import error_of
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("get_bucket_cors", "NoSuchCORSConfiguration"),
+        ("get_bucket_encryption", "ServerSideEncryptionConfigurationNotFoundError"),
+        ("get_bucket_lifecycle_configuration", "NoSuchLifecycleConfiguration"),
+        ("get_bucket_policy", "NoSuchBucketPolicy"),
+        ("get_bucket_policy_status", "NoSuchBucketPolicy"),
+        ("get_bucket_replication", "ReplicationConfigurationNotFoundError"),
+        ("get_bucket_website", "NoSuchWebsiteConfiguration"),
+        ("get_object_lock_configuration", "ObjectLockConfigurationNotFoundError"),
+        ("get_public_access_block", "NoSuchPublicAccessBlockConfiguration"),
+    ],
+)
+def test_a_setting_that_is_absent_is_not_found(
+    s3: Any, bucket: str, other_s3: Any, call: str, code: str
+) -> None:
+    assert error_of(getattr(s3, call), Bucket=bucket) == (code, 404)
+    assert error_of(getattr(s3, call), Bucket="no-such-bucket") == ("NoSuchBucket", 404)
+    assert error_of(getattr(other_s3, call), Bucket=bucket) == ("AccessDenied", 403)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "delete_bucket_cors",
+        "delete_bucket_encryption",
+        "delete_bucket_lifecycle",
+        "delete_bucket_policy",
+        "delete_bucket_replication",
+        "delete_bucket_website",
+        "delete_public_access_block",
+    ],
+)
+def test_deleting_an_absent_setting_succeeds(s3: Any, bucket: str, call: str) -> None:
+    answer = getattr(s3, call)(Bucket=bucket)
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
+    assert error_of(getattr(s3, call), Bucket="no-such-bucket") == ("NoSuchBucket", 404)
+
+
+def test_settings_with_one_fixed_value_are_told(s3: Any, bucket: str) -> None:
+    ownership = s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]
+    assert ownership == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    assert s3.get_bucket_request_payment(Bucket=bucket)["Payer"] == "BucketOwner"
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=bucket)
+    assert "Status" not in s3.get_bucket_accelerate_configuration(Bucket=bucket)
+    notification = s3.get_bucket_notification_configuration(Bucket=bucket)
+    assert set(notification) == {"ResponseMetadata"}
+
+
+def test_setting_them_is_still_refused(s3: Any, bucket: str) -> None:
+    refused = error_of(
+        s3.put_bucket_request_payment,
+        Bucket=bucket,
+        RequestPaymentConfiguration={"Payer": "Requester"},
+    )
+    assert refused == ("NotImplemented", 501)
