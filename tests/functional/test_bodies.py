@@ -13,13 +13,6 @@ from botocore.credentials import Credentials
 
 from tests.functional.store_process import StoreProcess
 
-FORM = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
-
-
-class _Form(S3SigV4Auth):
-    def payload(self, request: AWSRequest) -> str:
-        return FORM
-
 
 def put(store: StoreProcess, path: str, data: bytes, checksum: str) -> tuple[int, bytes]:
     """PUT with trailing CRC32; status and body."""
@@ -40,7 +33,9 @@ def put(store: StoreProcess, path: str, data: bytes, checksum: str) -> tuple[int
         },
         data=b"",
     )
-    _Form(Credentials(*store.credentials), "s3", "us-east-1").add_auth(request)
+    # Makes botocore sign STREAMING-UNSIGNED-PAYLOAD-TRAILER as the payload.
+    request.context["checksum"] = {"request_algorithm": {"in": "trailer"}}
+    S3SigV4Auth(Credentials(*store.credentials), "s3", "us-east-1").add_auth(request)
     connection = http.client.HTTPConnection(urlsplit(store.endpoint).netloc, timeout=30)
     try:
         headers = {name: str(value) for name, value in request.headers.items()}
