@@ -184,8 +184,8 @@ class ChunkedDecoder:
             self._finish_trailers()
             return
         name, colon, value = text.partition(":")
-        name = name.strip().lower()
-        value = value.strip()
+        name = name.strip(" \t").lower()
+        value = value.strip(" \t")
         if not colon or name in self.trailers:
             raise S3Error(ErrorCode.MALFORMED_TRAILER)
         if name == SIGNATURE_TRAILER and self._trailer_signed:
