@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 Tags = tuple[tuple[str, str], ...]
-"""Key and value of each tag, in the client's order."""
+"""Key and value of each tag."""
 
 OBJECT_TAGS_MAX: Final = 10
 BUCKET_TAGS_MAX: Final = 50
@@ -28,7 +28,7 @@ class TagRefused(Exception):
 
 
 def check_tags(tags: Sequence[tuple[str, str]], *, count_max: int) -> Tags:
-    """The tags, if S3 takes them as a set. Raises TagRefused."""
+    """The tags in order of key, if S3 takes them as a set. Raises TagRefused."""
     if len(tags) > count_max:
         kind = "Object" if count_max == OBJECT_TAGS_MAX else "Bucket"
         raise TagRefused(f"{kind} tags cannot be greater than {count_max}")
@@ -43,7 +43,7 @@ def check_tags(tags: Sequence[tuple[str, str]], *, count_max: int) -> Tags:
         if key in seen:
             raise TagRefused("Cannot provide multiple Tags with the same key", key)
         seen.add(key)
-    return tuple(tags)
+    return tuple(sorted(tags))
 
 
 def _length(text: str) -> int:

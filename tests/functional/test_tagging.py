@@ -11,7 +11,7 @@ Tags = list[dict[str, str]]
 
 
 def tag_set(**tags: str) -> Tags:
-    return [{"Key": key, "Value": value} for key, value in tags.items()]
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
 
 
 def tags_of(s3: Any, bucket: str, key: str = "key") -> Tags:

@@ -27,7 +27,9 @@ def numbered(count: int) -> Tags:
 
 @pytest.mark.parametrize("count_max", [OBJECT_TAGS_MAX, BUCKET_TAGS_MAX])
 def test_a_set_may_be_full_but_not_fuller(count_max: int) -> None:
-    assert check_tags(numbered(count_max), count_max=count_max) == numbered(count_max)
+    assert check_tags(numbered(count_max), count_max=count_max) == tuple(
+        sorted(numbered(count_max))
+    )
     with pytest.raises(TagRefused, match=f"greater than {count_max}"):
         check_tags(numbered(count_max + 1), count_max=count_max)
 
