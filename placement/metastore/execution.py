@@ -47,10 +47,6 @@ _GREATER = Relation.GREATER
 class Space(Protocol):
     """An ordered set of keys, as it is now."""
 
-    def prefetch(self, keys: Iterable[bytes]) -> None:
-        """These will be asked for."""
-        ...
-
     def get(self, key: bytes) -> KeyValue | None:
         """One key."""
         ...
@@ -102,16 +98,18 @@ def _check_counts(txn: Txn, operations_max: int) -> int:
         raise RequestTooLarge(f"{entries} operations where {operations_max} are allowed")
     size = _OPERATION_OVERHEAD_BYTES * (len(txn.compares) + len(txn.success) + len(txn.failure))
     for compare in txn.compares:
-        operand = compare.operand
-        if not compare.key:
+        operand, key = compare.operand, compare.key
+        if not key:
             raise ValueError("a compare names no key")
-        if isinstance(operand, bytes) is not (compare.target is _VALUE):
+        if isinstance(operand, bytes):
+            if compare.target is not _VALUE:
+                raise ValueError("a compare's operand does not fit its target")
+            size += len(operand)
+        elif compare.target is _VALUE:
             raise ValueError("a compare's operand does not fit its target")
-        size += len(compare.key)
+        size += len(key)
         if compare.range_end:
             size += len(compare.range_end)
-        if isinstance(operand, bytes):
-            size += len(operand)
     for branch in (txn.success, txn.failure):
         for operation in branch:
             if isinstance(operation, Txn):
@@ -180,16 +178,22 @@ def execute(
 ) -> tuple[TxnResult, list[Change]]:
     """Apply a checked transaction to a store at `revision`; when changes come back, they are
     revision + 1. Raises LeaseNotFound and Compacted, before anything is changed."""
-    space.prefetch(_point_keys(txn))
+    succeeded = _all_hold(space, txn.compares)
+    branch = txn.success if succeeded else txn.failure
     path: list[bool] = []
-    _evaluate(space, txn, path)
+    plain = True
+    for operation in branch:
+        if not isinstance(operation, Put) or operation.lease:
+            plain = False
+        if isinstance(operation, Txn):
+            _evaluate(space, operation, path)
     path.reverse()
-    _check_path(space, history, txn, list(path), revision)
+    if not plain:
+        _check_branch(space, history, branch, list(path), revision)
     run = _Execution(space, history, revision, path)
-    succeeded = run.path.pop()
-    results = run.operations(txn.success if succeeded else txn.failure)
+    results = run.operations(branch)
     after = run.present
-    if TxnResult in map(type, results):
+    if not plain and TxnResult in map(type, results):
         results = _at_revision(results, after)
     return TxnResult(succeeded, after, results), run.changes
 
@@ -215,24 +219,43 @@ def end_lease(space: Space, lease: int, revision: int) -> list[Change]:
     return changes
 
 
-def _point_keys(txn: Txn) -> list[bytes]:
+def point_keys(txn: Txn) -> list[bytes]:
+    """The single keys that carrying out a transaction may have to look at."""
     keys = [compare.key for compare in txn.compares if compare.range_end is None]
     for branch in (txn.success, txn.failure):
         for operation in branch:
-            if isinstance(operation, Txn):
-                keys += _point_keys(operation)
-            elif isinstance(operation, Put) or operation.range_end is None:
+            if isinstance(operation, Put):
+                keys.append(operation.key)
+            elif isinstance(operation, Txn):
+                keys += point_keys(operation)
+            elif operation.range_end is None:
                 keys.append(operation.key)
     return keys
 
 
 def _evaluate(space: Space, txn: Txn, path: list[bool]) -> None:
     """Which branch each transaction on the path takes, outermost first."""
-    succeeded = all(_holds(space, compare) for compare in txn.compares)
+    succeeded = _all_hold(space, txn.compares)
     path.append(succeeded)
     for operation in txn.success if succeeded else txn.failure:
         if isinstance(operation, Txn):
             _evaluate(space, operation, path)
+
+
+def _all_hold(space: Space, compares: Iterable[Compare]) -> bool:
+    for compare in compares:
+        # Nearly all are of this form.
+        if (
+            compare.target is _MOD_REVISION
+            and compare.relation is _EQUAL
+            and compare.range_end is None
+        ):
+            kv = space.get(compare.key)
+            if (0 if kv is None else kv.mod_revision) != compare.operand:
+                return False
+        elif not _holds(space, compare):
+            return False
+    return True
 
 
 def _holds(space: Space, compare: Compare) -> bool:
@@ -276,16 +299,23 @@ def _related(actual: int | bytes, relation: Relation, operand: int | bytes) -> b
     return actual < operand  # type: ignore[operator]  # both are int, or both bytes
 
 
-def _check_path(space: Space, history: History, txn: Txn, path: list[bool], revision: int) -> None:
+def _check_branch(
+    space: Space,
+    history: History,
+    branch: Iterable[Operation],
+    path: list[bool],
+    revision: int,
+) -> None:
     """Refuse what would fail half-way: a dead lease, a revision that is not kept."""
-    for operation in txn.success if path.pop() else txn.failure:
+    for operation in branch:
         if isinstance(operation, Put):
             if operation.lease and not space.lease_exists(operation.lease):
                 raise LeaseNotFound(f"lease {operation.lease} has expired or never was")
         elif isinstance(operation, Range):
             check_revision(history, operation.revision, revision)
         elif isinstance(operation, Txn):
-            _check_path(space, history, operation, path, revision)
+            inner = operation.success if path.pop() else operation.failure
+            _check_branch(space, history, inner, path, revision)
 
 
 class _Execution:

@@ -1,7 +1,7 @@
 """The metadata port in memory: the reference for the others, for tests and the simulator."""
 
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from placement.clock import Clock, Randomness, SystemRandomness
 from placement.errors import LeaseNotFound, MetastoreUnavailable, RequestTooLarge
@@ -35,9 +35,6 @@ class MemorySpace:
         self._keys: list[bytes] = []
         self._leases = leases
         self._attached: dict[int, set[bytes]] = {}
-
-    def prefetch(self, keys: Iterable[bytes]) -> None:
-        """Nothing to do."""
 
     def get(self, key: bytes) -> KeyValue | None:
         """One key."""

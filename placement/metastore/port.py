@@ -10,6 +10,9 @@ rely on exactly what etcd v3 gives and on nothing more:
   1.5 MiB a request (`RequestTooLarge`);
 - reads are linearizable; a read at an older revision answers `Compacted` when it is not kept.
 
+The values are their own messages (wire.py): arrays in the order of their fields, operations with
+their tag before them. Fields may only be added at the end, with a default.
+
 Source: etcd v3 API reference (KV, Watch, Lease), https://etcd.io/docs/v3.6/learning/api/.
 """
 
@@ -23,7 +26,7 @@ OPERATIONS_MAX = 128
 REQUEST_SIZE_BYTES_MAX = 1_572_864
 
 
-class KeyValue(msgspec.Struct, frozen=True, gc=False):
+class KeyValue(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One key as stored. `version` counts puts since the key was created, from 1."""
 
     key: bytes
@@ -53,7 +56,7 @@ class Relation(Enum):
     NOT_EQUAL = 3
 
 
-class Compare(msgspec.Struct, frozen=True, gc=False):
+class Compare(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A condition on one key, or with `range_end` on every key in [key, range_end).
 
     A range compare over no key holds, as in etcd. A VALUE compare on an absent key fails.
@@ -66,7 +69,7 @@ class Compare(msgspec.Struct, frozen=True, gc=False):
     range_end: bytes | None = None
 
 
-class Put(msgspec.Struct, frozen=True, gc=False):
+class Put(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=0):
     """Set a key, with an optional lease."""
 
     key: bytes
@@ -74,14 +77,14 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     lease: int = 0
 
 
-class DeleteRange(msgspec.Struct, frozen=True, gc=False):
+class DeleteRange(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     """Delete one key, or every key in [key, range_end)."""
 
     key: bytes
     range_end: bytes | None = None
 
 
-class Range(msgspec.Struct, frozen=True, gc=False):
+class Range(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
     """Read one key, or the keys in [key, range_end) in ascending order.
 
     `limit` 0 means all. `revision` 0 means now.
@@ -95,7 +98,7 @@ class Range(msgspec.Struct, frozen=True, gc=False):
     count_only: bool = False
 
 
-class Txn(msgspec.Struct, frozen=True, gc=False):
+class Txn(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
     """If every compare holds, `success`, else `failure`; operations apply in order."""
 
     compares: tuple[Compare, ...] = ()

@@ -1,6 +1,5 @@
 """The owner's verbs on an RPC server: what other processes may ask of the embedded metastore."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
@@ -39,22 +38,33 @@ def serve_metastore(owner: SqliteOwner) -> Mapping[int, Handler]:
 
 
 def _txn(owner: SqliteOwner, request: Request) -> None:
-    """The hot one: no Task, the future answers."""
+    """The hot one: neither a Task nor a future."""
     try:
-        future = owner.submit(decode_txn(request.header))
+        txn = decode_txn(request.header)
     except ProtocolError as error:
         raise failure_of(error) from error
-    future.add_done_callback(partial(_answer_txn, request))
+    owner.submit_to(txn, _TxnAnswer(request))
 
 
-def _answer_txn(request: Request, future: "asyncio.Future[TxnResult]") -> None:
-    error = future.exception()
-    if error is None:
-        request.reply(encode_txn_result(future.result()))
-    elif isinstance(error, PlacementError | ValueError):
-        request.failed(failure_of(error))
-    else:
-        request.failed(error)
+class _TxnAnswer:
+    """Takes a transaction's outcome to who asked for it."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def done(self) -> bool:
+        return not self._request.open
+
+    def set_result(self, result: TxnResult, /) -> None:
+        self._request.reply(encode_txn_result(result))
+
+    def set_exception(self, error: Exception, /) -> None:
+        if isinstance(error, PlacementError | ValueError):
+            self._request.failed(failure_of(error))
+        else:
+            self._request.failed(error)
 
 
 async def _translated(

@@ -18,7 +18,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from placement.clock import Clock, Randomness, SystemRandomness
 from placement.errors import (
@@ -27,7 +27,7 @@ from placement.errors import (
     OutcomeUnknown,
     PlacementError,
 )
-from placement.metastore.execution import check_revision, check_txn, end_lease, execute
+from placement.metastore.execution import check_revision, check_txn, end_lease, execute, point_keys
 from placement.metastore.history import Change, History, Watches
 from placement.metastore.leases import LEASES_MAX, Leases, clamp_ttl
 from placement.metastore.port import KeyValue, Range, RangeResult, Txn, TxnResult, WatchBatch
@@ -48,9 +48,25 @@ WAL_PAGES_MAX = 16_384
 _Work = Callable[[int], tuple[object, list[Change]]]
 
 
+class Promise(Protocol):
+    """Where a transaction's outcome goes, once. A future is one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more: then it is not applied, if it was not yet."""
+        ...
+
+    def set_result(self, result: TxnResult, /) -> None:
+        """It is applied and durable."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """It was refused, or nobody knows."""
+        ...
+
+
 class _Waiting(NamedTuple):
-    work: _Work
-    future: "asyncio.Future[object]"
+    work: Txn | _Work
+    promise: Any
 
 
 class SqliteOwner:
@@ -128,14 +144,18 @@ class SqliteOwner:
 
     def submit(self, txn: Txn) -> "asyncio.Future[TxnResult]":
         """The same without a coroutine; refusals, too, are in the future."""
+        future: asyncio.Future[TxnResult] = self._loop.create_future()
+        self.submit_to(txn, future)
+        return future
+
+    def submit_to(self, txn: Txn, promise: Promise) -> None:
+        """The same without a future; refusals, too, go to the promise."""
         try:
             check_txn(txn)
         except (PlacementError, ValueError) as error:
-            refused: asyncio.Future[TxnResult] = self._loop.create_future()
-            refused.set_exception(error)
-            return refused
-        work = partial(execute, self._space, self._history, txn)
-        return cast("asyncio.Future[TxnResult]", self._enqueue(work))
+            promise.set_exception(error)
+            return
+        self._enqueue(txn, promise)
 
     def watch(
         self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
@@ -153,7 +173,7 @@ class SqliteOwner:
             self._connection.execute("INSERT INTO lease VALUES (?, ?)", (lease, ttl_seconds))
             return None, []
 
-        await self._enqueue(grant)
+        await self._run(grant)
         self._leases.add(lease, ttl_seconds)
         self._leases.watch(self._expire)
         return lease
@@ -171,7 +191,7 @@ class SqliteOwner:
             self._connection.execute("DELETE FROM lease WHERE id = ?", (lease,))
             return None, end_lease(self._space, lease, revision)
 
-        await self._enqueue(revoke)
+        await self._run(revoke)
 
     async def compact(self, revision: int) -> None:
         """Forget history below that revision."""
@@ -198,16 +218,21 @@ class SqliteOwner:
         """The newest durable revision."""
         return self._watches.revision
 
-    def _enqueue(self, work: _Work) -> "asyncio.Future[object]":
+    def _run(self, work: _Work) -> "asyncio.Future[object]":
         future: asyncio.Future[object] = self._loop.create_future()
+        self._enqueue(work, future)
+        return future
+
+    def _enqueue(self, work: Txn | _Work, promise: Any) -> None:
         if self._broken is not None or len(self._waiting) >= WAITING_MAX:
-            future.set_exception(MetastoreUnavailable(self._broken or "too many transactions wait"))
-            return future
-        self._waiting.append(_Waiting(work, future))
+            promise.set_exception(
+                MetastoreUnavailable(self._broken or "too many transactions wait")
+            )
+            return
+        self._waiting.append(_Waiting(work, promise))
         if not self._committing and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._start_batch)
-        return future
 
     def _start_batch(self) -> None:
         """Apply what waits, then commit it in the thread."""
@@ -221,9 +246,14 @@ class SqliteOwner:
         self._batch = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            for one in waiting:
-                if not one.future.cancelled():
-                    self._apply(one)
+            wanted = [one for one in waiting if not one.promise.done()]
+            keys: list[bytes] = []
+            for one in wanted:
+                if isinstance(one.work, Txn):
+                    keys += point_keys(one.work)
+            self._space.prefetch(keys)
+            for one in wanted:
+                self._apply(one)
             self._space.flush()
             if self._revision != durable:
                 self._connection.execute("UPDATE meta SET revision = ?", (self._revision,))
@@ -235,7 +265,11 @@ class SqliteOwner:
 
     def _apply(self, one: _Waiting) -> None:
         try:
-            result, changes = one.work(self._revision)
+            if isinstance(one.work, Txn):
+                result: object
+                result, changes = execute(self._space, self._history, one.work, self._revision)
+            else:
+                result, changes = one.work(self._revision)
         except PlacementError as error:
             self._batch.append((one, error))
             return
@@ -253,19 +287,19 @@ class SqliteOwner:
             _log.critical("the metadata commit failed", exc_info=error)
             self._history.drop_after(self._watches.revision)
             for one, _ in batch:
-                _fail(one.future, OutcomeUnknown(f"the commit failed: {error}"))
+                _fail(one.promise, OutcomeUnknown(f"the commit failed: {error}"))
             self._break(f"a commit failed and the store must be opened again: {error}")
             return
         self.batches += 1
         self.transactions += len(batch)
         self._watches.advance(self._revision)
-        for one, result in batch:
-            if one.future.done():
+        for (_, promise), result in batch:
+            if promise.done():
                 continue
             if isinstance(result, PlacementError):
-                one.future.set_exception(result)
+                promise.set_exception(result)
             else:
-                one.future.set_result(result)
+                promise.set_result(result)
         self._space.trim()
         if self._space.rows_written - self._rows_checkpointed >= CHECKPOINT_ROWS:
             self._rows_checkpointed = self._space.rows_written
@@ -292,7 +326,7 @@ class SqliteOwner:
         self._history.drop_after(self._watches.revision)
         self._revision = self._watches.revision
         for one in waiting:
-            _fail(one.future, MetastoreUnavailable(f"not applied: {error}"))
+            _fail(one.promise, MetastoreUnavailable(f"not applied: {error}"))
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -313,7 +347,7 @@ class SqliteOwner:
         self._broken = reason
         waiting, self._waiting = self._waiting, []
         for one in waiting:
-            _fail(one.future, MetastoreUnavailable(reason))
+            _fail(one.promise, MetastoreUnavailable(reason))
         self._watches.fail(MetastoreUnavailable(reason))
 
     async def _expire(self, lease: int) -> None:
@@ -360,9 +394,9 @@ class _DiskThread:
                 self._loop.call_soon_threadsafe(done, error)
 
 
-def _fail(future: "asyncio.Future[object]", error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _fail(promise: Any, error: Exception) -> None:
+    if not promise.done():
+        promise.set_exception(error)
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:
@@ -384,6 +418,7 @@ def _open(path: str) -> sqlite3.Connection:
     connection.execute("PRAGMA wal_autocheckpoint=0")
     connection.execute("PRAGMA cache_size=-32768")
     connection.execute("PRAGMA checkpoint_fullfsync=ON")
+    connection.execute("PRAGMA secure_delete=OFF")
     return connection
 
 

@@ -51,7 +51,7 @@ class CommittedReads:
             return (KeyValue(*rows[0]) if rows else None,)
         if count == 2 and len(rows) == 2:  # an object and its bucket: the hot path
             one, two = KeyValue(*rows[0]), KeyValue(*rows[1])
-            return (one, two) if one.key == keys[0] else (two, one)
+            return (one, two)
         found = {row[0]: KeyValue(*row) for row in rows}
         return tuple(map(found.get, keys))
 

@@ -21,18 +21,14 @@ from placement.errors import (
 )
 from placement.metastore.port import (
     Compare,
-    DeleteRange,
     DeleteResult,
     Event,
     KeyValue,
     Operation,
-    Put,
     PutResult,
     Range,
     RangeResult,
-    Relation,
     Result,
-    Target,
     Txn,
     TxnResult,
     WatchBatch,
@@ -66,14 +62,22 @@ class Failure(IntEnum):
     INVALID = 22
 
 
-_PUT, _DELETE, _RANGE, _TXN = range(4)
+_DELETE, _RANGE, _TXN = 1, 2, 3
 _PUT_RESULT = PutResult()
-_TARGETS = {target: target.value for target in Target}
-_TARGETS_BACK = tuple(Target)
-_RELATIONS = {relation: relation.value for relation in Relation}
-_RELATIONS_BACK = tuple(Relation)
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[Buffer], Any] = msgspec.msgpack.Decoder().decode
+
+
+class _TxnMessage(msgspec.Struct, array_like=True, gc=False):
+    """What a later minor version appends is left out."""
+
+    version: int
+    compares: tuple[Compare, ...]
+    success: tuple[Operation, ...]
+    failure: tuple[Operation, ...]
+
+
+_decode_txn = msgspec.msgpack.Decoder(_TxnMessage).decode
 
 
 def encode_values(*values: object) -> bytes:
@@ -100,72 +104,18 @@ def decode_values(data: Buffer, count: int) -> list[Any]:
 
 def encode_txn(txn: Txn) -> bytes:
     """The header of a TXN call."""
-    return _encode((FORMAT_VERSION, *_pack_txn(txn)))
+    return _encode((FORMAT_VERSION, txn.compares, txn.success, txn.failure))
 
 
 def decode_txn(data: Buffer) -> Txn:
     """Raises ProtocolError."""
     try:
-        return _unpack_txn(*decode_values(data, 3))
-    except (ValueError, TypeError, IndexError) as error:
+        message = _decode_txn(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ProtocolError(f"a transaction cannot be read: {error}") from error
-
-
-def _pack_txn(txn: Txn) -> tuple[object, object, object]:
-    return (
-        [
-            (c.key, _TARGETS[c.target], _RELATIONS[c.relation], c.operand, c.range_end)
-            for c in txn.compares
-        ],
-        [_pack_operation(operation) for operation in txn.success],
-        [_pack_operation(operation) for operation in txn.failure],
-    )
-
-
-def _pack_operation(operation: Operation) -> tuple[object, ...]:
-    if isinstance(operation, Put):
-        return (_PUT, operation.key, operation.value, operation.lease)
-    if isinstance(operation, DeleteRange):
-        return (_DELETE, operation.key, operation.range_end)
-    if isinstance(operation, Range):
-        return (_RANGE, *_pack_range(operation))
-    return (_TXN, *_pack_txn(operation))
-
-
-def _pack_range(request: Range) -> tuple[object, ...]:
-    return (
-        request.key,
-        request.range_end,
-        request.limit,
-        request.revision,
-        request.keys_only,
-        request.count_only,
-    )
-
-
-def _unpack_txn(compares: list[Any], success: list[Any], failure: list[Any]) -> Txn:
-    return Txn(
-        tuple(
-            [
-                Compare(key, _TARGETS_BACK[target], _RELATIONS_BACK[relation], operand, range_end)
-                for key, target, relation, operand, range_end in compares
-            ]
-        ),
-        tuple([_unpack_operation(*operation) for operation in success]),
-        tuple([_unpack_operation(*operation) for operation in failure]),
-    )
-
-
-def _unpack_operation(kind: int, *fields: Any) -> Operation:
-    if kind == _PUT:
-        return Put(*fields)
-    if kind == _DELETE:
-        return DeleteRange(*fields)
-    if kind == _RANGE:
-        return Range(*fields)
-    if kind == _TXN:
-        return _unpack_txn(*fields)
-    raise ValueError(f"no operation is of kind {kind}")
+    if message.version != FORMAT_VERSION:
+        raise ProtocolError("not a metastore message of this version")
+    return Txn(message.compares, message.success, message.failure)
 
 
 def encode_txn_result(result: TxnResult) -> bytes:
@@ -183,7 +133,7 @@ def _pack_txn_result(result: TxnResult) -> tuple[object, ...]:
 
 
 def _pack_result(result: Result) -> object:
-    if isinstance(result, PutResult):
+    if result is _PUT_RESULT or isinstance(result, PutResult):
         return None
     if isinstance(result, DeleteResult):
         return (_DELETE, result.deleted)
@@ -213,7 +163,7 @@ def _unpack_result(kind: int, *fields: Any) -> Result:
 
 def encode_ranges(requests: Sequence[Range]) -> bytes:
     """The header of a READ call."""
-    return encode_values([_pack_range(request) for request in requests])
+    return encode_values([msgspec.structs.astuple(request) for request in requests])
 
 
 def decode_ranges(data: Buffer) -> tuple[Range, ...]:
@@ -237,7 +187,8 @@ def decode_range_results(data: Buffer) -> tuple[RangeResult, ...]:
 def encode_watch_batch(batch: WatchBatch) -> bytes:
     """The header of an element of a WATCH stream."""
     return encode_values(
-        batch.revision, [(event.deleted, *_pack_kv(event.kv)) for event in batch.events]
+        batch.revision,
+        [(event.deleted, *msgspec.structs.astuple(event.kv)) for event in batch.events],
     )
 
 
@@ -250,15 +201,11 @@ def decode_watch_batch(data: Buffer) -> WatchBatch:
 
 
 def _pack_range_result(result: RangeResult) -> tuple[object, ...]:
-    return (result.revision, [_pack_kv(kv) for kv in result.kvs], result.more, result.count)
+    return (result.revision, result.kvs, result.more, result.count)
 
 
 def _unpack_range_result(revision: int, kvs: list[Any], more: bool, count: int) -> RangeResult:
     return RangeResult(revision, tuple([KeyValue(*kv) for kv in kvs]), more, count)
-
-
-def _pack_kv(kv: KeyValue) -> tuple[object, ...]:
-    return (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version, kv.lease)
 
 
 # --- errors ---
