@@ -12,14 +12,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from storage_node.flush import Flush, Flusher
 from storage_node.port import Buffer, Outcome
-from storage_node.record import PADDING, RecordKind, encode_head, record_size_bytes
+from storage_node.record import PADDING, RecordKind, encode_head
 
 if TYPE_CHECKING:
     from storage_node.drive import Drive
 
 log = logging.getLogger(__name__)
+
+_PUT = RecordKind.PUT  # a member of an Enum is slow to look up
 
 GROUP_PARTS_MAX = 2048
 GROUP_SIZE_BYTES_MAX = 8 << 20
@@ -51,53 +55,24 @@ class Ticket:
             self._done(self.outcomes)
 
 
-class Part:
-    """One record to append. `expected` (a copy made by compaction): of a shard the index entry that
-    must still stand when the copy is entered, empty for the copy of a delete or mark."""
+class Part(msgspec.Struct, gc=False, eq=False):
+    """One record to append, of `record_size_bytes`. `expected` (a copy made by compaction): of a
+    shard the index entry that must still stand when the copy is entered, empty for the copy of a
+    delete or mark."""
 
-    __slots__ = (
-        "checksum",
-        "drive",
-        "envelope",
-        "expected",
-        "key",
-        "kind",
-        "offset",
-        "payload",
-        "position",
-        "segment",
-        "size_bytes",
-        "target",
-        "ticket",
-    )
-
-    def __init__(
-        self,
-        drive: "Drive",
-        kind: RecordKind,
-        key: bytes,
-        ticket: Ticket,
-        position: int,
-        *,
-        envelope: bytes = b"",
-        payload: Buffer = b"",
-        checksum: int = 0,
-        target: tuple[int, int] = (0, 0),
-        expected: bytes | None = None,
-    ) -> None:
-        self.drive = drive
-        self.kind = kind
-        self.key = key
-        self.ticket = ticket
-        self.position = position
-        self.envelope = envelope
-        self.payload = payload
-        self.checksum = checksum
-        self.target = target
-        self.expected = expected
-        self.size_bytes = record_size_bytes(len(envelope), len(payload))
-        self.segment = 0
-        self.offset = 0
+    drive: "Drive"
+    kind: RecordKind
+    key: bytes
+    ticket: Ticket
+    position: int
+    size_bytes: int
+    envelope: bytes = b""
+    payload: Buffer = b""
+    checksum: int = 0
+    target: tuple[int, int] = (0, 0)
+    expected: bytes | None = None
+    segment: int = 0
+    offset: int = 0
 
 
 class Committer:
@@ -125,8 +100,10 @@ class Committer:
         if self._waiting_bytes > WAITING_SIZE_BYTES_MAX:
             raise NodeBusy(f"{self._waiting_bytes} bytes are waiting to be written")
         self._waiting.extend(parts)
+        size = 0
         for part in parts:
-            self._waiting_bytes += part.size_bytes
+            size += part.size_bytes
+        self._waiting_bytes += size
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -182,10 +159,15 @@ class Committer:
         written: list[tuple[Drive, list[Part]]] = []
         to_flush: list[Drive] = []
         for drive, parts in group.items():
-            accepted = self._admit(drive, parts)
-            if accepted and await self._write(drive, accepted):
+            accepted = self._admit(drive, parts) if drive.failed or drive.full else parts
+            if not accepted:
+                continue
+            size = sum([part.size_bytes for part in accepted])
+            if not drive.log.has_room(size) and not await self._make_room(drive, accepted, size):
+                continue
+            if _append(drive, accepted, size):
                 written.append((drive, accepted))
-                if any(part.kind == RecordKind.PUT for part in accepted):
+                if _PUT in [part.kind for part in accepted]:
                     to_flush.append(drive)
         if to_flush:
             await self._flush_all(to_flush)
@@ -197,12 +179,10 @@ class Committer:
 
     @staticmethod
     def _admit(drive: "Drive", parts: list[Part]) -> list[Part]:
-        """Settle what the drive does not take. A full drive still takes deletes."""
+        """Settle what the drive, failed or full, does not take. A full one still takes deletes."""
         if drive.failed:
             _settle(parts, Outcome.DRIVE_FAILED)
             return []
-        if not drive.full:
-            return parts
         accepted = []
         for part in parts:
             if part.kind == RecordKind.PUT and part.expected is None:
@@ -211,21 +191,17 @@ class Committer:
                 accepted.append(part)
         return accepted
 
-    async def _write(self, drive: "Drive", parts: list[Part]) -> bool:
-        """Append the parts; False when they were settled as failed."""
-        size = sum([part.size_bytes for part in parts])
+    @staticmethod
+    async def _make_room(drive: "Drive", parts: list[Part], size: int) -> bool:
+        """Wait until so much may be appended; False when the parts were settled as failed."""
         try:
-            if not drive.log.has_room(size):
-                await drive.log.make_room(size)
-            if drive.failed:  # while waiting
-                _settle(parts, Outcome.DRIVE_FAILED)
-                return False
-            drive.log.append(_lay_out(drive, parts), size)
+            await drive.log.make_room(size)
         except OSError as error:
             _settle(parts, drive.failed_by(error))
             return False
-        drive.counters.groups += 1
-        drive.counters.written_bytes += size
+        if drive.failed:  # while waiting
+            _settle(parts, Outcome.DRIVE_FAILED)
+            return False
         return True
 
     async def _flush_all(self, drives: "list[Drive]") -> None:
@@ -246,6 +222,18 @@ class Committer:
                 drive.fail(f"a flush failed: {error}")
 
 
+def _append(drive: "Drive", parts: list[Part], size: int) -> bool:
+    """Write the parts in a row; False when they were settled as failed."""
+    try:
+        drive.log.append(_lay_out(drive, parts), size)
+    except OSError as error:
+        _settle(parts, drive.failed_by(error))
+        return False
+    drive.counters.groups += 1
+    drive.counters.written_bytes += size
+    return True
+
+
 def _lay_out(drive: "Drive", parts: list[Part]) -> list[Buffer]:
     """The group's bytes for one drive, and each part's place."""
     active = drive.log.active
@@ -253,25 +241,14 @@ def _lay_out(drive: "Drive", parts: list[Part]) -> list[Buffer]:
     segment, offset = active.id, active.position
     buffers: list[Buffer] = []
     for part in parts:
-        payload = part.payload
-        part.segment, part.offset = segment, offset
+        payload, length, size = part.payload, len(part.payload), part.size_bytes
+        part.segment = segment
+        part.offset = offset
         head = encode_head(
-            part.kind,
-            segment,
-            offset,
-            part.key,
-            part.envelope,
-            len(payload),
-            part.checksum,
-            part.target,
+            part.kind, segment, offset, part.key, part.envelope, length, part.checksum, part.target
         )
-        buffers.append(head)
-        if payload:
-            buffers.append(payload)
-        filling = part.size_bytes - len(head) - len(payload)
-        if filling:
-            buffers.append(PADDING[filling])
-        offset += part.size_bytes
+        buffers += (head, payload, PADDING[size - len(head) - length])
+        offset += size
     return buffers
 
 

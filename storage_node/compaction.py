@@ -129,6 +129,7 @@ async def _copy(
                 record.key,
                 ticket,
                 number,
+                record.size_bytes,
                 envelope=body[HEADER_SIZE_BYTES:at],
                 payload=payload,
                 checksum=xxhash.xxh3_64_intdigest(payload),

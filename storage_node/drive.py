@@ -43,6 +43,9 @@ UNWRITTEN_COUNT_MAX = 200_000
 OPEN_FILES_MAX = 64
 
 
+_NO_FACTS = SegmentFacts(0, 0)
+
+
 @dataclass(slots=True)
 class DriveCounters:
     """What a drive did since the process began; read by the `stats` verb."""
@@ -228,7 +231,9 @@ class Drive:
     def apply(self, parts: list[Part]) -> None:
         """Records are durable (or need not be): enter them into the index and settle."""
         now = int(self._clock.monotonic() - self._run.began)
-        put = RecordKind.PUT
+        put, stored, token = RecordKind.PUT, Outcome.STORED, self._run.token
+        enter = self.index.put
+        puts = 0
         for part in parts:
             if part.kind is not put:
                 self._apply_other(part, now)
@@ -236,16 +241,12 @@ class Drive:
                 self._apply_move(part)
             else:
                 entry = encode_entry(
-                    part.segment,
-                    part.offset,
-                    len(part.envelope),
-                    len(part.payload),
-                    self._run.token,
-                    now,
+                    part.segment, part.offset, len(part.envelope), len(part.payload), token, now
                 )
-                self.index.put(part.key, entry)
-                self.counters.puts += 1
-                part.ticket.settle(part.position, Outcome.STORED)
+                enter(part.key, entry)
+                puts += 1
+                part.ticket.settle(part.position, stored)
+        self.counters.puts += puts
         last = parts[-1]
         self._note(last.segment, scanned=last.offset + last.size_bytes)
 
@@ -303,8 +304,8 @@ class Drive:
         self._removals[path] = quarantine_path(self.root, shard) if quarantine else None
 
     def _note(self, segment: int, *, scanned: int = 0, dead: int = 0) -> None:
-        facts = self.facts.get(segment, SegmentFacts(0, 0))
-        self.facts[segment] = SegmentFacts(max(facts.scanned, scanned), facts.dead_bytes + dead)
+        known, dead_before = self.facts.get(segment, _NO_FACTS)
+        self.facts[segment] = SegmentFacts(max(known, scanned), dead_before + dead)
         self._facts_changed.add(segment)
 
     def _sealed(self, segment: int, end: int) -> None:

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from storage_node.port import Buffer
 
+JOIN_SIZE_BYTES_MAX = 64 << 10
+"""Buffers of so little in all are joined before they are written."""
 IOVECS_MAX = 1024
 """Buffers one pwritev takes on Linux (IOV_MAX)."""
 
@@ -141,6 +143,13 @@ class RealFiles:
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See FileLayer."""
+        if sum(map(len, buffers)) <= JOIN_SIZE_BYTES_MAX:
+            # A short copy costs less than an entry for each buffer.
+            data = b"".join(buffers)
+            written = os.pwrite(fd, data, offset)
+            if written != len(data):
+                self._write_rest(fd, memoryview(data), offset, written)
+            return
         for start in range(0, len(buffers), IOVECS_MAX):
             chunk = buffers[start : start + IOVECS_MAX]
             size = sum(map(len, chunk))

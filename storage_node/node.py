@@ -29,7 +29,7 @@ from storage_node.port import (
     StagedShard,
 )
 from storage_node.quarantine import verify_shard
-from storage_node.record import RecordKind, shard_key, shard_of
+from storage_node.record import RecordKind, record_size_bytes, shard_key, shard_of
 from storage_node.recovery import read_boot_id
 from storage_node.shard import ENVELOPE_SIZE_BYTES_MAX
 from storage_node.staging import Stager
@@ -148,6 +148,7 @@ class Node:
         ticket = Ticket(len(shards), done)
         parts: list[Part] = []
         refused: list[int] = []
+        put, drives = RecordKind.PUT, self._drives
         known_offset = known_length = -1
         checksum = 0
         for position, (drive_id, blob, index, envelope, offset, length) in enumerate(shards):
@@ -159,20 +160,21 @@ class Node:
                 known_offset, known_length = offset, length
             if len(blob) != 16 or len(envelope) > ENVELOPE_SIZE_BYTES_MAX:
                 raise ValueError("not a shard")
-            drive = self._drives.get(DriveId(drive_id))
+            drive = drives.get(DriveId(drive_id))
             if drive is None:
                 refused.append(position)
                 continue
             parts.append(
                 Part(
                     drive,
-                    RecordKind.PUT,
+                    put,
                     shard_key(blob, index),
                     ticket,
                     position,
-                    envelope=envelope,
-                    payload=data,
-                    checksum=checksum,
+                    record_size_bytes(len(envelope), length),
+                    envelope,
+                    data,
+                    checksum,
                 )
             )
         if parts:
@@ -210,7 +212,16 @@ class Node:
         ticket = Ticket(len(records), lambda o: None if settled.done() else settled.set_result(o))
         self._committer.submit(
             [
-                Part(drive, kind, key, ticket, n, target=target, checksum=_checksum(b""))
+                Part(
+                    drive,
+                    kind,
+                    key,
+                    ticket,
+                    n,
+                    record_size_bytes(0, 0),
+                    target=target,
+                    checksum=_checksum(b""),
+                )
                 for n, (drive, key, target) in enumerate(records)
             ]
         )

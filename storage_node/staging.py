@@ -21,7 +21,7 @@ from storage_node.flush import Flusher
 from storage_node.layout import TMP, file_folder, file_path
 from storage_node.offload import Offload
 from storage_node.port import Buffer, Outcome, ShardId
-from storage_node.record import FILE_FACTS, RecordKind, shard_key
+from storage_node.record import FILE_FACTS, RecordKind, record_size_bytes, shard_key
 from storage_node.shard import encode_footer
 
 log = logging.getLogger(__name__)
@@ -185,6 +185,7 @@ class Stager:
                 key,
                 ticket,
                 number,
+                record_size_bytes(0, len(facts)),
                 payload=facts,
                 checksum=xxhash.xxh3_64_intdigest(facts),
             )

@@ -83,6 +83,9 @@ T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
 OUTCOMES = tuple(sorted(Outcome, key=lambda outcome: outcome.value))
 _OUTCOME_BYTES = {outcome: outcome.value for outcome in Outcome}
+_STORED = Outcome.STORED
+_ALL_STORED = tuple(_VERSION_BYTE + bytes([Outcome.STORED.value]) * count for count in range(49))
+"""What nearly every put is answered, by the number of shards."""
 
 
 def encode(message: Any) -> bytes:
@@ -108,12 +111,17 @@ class Reader(Generic[T]):
 
 def encode_outcomes(outcomes: "list[Outcome] | tuple[Outcome, ...]") -> bytes:
     """One byte each, after the version."""
+    count = len(outcomes)
+    if count < len(_ALL_STORED) and outcomes.count(_STORED) == count:
+        return _ALL_STORED[count]
     values = _OUTCOME_BYTES
     return bytes([MESSAGE_VERSION, *[values[outcome] for outcome in outcomes]])
 
 
 def decode_outcomes(data: Buffer, count: int) -> tuple[Outcome, ...]:
     """Raises ProtocolError unless these are so many outcomes."""
+    if count < len(_ALL_STORED) and data == _ALL_STORED[count]:
+        return (_STORED,) * count
     if len(data) != count + 1 or data[0] != MESSAGE_VERSION:
         raise ProtocolError("not the outcomes that were asked for")
     try:
