@@ -206,6 +206,7 @@ class SqliteOwner:
         while (self._waiting or self._committing) and self._broken is None:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         self._break("closed")
+        _log.info("%d transactions in %d commits", self.transactions, self.batches)
         self._disk.close()
         self._reads.close()
         self._connection.close()
