@@ -62,6 +62,11 @@ class ReadPlan:
         return len(self._good) >= self._k or all(i in self._good for i in self._wanted)
 
     @property
+    def good_count(self) -> int:
+        """Shards whose fragments of this step are at hand."""
+        return len(self._good)
+
+    @property
     def wants_search(self) -> bool:
         """Every expected place is used up: look for the shards on all drives of all nodes."""
         return not self.done and not self._outstanding and not self._searched

@@ -22,4 +22,9 @@ class PlacementChanged(ObjectsError):
 
 class BlobDamaged(ObjectsError):
     """Fewer than k shards can be had. Read the record again, for the blob may have been replaced
-    meanwhile; if it is still the one, the data are unreadable at present (500)."""
+    meanwhile; if it is still the one, the data are damaged beyond repair (500)."""
+
+
+class BlobOutOfReach(BlobDamaged):
+    """Fewer than k shards can be had now, but drives that may hold the others are away, late or
+    still recovering. The client may retry (503)."""

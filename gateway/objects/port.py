@@ -54,7 +54,8 @@ class Stored:
 
 class Objects(Protocol):
     """The store of blobs. Errors: `gateway.objects.errors.NotEnoughDrives` (503) when fewer than
-    the invariant's least can be written or read, `BlobDamaged` (500) when k shards cannot be had."""
+    the invariant's least can be written, `BlobOutOfReach` (503) while drives that may hold a blob
+    are away, `BlobDamaged` (500) when k shards cannot be had though all drives are there."""
 
     async def stage(
         self, body: Body, size_bytes: int, digests: Hashing, *, group: GroupId | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gateway.domain.ranges import CHECKSUM_SIZE_BYTES, Geometry, Step, steps_of
 from gateway.domain.read_plan import Ask, ReadPlan
 from gateway.metadata.records import BlobRef
-from gateway.objects.errors import BlobDamaged
+from gateway.objects.errors import BlobDamaged, BlobOutOfReach
 from gateway.objects.staging import geometry_of
 from gateway.objects.topology import Topology
 from placement.codec import checksum, codec_for
@@ -71,7 +71,8 @@ class BlobReader:
 
     async def read(self, step: Step) -> list[Buffer]:
         """The plain bytes of a step, in order. Raises `BlobDamaged` when fewer than k shards can be
-        had (those found missing or damaged are not reported then: the blob may just be gone)."""
+        had (those found missing or damaged are not reported then: the blob may just be gone), as
+        `BlobOutOfReach` while drives are away that may hold enough of them."""
         fragments = await _Fetch(self, step).run()
         for ask in self._bad:
             self._around.report(ask, self._blob)
@@ -86,6 +87,16 @@ class BlobReader:
             self._around.topology.note(ask.drive, outcome)
         else:
             self._bad.append(ask)
+
+    def unreadable(self, good_count: int) -> BlobDamaged:
+        """Why the blob cannot be read, when only so many shards are good and all places were
+        asked."""
+        text = f"{good_count} of the {self.geometry.k} shards needed can be read"
+        away = {ask.drive for ask in self._failed} - {ask.drive for ask in self._bad}
+        away |= self._around.topology.away
+        if good_count + len(away) >= self.geometry.k:
+            return BlobOutOfReach(f"{text}; drives that are away: {len(away)}")
+        return BlobDamaged(text)
 
     async def search(self) -> None:
         """Look for the blob's shards on all drives of all nodes."""
@@ -132,7 +143,7 @@ class _Fetch:
                 elif plan.wants_search:
                     await self._reader.search()
                 else:
-                    raise BlobDamaged(f"fewer than {self._reader.geometry.k} shards can be read")
+                    raise self._reader.unreadable(plan.good_count)
         finally:
             plan.abandon()
             for task in self._pending:

@@ -103,6 +103,16 @@ class Topology:
         """Slots whose drives are better not read from now."""
         return self._unwell
 
+    @property
+    def away(self) -> frozenset[DriveId]:
+        """Drives of the map that cannot be read from, or not wholly, as far as is known."""
+        return frozenset(
+            drive.drive_id
+            for drive in self._current.map.drives
+            if drive.drive_id in self._failed_at
+            or self._conditions.get(drive.drive_id) not in _READABLE
+        )
+
     def partition(self, blob: BlobId) -> Partition:
         """The blob's partition under the newest map."""
         return partition_of(blob, self._current.map.partition_count)

@@ -72,6 +72,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     objects.NotEnoughDrives: ErrorCode.SERVICE_UNAVAILABLE,
     objects.WriteFellShort: ErrorCode.SERVICE_UNAVAILABLE,
     objects.PlacementChanged: ErrorCode.SERVICE_UNAVAILABLE,
+    objects.BlobOutOfReach: ErrorCode.SERVICE_UNAVAILABLE,
     objects.BlobDamaged: ErrorCode.INTERNAL_ERROR,
     objects.ObjectsError: ErrorCode.INTERNAL_ERROR,
 }

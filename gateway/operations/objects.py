@@ -9,7 +9,7 @@ from gateway.domain.ranges import pieces_of
 from gateway.metadata.entries import ObjectEntry, etag_text
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
 from gateway.metadata.records import BlobRef, Checksum, ObjectRecord, PartRef
-from gateway.objects.errors import BlobDamaged
+from gateway.objects.errors import BlobDamaged, BlobOutOfReach
 from gateway.objects.manifest import parts_of
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.object_headers import (
@@ -130,7 +130,7 @@ async def _get(context: Context, asked: Read) -> Found:
             if unreadable is not None and unreadable.record.group == current.record.group:
                 raise
             unreadable = current
-    raise BlobDamaged("the object is replaced faster than it can be read")
+    raise BlobOutOfReach("the object is replaced faster than it can be read")
 
 
 async def _current(context: Context, asked: Read) -> ObjectEntry:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.functional.conftest import error_of
 from tests.functional.store_process import StoreProcess
 
 SIZES = (0, 1, 5_000, 16_384, 16_385, 200_000, 1_048_577, 6_000_000)
@@ -165,3 +166,39 @@ def test_flipped_bytes_cost_no_request_and_are_rebuilt(own_store: StoreProcess) 
     metrics = store.metrics()
     assert metrics["ostraka_internal_errors_total"] == 0
     assert metrics["ostraka_repairs_total"] > 0
+
+
+def test_more_drives_away_than_tolerated_is_a_503_until_they_return(
+    own_store: StoreProcess,
+) -> None:
+    store = own_store
+    s3 = store.client()
+    s3.create_bucket(Bucket="away")
+    digests = fill(s3, "away", 5)
+    for number in (1, 3, 6):
+        (store.directory / f"drive{number}").rename(store.directory / f"away{number}")
+    refused = []
+    for key in digests:
+        try:
+            s3.get_object(Bucket="away", Key=key)["Body"].read()
+        except s3.exceptions.ClientError as error:
+            refused.append(error.response)
+        assert s3.head_object(Bucket="away", Key=key)["ResponseMetadata"]["HTTPStatusCode"] == 200
+    assert len(refused) >= 4
+    for answer in refused:
+        assert answer["Error"]["Code"] == "ServiceUnavailable"
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 503
+    copied = error_of(
+        s3.upload_part_copy,
+        Bucket="away",
+        Key="copy",
+        PartNumber=1,
+        UploadId=s3.create_multipart_upload(Bucket="away", Key="copy")["UploadId"],
+        CopySource={"Bucket": "away", "Key": "5/7"},
+    )
+    assert copied == ("ServiceUnavailable", 503)
+    for number in (1, 3, 6):
+        (store.directory / f"away{number}").rename(store.directory / f"drive{number}")
+    wait_whole(store)
+    check(s3, "away", digests)
+    assert store.metrics()["ostraka_internal_errors_total"] == 0

@@ -9,7 +9,12 @@ import pytest
 
 from gateway.metadata import keys
 from gateway.metadata.records import MapCurrent, encode
-from gateway.objects.errors import BlobDamaged, NotEnoughDrives, WriteFellShort
+from gateway.objects.errors import (
+    BlobDamaged,
+    BlobOutOfReach,
+    NotEnoughDrives,
+    WriteFellShort,
+)
 from gateway.objects.port import Stored
 from gateway.objects.store import ObjectStore
 from gateway.objects.topology import Topology
@@ -241,12 +246,56 @@ def test_any_two_drives_may_vanish_and_reads_still_succeed(
     run(one_node(tmp_path) if shape == "one" else three_nodes(), scenario)
 
 
-def test_three_lost_drives_of_four_plus_two_are_an_error_not_wrong_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1000, 50_000, LARGE])
+@pytest.mark.parametrize("shape", ["one", "three"])
+def test_more_lost_drives_than_tolerated_put_a_blob_out_of_reach(
+    size: int, shape: str, tmp_path: Path
+) -> None:
+    async def scenario(f: Fixture) -> None:
+        stored = await f.write(bytes(size))
+        holders = [
+            d.drive_id
+            for n in f.nodes.values()
+            for d in n.drives.values()
+            if any(shard.blob == stored.ref.blob for shard in d.shards)
+        ]
+        f.fail(*holders[:3])
+        for _ in range(2):  # before and after the drives' reports say so
+            with pytest.raises(BlobOutOfReach):
+                await f.read(stored)
+            await f.topology.poll()
+
+    run(one_node(tmp_path) if shape == "one" else three_nodes(), scenario)
+
+
+def test_nodes_that_cannot_be_reached_put_a_blob_out_of_reach() -> None:
     async def scenario(f: Fixture) -> None:
         stored = await f.write(bytes(50_000))
-        f.fail(*f.all_drives()[:3])
-        with pytest.raises(BlobDamaged):
+        for name in ("n0", "n1"):
+            f.nodes[name].down = True
+        with pytest.raises(BlobOutOfReach):
             await f.read(stored)
+
+    run(three_nodes(), scenario)
+
+
+@pytest.mark.parametrize(
+    ("flipped", "away", "expected"),
+    [(3, 0, BlobDamaged), (2, 1, BlobOutOfReach), (1, 2, BlobOutOfReach), (3, 1, BlobDamaged)],
+)
+def test_a_blob_counts_as_damaged_only_when_absent_drives_could_not_save_it(
+    flipped: int, away: int, expected: type[BlobDamaged], tmp_path: Path
+) -> None:
+    async def scenario(f: Fixture) -> None:
+        stored = await f.write(bytes(50_000))
+        drives = list(f.nodes["n0"].drives.values())
+        for drive in drives[:flipped]:
+            for shard in drive.shards:
+                drive.flip(shard, 100)
+        f.fail(*[drive.drive_id for drive in drives[flipped : flipped + away]])
+        with pytest.raises(BlobDamaged) as raised:
+            await f.read(stored)
+        assert type(raised.value) is expected
 
     run(one_node(tmp_path), scenario)
 
