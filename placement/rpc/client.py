@@ -19,6 +19,8 @@ from placement.rpc.frames import (
     decode_error,
 )
 from placement.rpc.framing import FramedProtocol
+from placement.rpc.handshake import Handshake, Role, TcpEndpoint
+from placement.rpc.sockets import watch_peer
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,11 @@ STREAM_SIZE_BYTES_MAX = 64 << 20
 _SWEEP_SECONDS = 0.05
 _BACKOFF_SECONDS_MIN = 0.02
 _BACKOFF_SECONDS_MAX = 2.0
+DIAL_SECONDS = 5.0
+"""From the first packet to both hellos."""
+PING_SECONDS = 1.0
+SILENCE_SECONDS_MAX = 6.0
+"""A TCP peer that sends nothing for so long, though it was asked, is gone or stands still."""
 
 
 class Reply(NamedTuple):
@@ -80,11 +87,14 @@ class RpcClient:
     up, fail with `AnswerLost`. Both are `PeerUnavailable`.
     """
 
-    def __init__(self, path: str, *, name: str, randomness: Randomness | None = None) -> None:
+    def __init__(
+        self, target: str | TcpEndpoint, *, name: str, randomness: Randomness | None = None
+    ) -> None:
+        """Use `connect` or `dial`. `target`: the path of a Unix socket, or a TCP endpoint."""
         self.name = name
         self.on_connect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
-        self._path = path
+        self._target = target
         self._randomness = randomness or SystemRandomness()
         self._loop = asyncio.get_running_loop()
         self._protocol: FramedProtocol | None = None
@@ -95,24 +105,39 @@ class RpcClient:
         self._closed = False
         self._opening: asyncio.Future[None] | None = None
         self._reconnecting: asyncio.Task[None] | None = None
+        self._pinging: asyncio.TimerHandle | None = None
+        self._silent_seconds = 0.0
+        self._last_failure = ""
+
+    @classmethod
+    def dial(
+        cls, target: str | TcpEndpoint, *, name: str, randomness: Randomness | None = None
+    ) -> "RpcClient":
+        """A client that connects as soon as the peer can be reached. Until then calls fail."""
+        client = cls(target, name=name, randomness=randomness)
+        client._reconnecting = client._loop.create_task(client._dial_until_open())
+        return client
 
     @classmethod
     async def connect(
         cls,
-        path: str,
+        target: str | TcpEndpoint,
         *,
         name: str,
         timeout_seconds: float = 5,
         randomness: Randomness | None = None,
     ) -> "RpcClient":
-        """Connect to a Unix socket, waiting for the peer to appear. Raises PeerUnavailable."""
-        client = cls(path, name=name, randomness=randomness)
+        """Connect, waiting for the peer to appear. Raises PeerUnavailable."""
+        client = cls(target, name=name, randomness=randomness)
         try:
             async with asyncio.timeout(timeout_seconds):
                 await client._dial_until_open()
         except TimeoutError:
             await client.close()
-            raise PeerUnavailable(f"no answer on {path} within {timeout_seconds} s") from None
+            why = f": {client._last_failure}" if client._last_failure else ""
+            raise PeerUnavailable(
+                f"no answer on {target} within {timeout_seconds} s{why}"
+            ) from None
         return client
 
     @property
@@ -189,6 +214,7 @@ class RpcClient:
             self._reconnecting.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reconnecting
+        self._stop_pinging()
         protocol = self._protocol
         if protocol is not None:
             protocol.close()
@@ -204,9 +230,13 @@ class RpcClient:
         self._opening = opening = self._loop.create_future()
         protocols: list[FramedProtocol] = []
 
+        target = self._target
+        key = target.key if isinstance(target, TcpEndpoint) else None
+        handshake = Handshake(self.name, Role.DIALS, key, self._randomness)
+
         def build() -> FramedProtocol:
             protocol = FramedProtocol(
-                name=self.name,
+                handshake=handshake,
                 receive=self._receive,
                 opened=lambda hello: self._opened(protocol, opening, hello),
                 lost=lambda error: self._lost(protocol, opening, error),
@@ -214,22 +244,45 @@ class RpcClient:
             protocols.append(protocol)
             return protocol
 
-        await self._loop.create_unix_connection(build, self._path)
         try:
+            if isinstance(target, TcpEndpoint):
+                transport, _ = await self._loop.create_connection(
+                    build, target.host, target.port, ssl=target.tls
+                )
+                watch_peer(transport)
+            else:
+                await self._loop.create_unix_connection(build, target)
             await opening
-        except asyncio.CancelledError:
-            protocols[0].abort()
+        except BaseException:
+            # The future may hold a failure that nobody will ask for.
+            if opening.done() and not opening.cancelled():
+                opening.exception()
+            opening.cancel()
+            for protocol in protocols:
+                protocol.abort()
             raise
 
     async def _dial_until_open(self) -> None:
         delay = _BACKOFF_SECONDS_MIN
         while True:
             try:
-                return await self._dial()
-            except (OSError, ProtocolError) as error:
-                _log.debug("cannot connect to %s: %s", self._path, error)
+                async with asyncio.timeout(DIAL_SECONDS):
+                    await self._dial()
+                self._last_failure = ""
+                return
+            except (OSError, ProtocolError) as error:  # TimeoutError is an OSError
+                self._failed_to_dial(error)
             await asyncio.sleep(delay * (0.5 + self._randomness.uniform()))
             delay = min(delay * 2, _BACKOFF_SECONDS_MAX)
+
+    def _failed_to_dial(self, error: Exception) -> None:
+        """A peer that may not or cannot speak to us is worth a line, once; an absent one is not."""
+        words = str(error) or type(error).__name__
+        if isinstance(error, ProtocolError) and words != self._last_failure:
+            _log.warning("cannot connect to %s: %s", self._target, words)
+        else:
+            _log.debug("cannot connect to %s: %s", self._target, words)
+        self._last_failure = words
 
     def _opened(
         self, protocol: FramedProtocol, opening: "asyncio.Future[None]", hello: Hello
@@ -239,6 +292,10 @@ class RpcClient:
             return
         self._protocol = protocol
         opening.set_result(None)
+        if isinstance(self._target, TcpEndpoint):
+            self._silent_seconds = 0.0
+            self._stop_pinging()
+            self._pinging = self._loop.call_later(PING_SECONDS, self._ping, protocol)
         for callback in self.on_connect:
             callback()
 
@@ -250,13 +307,31 @@ class RpcClient:
         if self._protocol is not protocol:
             return
         self._protocol = None
+        self._stop_pinging()
         if isinstance(error, ProtocolError):
-            _log.warning("connection to %s closed: %s", self._path, error)
+            _log.warning("connection to %s closed: %s", self._target, error)
         self._fail_open(error)
         for callback in self.on_disconnect:
             callback()
         if not self._closed:
             self._reconnecting = self._loop.create_task(self._dial_until_open())
+
+    def _ping(self, protocol: FramedProtocol) -> None:
+        """Ask for a sign of life; without one for long enough, cut the connection."""
+        if protocol.heard:
+            protocol.heard, self._silent_seconds = False, 0.0
+        else:
+            self._silent_seconds += PING_SECONDS
+        if self._silent_seconds > SILENCE_SECONDS_MAX:
+            protocol.abort(PeerUnavailable(f"silent for {self._silent_seconds:.0f} s"))
+            return
+        protocol.send(Kind.PING, 0, 0, 0, 0, b"", ())
+        self._pinging = self._loop.call_later(PING_SECONDS, self._ping, protocol)
+
+    def _stop_pinging(self) -> None:
+        if self._pinging is not None:
+            self._pinging.cancel()
+            self._pinging = None
 
     def _fail_open(self, error: Exception | None) -> None:
         calls, self._calls = self._calls, {}
@@ -268,10 +343,10 @@ class RpcClient:
 
     def _not_sent(self) -> NotSent:
         state = "busy" if self._protocol is not None else "not connected"
-        return NotSent(f"{self._path}: {state}")
+        return NotSent(f"{self._target}: {state}")
 
     def _answer_lost(self, error: Exception | None) -> AnswerLost:
-        return AnswerLost(f"{self._path}: connection lost ({error or 'closed by the peer'})")
+        return AnswerLost(f"{self._target}: connection lost ({error or 'closed by the peer'})")
 
     # --- answers ---
 
@@ -322,7 +397,7 @@ class RpcClient:
         for request_id, future in over:
             del self._calls[request_id]
             if not future.done():
-                future.set_exception(AnswerLost(f"{self._path}: no answer in time"))
+                future.set_exception(AnswerLost(f"{self._target}: no answer in time"))
             self._send_cancel(request_id)
         self._sweeping = bool(self._calls)
         if self._sweeping:

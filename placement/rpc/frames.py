@@ -5,8 +5,9 @@ A frame is a 24-byte little-endian header, then `header length` header bytes, th
     u32 length of what follows the 24 bytes · u64 request id · u16 verb · u8 kind · u8 flags
     u32 header length · u32 deadline in milliseconds (0: none), counted from sending
 
-Each side's first frame is its hello: magic, the range of protocol versions it speaks and its feature
-bits as header, its name as payload.
+Each side's first frame is its hello: magic, the range of protocol versions it speaks, its feature
+bits and, where it authenticates itself, a nonce as header, its name as payload. Then, with a nonce,
+comes its proof (`handshake`). Frames until then are short.
 """
 
 import struct
@@ -23,11 +24,17 @@ FRAME_HEADER_SIZE_BYTES = FRAME_HEADER.size
 FRAME_SIZE_BYTES_MAX = 16 << 20
 """Header and payload of one frame; a longer one closes the connection."""
 
+HANDSHAKE_FRAME_SIZE_BYTES_MAX = 1024
+"""What a peer may send in one frame before it is known."""
+
 BACKGROUND = 1
 """Flag: the call is not for a waiting client."""
 
 _HELLO = struct.Struct("<8sHHQ")
 _MAGIC = b"OSTRAKA\x00"
+NONCE_SIZE_BYTES = 32
+AUTHENTICATES = 1
+"""Feature bit: a nonce follows, and a proof after the hello."""
 VERSION_MIN = 1
 VERSION_MAX = 1
 _ERROR_CODE = struct.Struct("<I")
@@ -43,6 +50,9 @@ class Kind(IntEnum):
     PUSH = 4
     END = 5
     CANCEL = 6
+    PROOF = 7
+    PING = 8
+    PONG = 9
 
 
 class ErrorCode(IntEnum):
@@ -80,11 +90,12 @@ class Hello(NamedTuple):
     version_max: int
     features: int
     name: str
+    nonce: bytes = b""
 
 
-def encode_hello(name: str, features: int = 0) -> tuple[bytes, bytes]:
+def encode_hello(name: str, features: int = 0, nonce: bytes = b"") -> tuple[bytes, bytes]:
     """Header and payload of this side's hello."""
-    return _HELLO.pack(_MAGIC, VERSION_MIN, VERSION_MAX, features), name.encode()
+    return _HELLO.pack(_MAGIC, VERSION_MIN, VERSION_MAX, features) + nonce, name.encode()[:255]
 
 
 def decode_hello(header: Buffer, payload: Buffer) -> Hello:
@@ -95,8 +106,13 @@ def decode_hello(header: Buffer, payload: Buffer) -> Hello:
     if magic != _MAGIC:
         raise ProtocolError("the peer does not speak this protocol")
     if version_min > VERSION_MAX or version_max < VERSION_MIN:
-        raise ProtocolError(f"the peer speaks versions {version_min} to {version_max}")
-    return Hello(version_min, version_max, features, bytes(payload[:255]).decode(errors="replace"))
+        raise ProtocolError(
+            f"the peer speaks versions {version_min} to {version_max} of this protocol,"
+            f" this end {VERSION_MIN} to {VERSION_MAX}"
+        )
+    name = bytes(payload[:255]).decode(errors="replace")
+    nonce = bytes(header[_HELLO.size : _HELLO.size + NONCE_SIZE_BYTES])
+    return Hello(version_min, version_max, features, name, nonce)
 
 
 def encode_error(code: int, message: str) -> bytes:

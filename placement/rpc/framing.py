@@ -9,15 +9,17 @@ from typing import cast
 
 from placement.errors import ProtocolError
 from placement.rpc.frames import (
+    BACKGROUND,
     FRAME_HEADER,
     FRAME_HEADER_SIZE_BYTES,
     FRAME_SIZE_BYTES_MAX,
+    HANDSHAKE_FRAME_SIZE_BYTES_MAX,
     Buffer,
     Hello,
     Kind,
-    decode_hello,
-    encode_hello,
 )
+from placement.rpc.handshake import Handshake
+from placement.rpc.sockets import watch_peer
 
 _RECEIVE_SIZE_BYTES = 64 << 10
 _DIRECT_SIZE_BYTES_MIN = 16 << 10
@@ -26,6 +28,7 @@ _JOIN_SIZE_BYTES_MAX = 256 << 10
 _OUTGOING_SIZE_BYTES_MAX = 64 << 20
 """Bytes that may wait for a peer that does not read."""
 _TRANSPORT_HIGH_WATER_BYTES = 1 << 20
+HANDSHAKE_SECONDS = 10.0
 
 _unpack = FRAME_HEADER.unpack_from
 _pack = FRAME_HEADER.pack
@@ -43,13 +46,13 @@ class FramedProtocol(asyncio.BufferedProtocol):
     def __init__(
         self,
         *,
-        name: str,
+        handshake: Handshake,
         receive: FrameReceiver,
         opened: Callable[[Hello], None],
         lost: Callable[[Exception | None], None],
         congested: Callable[[bool], None] | None = None,
     ) -> None:
-        self._name = name
+        self._handshake = handshake
         self._receive = receive
         self._opened = opened
         self._lost = lost
@@ -58,6 +61,10 @@ class FramedProtocol(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._error: Exception | None = None
         self._greeted = False
+        self._frame_size_bytes_max = HANDSHAKE_FRAME_SIZE_BYTES_MAX
+        self._patience: asyncio.TimerHandle | None = None
+        self.heard = False
+        """Set whenever bytes arrive; whoever watches the peer's health clears it."""
         self._buffer = bytearray(_RECEIVE_SIZE_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
@@ -65,6 +72,7 @@ class FramedProtocol(asyncio.BufferedProtocol):
         self._large_header: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)
         self._large_filled = 0
         self._outgoing: list[Buffer] = []
+        self._outgoing_later: list[Buffer] = []
         self._outgoing_size_bytes = 0
         self._flush_scheduled = False
         self._writable = True
@@ -76,13 +84,17 @@ class FramedProtocol(asyncio.BufferedProtocol):
         # uvloop's transports do not derive from asyncio's classes.
         self._transport = stream = cast("asyncio.Transport", transport)
         stream.set_write_buffer_limits(high=_TRANSPORT_HIGH_WATER_BYTES)
-        header, payload = encode_hello(self._name)
+        header, payload = self._handshake.hello
+        self._patience = self._loop.call_later(HANDSHAKE_SECONDS, self._too_slow)
         self.send(Kind.HELLO, 0, 0, 0, 0, header, (payload,))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, with the reason if it was ours."""
         self._transport = None
         self._outgoing.clear()
+        self._outgoing_later.clear()
+        if self._patience is not None:
+            self._patience.cancel()
         self._lost(self._error or exc)
 
     def pause_writing(self) -> None:
@@ -106,6 +118,7 @@ class FramedProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand out every frame that is complete."""
+        self.heard = True
         try:
             if self._large is None:
                 self._filled += nbytes
@@ -116,7 +129,12 @@ class FramedProtocol(asyncio.BufferedProtocol):
                     frame, self._large = self._large.toreadonly(), None
                     self._deliver(*self._large_header, frame)
         except ProtocolError as error:
-            self.abort(error)
+            if self._greeted:
+                self.abort(error)
+            else:
+                # What we said first must still arrive: it tells the peer what is wrong.
+                self._error = self._error or error
+                self.close()
 
     def eof_received(self) -> bool:
         """Close: half-open connections are not used."""
@@ -145,7 +163,7 @@ class FramedProtocol(asyncio.BufferedProtocol):
             raise ValueError(f"a frame of {size} bytes is beyond {FRAME_SIZE_BYTES_MAX}")
         if self._transport is None or self._outgoing_size_bytes > _OUTGOING_SIZE_BYTES_MAX:
             return False
-        outgoing = self._outgoing
+        outgoing = self._outgoing_later if flags & BACKGROUND else self._outgoing
         outgoing.append(_pack(size, request_id, verb, kind, flags, header_size, deadline_ms))
         outgoing.append(header)
         if payload:
@@ -157,16 +175,26 @@ class FramedProtocol(asyncio.BufferedProtocol):
         return True
 
     def flush(self) -> None:
-        """Write now what was queued, unless the peer is behind."""
+        """Write now what was queued, unless the peer is behind; background frames last."""
         transport = self._transport
-        if not self._outgoing or not self._writable or transport is None:
+        if not self._writable or transport is None:
             return
         parts, size = self._outgoing, self._outgoing_size_bytes
+        if self._outgoing_later:
+            parts += self._outgoing_later
+            self._outgoing_later = []
+        elif not parts:
+            return
         self._outgoing, self._outgoing_size_bytes = [], 0
         if size <= _JOIN_SIZE_BYTES_MAX:
             transport.write(b"".join(parts))
         else:
             transport.writelines(parts)
+
+    def watch_peer(self) -> None:
+        """Notice a TCP peer that vanished."""
+        if self._transport is not None:
+            watch_peer(self._transport)
 
     def pause_reading(self) -> None:
         """Take no more frames for now."""
@@ -200,7 +228,9 @@ class FramedProtocol(asyncio.BufferedProtocol):
         view, filled, start = self._view, self._filled, 0
         while filled - start >= FRAME_HEADER_SIZE_BYTES:
             size, request_id, verb, kind, flags, header_size, deadline_ms = _unpack(view, start)
-            if size > FRAME_SIZE_BYTES_MAX or header_size > size:
+            if size > self._frame_size_bytes_max or header_size > size:
+                if not self._greeted:
+                    raise ProtocolError("the peer does not speak this protocol")
                 raise ProtocolError(f"the peer sent a frame of {size} bytes")
             begin = start + FRAME_HEADER_SIZE_BYTES
             end = begin + size
@@ -231,12 +261,34 @@ class FramedProtocol(asyncio.BufferedProtocol):
         frame: memoryview,
     ) -> None:
         header, payload = frame[:header_size], frame[header_size:]
-        if self._greeted:
-            if self._transport is not None:
-                self._receive(kind, request_id, verb, flags, deadline_ms, header, payload)
+        if not self._greeted:
+            self._shake_hands(kind, header, payload)
+        elif kind == Kind.PING:
+            self.send(Kind.PONG, 0, 0, 0, 0, b"", ())
+        elif kind != Kind.PONG and self._transport is not None:
+            self._receive(kind, request_id, verb, flags, deadline_ms, header, payload)
+
+    def _shake_hands(self, kind: int, header: memoryview, payload: memoryview) -> None:
+        if self._error is not None:
+            return
+        if kind == Kind.PROOF:
+            self._open(self._handshake.proved(header))
             return
         if kind != Kind.HELLO:
             raise ProtocolError("the peer's first frame is no hello")
-        hello = decode_hello(header, payload)
+        hello, proof = self._handshake.greeted(header, payload)
+        if proof is None:
+            self._open(hello)
+        else:
+            self.send(Kind.PROOF, 0, 0, 0, 0, proof, ())
+
+    def _open(self, hello: Hello) -> None:
         self._greeted = True
+        self._frame_size_bytes_max = FRAME_SIZE_BYTES_MAX
+        if self._patience is not None:
+            self._patience.cancel()
         self._opened(hello)
+
+    def _too_slow(self) -> None:
+        if not self._greeted:
+            self.abort(ProtocolError(f"the peer did not introduce itself in {HANDSHAKE_SECONDS} s"))

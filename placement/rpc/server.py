@@ -3,9 +3,12 @@
 import asyncio
 import inspect
 import logging
+import math
 import os
 import socket
+import ssl
 import stat
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,11 +24,21 @@ from placement.rpc.frames import (
     encode_error,
 )
 from placement.rpc.framing import FramedProtocol
+from placement.rpc.handshake import ClusterKey, Handshake, Role
 
 _log = logging.getLogger(__name__)
 
 REQUESTS_MAX = 4096
 """Requests a connection may have open; beyond, nothing more is read from it until some are answered."""
+REQUESTS_SIZE_BYTES_MAX = 64 << 20
+"""Bytes of a connection's open requests; beyond, the same."""
+STRANGERS_MAX = 256
+"""Connections that may be opening at once; further ones are closed."""
+BACKGROUND_MAX = 16
+"""Background requests at work at once in a server; the others wait."""
+BACKGROUND_BUSY_MAX = 2
+"""The same while clients wait for more than `BUSY_REQUESTS` answers."""
+BUSY_REQUESTS = 8
 
 
 class Request:
@@ -44,6 +57,7 @@ class Request:
         "header",
         "on_cancel",
         "payload",
+        "size_bytes",
         "verb",
     )
 
@@ -66,6 +80,7 @@ class Request:
         """Milliseconds the caller waits, counted from when it sent; 0: no limit."""
         self.on_cancel: Callable[[], None] | None = None
         """Called once when the caller no longer waits."""
+        self.size_bytes = len(header) + len(payload)
         self._id = request_id
         self._open = True
         self._task: asyncio.Task[None] | None = None
@@ -131,7 +146,8 @@ class Request:
     def _finish(self, kind: Kind, header: Buffer, payload: Sequence[Buffer]) -> None:
         if self._open:
             self._open = False
-            self.connection.finish(kind, self._id, self.verb, header, payload)
+            flags = BACKGROUND if self.background else 0
+            self.connection.finish(kind, self._id, self.verb, header, payload, flags)
 
 
 Handler = Callable[[Request], Awaitable[None] | None]
@@ -141,17 +157,19 @@ Handler = Callable[[Request], Awaitable[None] | None]
 class Connection:
     """One peer. `state` is the handlers' own; `on_close` is called once when the peer is gone."""
 
-    def __init__(self, server: "RpcServer") -> None:
+    def __init__(self, server: "RpcServer", key: ClusterKey | None = None) -> None:
         self.state: dict[str, object] = {}
         self.on_close: list[Callable[[], None]] = []
         self.peer_name = ""
         self._server = server
         self._requests: dict[int, Request] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._requests_size_bytes = 0
         self._congested = False
         self._reading = True
+        self.known = False
         self.protocol = FramedProtocol(
-            name=server.name,
+            handshake=Handshake(server.name, Role.LISTENS, key),
             receive=self._receive,
             opened=self._opened,
             lost=self._lost,
@@ -164,11 +182,17 @@ class Connection:
         return len(self._requests)
 
     def send(
-        self, kind: Kind, request_id: int, verb: int, header: Buffer, payload: Sequence[Buffer]
+        self,
+        kind: Kind,
+        request_id: int,
+        verb: int,
+        header: Buffer,
+        payload: Sequence[Buffer],
+        flags: int = 0,
     ) -> None:
         """Queue a frame; a peer that lets too much pile up is cut off."""
         try:
-            sent = self.protocol.send(kind, request_id, verb, 0, 0, header, payload)
+            sent = self.protocol.send(kind, request_id, verb, flags, 0, header, payload)
         except ValueError as error:
             failure = encode_error(ErrorCode.REPLY_TOO_LARGE, str(error))
             sent = self.protocol.send(Kind.ERROR, request_id, verb, 0, 0, failure, ())
@@ -176,11 +200,21 @@ class Connection:
             self.protocol.abort(ProtocolError("the peer does not read its answers"))
 
     def finish(
-        self, kind: Kind, request_id: int, verb: int, header: Buffer, payload: Sequence[Buffer]
+        self,
+        kind: Kind,
+        request_id: int,
+        verb: int,
+        header: Buffer,
+        payload: Sequence[Buffer],
+        flags: int,
     ) -> None:
         """Send the last frame of a request."""
-        self._requests.pop(request_id, None)
-        self.send(kind, request_id, verb, header, payload)
+        request = self._requests.pop(request_id, None)
+        self.send(kind, request_id, verb, header, payload, flags)
+        if request is not None:
+            self._requests_size_bytes -= request.size_bytes
+            if request.background:
+                self._server.background_over(request)
         if not self._reading:
             self._pace()
 
@@ -195,7 +229,9 @@ class Connection:
         return tuple(self._tasks)
 
     def _opened(self, hello: Hello) -> None:
+        self.known = True
         self.peer_name = hello.name
+        self.protocol.watch_peer()
 
     def _receive(
         self,
@@ -212,13 +248,23 @@ class Connection:
                 raise ProtocolError("the peer used a request id twice")
             request = Request(self, request_id, verb, flags, deadline_ms, header, payload)
             self._requests[request_id] = request
-            self._server.dispatch(request)
-            if len(self._requests) >= REQUESTS_MAX:
+            self._requests_size_bytes += request.size_bytes
+            if request.background:
+                self._server.dispatch_later(request)
+            else:
+                self._server.dispatch(request)
+            if (
+                len(self._requests) >= REQUESTS_MAX
+                or self._requests_size_bytes >= REQUESTS_SIZE_BYTES_MAX
+            ):
                 self._pace()
         elif kind == Kind.CANCEL:
             cancelled = self._requests.pop(request_id, None)
             if cancelled is not None:
+                self._requests_size_bytes -= cancelled.size_bytes
                 cancelled.cancel()
+                if cancelled.background:
+                    self._server.background_over(cancelled)
                 self._pace()
         else:
             raise ProtocolError(f"the peer sent a frame of kind {kind}")
@@ -229,7 +275,11 @@ class Connection:
 
     def _pace(self) -> None:
         """Read only from a peer that reads, and that has not too many requests open."""
-        wanted = not self._congested and len(self._requests) < REQUESTS_MAX
+        wanted = (
+            not self._congested
+            and len(self._requests) < REQUESTS_MAX
+            and self._requests_size_bytes < REQUESTS_SIZE_BYTES_MAX
+        )
         if wanted != self._reading:
             self._reading = wanted
             if wanted:
@@ -239,10 +289,12 @@ class Connection:
 
     def _lost(self, error: Exception | None) -> None:
         if isinstance(error, ProtocolError):
-            _log.warning("connection closed: %s", error, extra={"peer": self.peer_name})
+            _log.warning("connection of %s closed: %s", self.peer_name or "a stranger", error)
         requests, self._requests = self._requests, {}
         for request in requests.values():
             request.cancel()
+            if request.background:
+                self._server.background_over(request)
         self._server.forget(self)
         for callback in self.on_close:
             callback()
@@ -255,9 +307,12 @@ class RpcServer:
         self.name = name
         self._handlers = dict(handlers)
         self._connections: set[Connection] = set()
-        self._listener: asyncio.Server | None = None
-        self._path = ""
+        self._listeners: list[asyncio.Server] = []
+        self._paths: list[str] = []
         self._closing = False
+        self._background: set[Request] = set()
+        self._waiting: deque[tuple[Request, float]] = deque()
+        self._starting = False
 
     @property
     def connections(self) -> tuple[Connection, ...]:
@@ -278,21 +333,36 @@ class RpcServer:
             finally:
                 os.umask(mask)
             listener.setblocking(False)
-            self._listener = await asyncio.get_running_loop().create_unix_server(
-                self._accept, sock=listener, backlog=128
+            self._listeners.append(
+                await asyncio.get_running_loop().create_unix_server(
+                    self._accept, sock=listener, backlog=128
+                )
             )
         except BaseException:
             listener.close()
             raise
-        self._path = path
+        self._paths.append(path)
+
+    async def listen_tcp(
+        self, host: str, port: int, key: ClusterKey, tls: ssl.SSLContext | None = None
+    ) -> int:
+        """Accept peers that hold the cluster key; the port (that the kernel chose, for 0). Raises
+        OSError."""
+        listener = await asyncio.get_running_loop().create_server(
+            lambda: self._accept(key), host, port, ssl=tls, backlog=128
+        )
+        self._listeners.append(listener)
+        chosen: int = listener.sockets[0].getsockname()[1]
+        return chosen
 
     async def close(self, *, drain_seconds: float = 5) -> None:
         """Accept no more, let open calls end for a while, then cut the rest."""
         self._closing = True
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
+        for path in self._paths:
             with suppress(OSError):
-                os.unlink(self._path)
+                os.unlink(path)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + drain_seconds
         while loop.time() < deadline and any(c.open_requests for c in self._connections):  # noqa: ASYNC110 — a stop may poll
@@ -326,14 +396,56 @@ class RpcServer:
         if work is not None:
             request.run(work)
 
+    def dispatch_later(self, request: Request) -> None:
+        """Start a background request when clients leave room for it."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + request.deadline_ms / 1000 if request.deadline_ms else math.inf
+        if len(self._waiting) >= REQUESTS_MAX:
+            self._waiting = deque(waiting for waiting in self._waiting if waiting[0].open)
+        self._waiting.append((request, end))
+        self._start_background()
+
+    def background_over(self, request: Request) -> None:
+        """One was answered or given up: the next may start."""
+        self._background.discard(request)
+        self._start_background()
+
+    def _start_background(self) -> None:
+        if self._starting:  # from a handler that answered at once: the loop below goes on
+            return
+        self._starting = True
+        now = asyncio.get_running_loop().time()
+        while self._waiting:
+            busy = sum(c.open_requests for c in self._connections)
+            busy -= len(self._background) + len(self._waiting)
+            limit = BACKGROUND_BUSY_MAX if busy > BUSY_REQUESTS else BACKGROUND_MAX
+            if len(self._background) >= limit:
+                break
+            request, end = self._waiting.popleft()
+            if now >= end:
+                request.fail(ErrorCode.CANCELLED, "its time was up before it could begin")
+            elif request.open:
+                self._background.add(request)
+                self.dispatch(request)
+        self._starting = False
+
     def forget(self, connection: Connection) -> None:
         """A peer is gone."""
         self._connections.discard(connection)
 
-    def _accept(self) -> FramedProtocol:
-        connection = Connection(self)
+    def _accept(self, key: ClusterKey | None = None) -> asyncio.BaseProtocol:
+        if sum(not connection.known for connection in self._connections) >= STRANGERS_MAX:
+            return _Closed()
+        connection = Connection(self, key)
         self._connections.add(connection)
         return connection.protocol
+
+
+class _Closed(asyncio.Protocol):
+    """For a connection beyond the bound."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 async def _await(work: Awaitable[None]) -> None:

@@ -31,6 +31,7 @@ from placement.rpc.frames import (
     encode_hello,
 )
 from placement.rpc.framing import FramedProtocol
+from placement.rpc.handshake import Handshake
 from placement.rpc.server import Request, RpcServer
 
 T = TypeVar("T")
@@ -372,7 +373,7 @@ def _cut(stream: bytes, pieces: list[int]) -> list[tuple[int, int, bytes, bytes]
         frames: list[tuple[int, int, bytes, bytes]] = []
         hellos: list[Hello] = []
         protocol = FramedProtocol(
-            name="x",
+            handshake=Handshake("x"),
             receive=lambda kind, rid, verb, flags, deadline, header, payload: frames.append(
                 (rid, verb, bytes(header), bytes(payload))
             ),
