@@ -1,0 +1,1 @@
+"""Access policies: documents read, checked and judged. Pure rules, no I/O."""

@@ -1,0 +1,150 @@
+"""A policy statement's Condition block: read, checked and judged.
+
+Source: IAM User Guide, "IAM JSON policy elements: Condition", and the Service Authorization
+Reference's condition keys for Amazon S3.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.domain.policy.errors import MalformedPolicy
+from gateway.domain.policy.operators import OPERATORS, Operator, Wanted, boolean
+from gateway.domain.policy.question import Question
+
+VALUES_MAX = 1000
+"""Values of one condition: more do not fit into a document anyway."""
+
+S3_KEYS: Final = frozenset(
+    {
+        *("accessgrantsinstancearn", "accesspointnetworkorigin", "accesspointtag"),
+        *("authtype", "dataaccesspointaccount", "dataaccesspointarn", "delimiter"),
+        *("existingobjecttag", "if-match", "if-none-match", "inventoryaccessibleoptionalfields"),
+        *("locationconstraint", "max-keys", "object-lock-legal-hold", "object-lock-mode"),
+        *("object-lock-remaining-retention-days", "object-lock-retain-until-date"),
+        *("objectcreationoperation", "prefix", "requestobjecttag", "requestobjecttagkeys"),
+        *("resourceaccount", "signatureage", "signatureversion", "tlsversion", "versionid"),
+        *("buckettag", "storageclass"),
+        *("x-amz-acl", "x-amz-bucket-namespace", "x-amz-content-sha256", "x-amz-copy-source"),
+        *("x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp"),
+        *("x-amz-grant-write", "x-amz-grant-write-acp", "x-amz-metadata-directive"),
+        *("x-amz-object-ownership", "x-amz-server-side-encryption"),
+        "x-amz-server-side-encryption-aws-kms-key-id",
+        "x-amz-server-side-encryption-customer-algorithm",
+        *("x-amz-storage-class", "x-amz-website-redirect-location"),
+    }
+)
+"""The condition keys that S3 documents, without "s3:", in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One operator on one key. `presence` for Null; `every` and `some` are ForAllValues and
+    ForAnyValue."""
+
+    operator: str
+    key: str
+    values: tuple[str, ...]
+    wanted: tuple[Wanted, ...] = ()
+    negated: bool = False
+    if_exists: bool = False
+    every: bool = False
+    some: bool = False
+    presence: bool | None = None
+
+    def holds(self, question: Question) -> bool:
+        """Whether the request satisfies it."""
+        found = question.facts.values(self.key)
+        if self.presence is not None:
+            return (not found) is self.presence
+        if not found:
+            if self.if_exists or self.every:
+                return True
+            return self.negated and not self.some
+        lookup = question.variable
+        agree = (any(each.matches(value, lookup) for each in self.wanted) for value in found)
+        if self.every:
+            return all(matched is not self.negated for matched in agree)
+        if self.some:
+            return any(matched is not self.negated for matched in agree)
+        return any(agree) is not self.negated
+
+
+def read_conditions(block: object, *, variables: bool) -> tuple[Condition, ...]:
+    """The conditions of a statement, all of which must hold. Raises MalformedPolicy."""
+    if not isinstance(block, dict):
+        raise MalformedPolicy("Invalid policy syntax.")
+    conditions: list[Condition] = []
+    for operator, keys in block.items():
+        if not isinstance(keys, dict):
+            raise MalformedPolicy("Invalid policy syntax.")
+        for key, values in keys.items():
+            conditions.append(_read(operator, key, texts(values), variables=variables))
+    return tuple(conditions)
+
+
+def texts(values: object) -> tuple[str, ...]:
+    """One or several scalars as text. Raises MalformedPolicy."""
+    listed: Sequence[object] = values if isinstance(values, list) else (values,)
+    if len(listed) > VALUES_MAX:
+        raise MalformedPolicy("Policy has too many condition values")
+    found: list[str] = []
+    for value in listed:
+        if isinstance(value, bool):
+            found.append("true" if value else "false")
+        elif isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, int | float):
+            found.append(str(value))
+        else:
+            raise MalformedPolicy("Invalid policy syntax.")
+    return tuple(found)
+
+
+def _read(operator: str, key: str, values: tuple[str, ...], *, variables: bool) -> Condition:
+    name = operator
+    every, some = name.startswith("ForAllValues:"), name.startswith("ForAnyValue:")
+    if every or some:
+        name = name.partition(":")[2]
+    key = _key(key)
+    if name == "Null":
+        try:
+            (presence,) = {boolean(value) for value in values}
+        except ValueError:
+            raise MalformedPolicy("Invalid condition value for operator Null") from None
+        return Condition(operator, key, values, presence=presence)
+    if_exists = name.endswith("IfExists")
+    rule: Operator | None = _OPERATORS.get(name.removesuffix("IfExists").lower())
+    if rule is None:
+        raise MalformedPolicy(f"Invalid Condition type : {operator}")
+    try:
+        wanted = tuple(rule.read(value, variables) for value in values)
+    except ValueError:
+        raise MalformedPolicy(f"Invalid condition value for operator {operator}") from None
+    return Condition(
+        operator,
+        key,
+        values,
+        wanted,
+        negated=rule.negated,
+        if_exists=if_exists,
+        every=every,
+        some=some,
+    )
+
+
+_OPERATORS: Final[Mapping[str, Operator]] = {name.lower(): rule for name, rule in OPERATORS.items()}
+
+
+def _key(key: str) -> str:
+    """The key in lower case but for what follows a slash (a tag's key keeps its case)."""
+    name, slash, rest = key.partition("/")
+    name = name.lower()
+    service, colon, plain = name.partition(":")
+    if not colon or not plain:
+        raise MalformedPolicy("Policy has an invalid condition key")
+    if service == "s3" and plain not in S3_KEYS:
+        raise MalformedPolicy("Policy has an invalid condition key")
+    if service not in ("s3", "aws", "sts", "iam", "kms"):
+        raise MalformedPolicy("Policy has an invalid condition key")
+    return f"{name}{slash}{rest}"

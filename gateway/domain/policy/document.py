@@ -1,0 +1,228 @@
+"""Policy documents as values: bounded reading of the JSON, and the grammar's rules.
+
+Source: IAM User Guide, "Grammar of the IAM JSON policy language"; S3 User Guide, "Bucket policies".
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.domain.policy.conditions import Condition, read_conditions
+from gateway.domain.policy.errors import MalformedPolicy
+from gateway.domain.policy.globs import Pattern
+from gateway.domain.policy.principals import Principals, read_principals
+
+BUCKET_POLICY_SIZE_BYTES_MAX = 20 * 1024
+"""Source: S3 User Guide, "Bucket policies": 20 KB."""
+DEPTH_MAX = 10
+VERSIONS: Final = ("2012-10-17", "2008-10-17")
+_FIELDS: Final = frozenset({"Version", "Id", "Statement"})
+_STATEMENT_FIELDS: Final = frozenset(
+    {
+        *("Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction"),
+        *("Resource", "NotResource", "Condition"),
+    }
+)
+_ACTION: Final = re.compile(r"\*|[A-Za-z0-9-]{1,64}:[A-Za-z0-9*?]{1,128}")
+_S3_ARN: Final = re.compile(r"arn:[a-z*?-]{1,16}:s3:[^:]{0,64}:[^:]{0,64}:(.{1,2048})", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One rule. `principals` None in policies of identities, where it is whom they are attached to."""
+
+    sid: str
+    allows: bool
+    principals: Principals | None
+    actions: tuple[Pattern, ...]
+    other_actions: bool
+    """NotAction: all but these."""
+    resources: tuple[Pattern, ...]
+    other_resources: bool
+    """NotResource: all but these."""
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A valid document."""
+
+    statements: tuple[Statement, ...]
+
+
+def read_bucket_policy(text: bytes, bucket: str) -> Policy:
+    """The policy of that bucket. Raises MalformedPolicy."""
+    if len(text) > BUCKET_POLICY_SIZE_BYTES_MAX:
+        raise MalformedPolicy("Policy exceeds the maximum allowed document size.")
+    policy = read_policy(text, with_principals=True)
+    for statement in policy.statements:
+        for resource in statement.resources:
+            if not _is_of_bucket(resource.text, bucket):
+                raise MalformedPolicy("Policy has invalid resource")
+    return policy
+
+
+def _is_of_bucket(resource: str, bucket: str) -> bool:
+    """A bucket's policy speaks of that bucket and of what is in it."""
+    if resource == "*":
+        return True
+    found = _S3_ARN.fullmatch(resource)
+    if found is None:
+        return False
+    name = found[1].partition("/")[0]
+    return Pattern(name, variables=True).matches(bucket, lambda _: bucket)
+
+
+def read_policy(text: bytes, *, with_principals: bool) -> Policy:
+    """A document's statements. Raises MalformedPolicy.
+
+    `with_principals`: the policy of a resource, where every statement names whom it is about; in an
+    identity's policy none may.
+    """
+    document = _parse(text)
+    unknown = document.keys() - _FIELDS
+    if unknown:
+        raise MalformedPolicy(f"Unknown field {min(unknown)}")
+    version = document.get("Version", VERSIONS[1])
+    if version not in VERSIONS:
+        raise MalformedPolicy("The policy must contain a valid version string")
+    if not isinstance(document.get("Id", ""), str):
+        raise MalformedPolicy("Invalid policy syntax.")
+    if "Statement" not in document:
+        raise MalformedPolicy("Missing required field Statement")
+    listed = document["Statement"]
+    if isinstance(listed, dict):
+        listed = [listed]
+    if not isinstance(listed, list) or not listed:
+        raise MalformedPolicy("Could not parse the policy: Statement is empty!")
+    statements = tuple(
+        _statement(each, with_principals=with_principals, variables=version == VERSIONS[0])
+        for each in listed
+    )
+    sids = [each.sid for each in statements if each.sid]
+    if len(sids) != len(set(sids)):
+        raise MalformedPolicy("Statement IDs (SID) in a single policy must be unique.")
+    return Policy(statements)
+
+
+def _parse(text: bytes) -> dict[str, object]:
+    try:
+        decoded = text.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedPolicy("This policy contains invalid Json") from None
+    if not decoded.lstrip().startswith("{"):
+        raise MalformedPolicy("Policies must be valid JSON and the first byte must be '{'")
+    try:
+        document = json.loads(decoded, object_pairs_hook=_distinct, parse_constant=_no_constant)
+    except MalformedPolicy:
+        raise
+    except (ValueError, RecursionError):
+        raise MalformedPolicy("This policy contains invalid Json") from None
+    assert isinstance(document, dict)
+    _bound_depth(document)
+    return document
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise MalformedPolicy("This policy contains invalid Json: duplicate keys")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise MalformedPolicy("This policy contains invalid Json")
+
+
+def _bound_depth(document: object) -> None:
+    level: list[object] = [document]
+    for _ in range(DEPTH_MAX):
+        below: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                below.extend(value.values())
+            elif isinstance(value, list):
+                below.extend(value)
+        if not below:
+            return
+        level = below
+    raise MalformedPolicy("Invalid policy syntax.")
+
+
+def _statement(given: object, *, with_principals: bool, variables: bool) -> Statement:
+    if not isinstance(given, dict):
+        raise MalformedPolicy("Invalid policy syntax.")
+    unknown = given.keys() - _STATEMENT_FIELDS
+    if unknown:
+        raise MalformedPolicy(f"Unknown field {min(unknown)}")
+    sid = given.get("Sid", "")
+    if not isinstance(sid, str):
+        raise MalformedPolicy("Invalid policy syntax.")
+    if "Effect" not in given:
+        raise MalformedPolicy("Missing required field Effect")
+    effect = given["Effect"]
+    if effect not in ("Allow", "Deny"):
+        raise MalformedPolicy(f"Invalid effect : {effect}")
+    other_actions = _which(given, "Action", "NotAction")
+    other_resources = _which(given, "Resource", "NotResource")
+    return Statement(
+        sid=sid,
+        allows=effect == "Allow",
+        principals=_principals(given, effect == "Allow", with_principals=with_principals),
+        actions=_actions(given["NotAction" if other_actions else "Action"]),
+        other_actions=other_actions,
+        resources=_resources(
+            given["NotResource" if other_resources else "Resource"], variables=variables
+        ),
+        other_resources=other_resources,
+        conditions=read_conditions(given.get("Condition", {}), variables=variables),
+    )
+
+
+def _which(given: dict[str, object], name: str, negation: str) -> bool:
+    """Exactly one of the two; whether it is the negation."""
+    if name in given and negation in given:
+        raise MalformedPolicy(f"Statement has both {name} and {negation}")
+    if name not in given and negation not in given:
+        raise MalformedPolicy(f"Missing required field {name}")
+    return negation in given
+
+
+def _principals(
+    given: dict[str, object], allows: bool, *, with_principals: bool
+) -> Principals | None:
+    if not with_principals:
+        if "Principal" in given or "NotPrincipal" in given:
+            raise MalformedPolicy("Policy document should not specify a principal.")
+        return None
+    negated = _which(given, "Principal", "NotPrincipal")
+    if negated and allows:
+        raise MalformedPolicy("Allow with NotPrincipal is not allowed.")
+    return read_principals(given["NotPrincipal" if negated else "Principal"], negated=negated)
+
+
+def _strings(value: object, complaint: str) -> list[str]:
+    listed = value if isinstance(value, list) else [value]
+    found = [each for each in listed if isinstance(each, str)]
+    if not found or len(found) != len(listed):
+        raise MalformedPolicy(complaint)
+    return found
+
+
+def _actions(value: object) -> tuple[Pattern, ...]:
+    patterns: list[Pattern] = []
+    for action in _strings(value, "Policy has invalid action"):
+        if _ACTION.fullmatch(action) is None:
+            raise MalformedPolicy("Policy has invalid action")
+        patterns.append(Pattern(action, variables=False, ignore_case=True))
+    return tuple(patterns)
+
+
+def _resources(value: object, *, variables: bool) -> tuple[Pattern, ...]:
+    patterns: list[Pattern] = []
+    for resource in _strings(value, "Policy has invalid resource"):
+        if resource != "*" and not resource.startswith("arn:"):
+            raise MalformedPolicy("Policy has invalid resource")
+        patterns.append(Pattern(resource, variables=variables))
+    return tuple(patterns)

@@ -1,0 +1,92 @@
+"""Principal and NotPrincipal: whom a statement is about.
+
+Source: IAM User Guide, "AWS JSON policy elements: Principal".
+"""
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from gateway.domain.policy.errors import MalformedPolicy
+from gateway.domain.policy.question import Caller, root_arn
+
+INVALID: Final = "Invalid principal in policy"
+_ACCOUNT: Final = re.compile(r"[0-9]{12}")
+_IAM_ARN: Final = re.compile(
+    r"arn:aws[a-z-]*:(iam|sts)::([A-Za-z0-9_+=,.@-]*):"
+    r"(root|(?:user|role|assumed-role|federated-user)/[^*?\s]{1,512})"
+)
+_CANONICAL: Final = re.compile(r"[0-9a-fA-F]{32,64}")
+
+
+class Match(IntEnum):
+    """How a caller is meant: not at all, as one of an account's, or in person (or as anybody)."""
+
+    NONE = 0
+    ACCOUNT = 1
+    DIRECT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Principals:
+    """A set of principals. `negated` (NotPrincipal): everybody else."""
+
+    anybody: bool
+    arns: frozenset[str]
+    canonical_ids: frozenset[str]
+    negated: bool = False
+
+    def match(self, caller: Caller) -> Match:
+        """How the caller is meant."""
+        found = self._match(caller)
+        if not self.negated:
+            return found
+        return Match.NONE if found else Match.DIRECT
+
+    def _match(self, caller: Caller) -> Match:
+        if self.anybody:
+            return Match.DIRECT
+        if caller.is_anonymous:
+            return Match.NONE
+        if caller.arn in self.arns:
+            return Match.DIRECT
+        if caller.canonical_id in self.canonical_ids:
+            return Match.DIRECT if caller.is_root else Match.ACCOUNT
+        return Match.ACCOUNT if root_arn(caller.account_id) in self.arns else Match.NONE
+
+
+def read_principals(value: object, *, negated: bool) -> Principals:
+    """Raises MalformedPolicy."""
+    if value == "*":
+        return Principals(True, frozenset(), frozenset(), negated)
+    if not isinstance(value, dict) or not value:
+        raise MalformedPolicy(INVALID)
+    anybody = False
+    arns: set[str] = set()
+    canonical: set[str] = set()
+    for kind, given in value.items():
+        listed = given if isinstance(given, list) else [given]
+        if not listed or not all(isinstance(each, str) for each in listed):
+            raise MalformedPolicy(INVALID)
+        for each in listed:
+            if kind == "AWS" and each == "*":
+                anybody = True
+            elif kind == "AWS":
+                arns.add(_arn(each))
+            elif kind == "CanonicalUser" and _CANONICAL.fullmatch(each):
+                canonical.add(each.lower())
+            elif kind not in ("Service", "Federated") or not each:
+                # Services and identity providers never sign here: such a principal is nobody.
+                raise MalformedPolicy(INVALID)
+    return Principals(anybody, frozenset(arns), frozenset(canonical), negated)
+
+
+def _arn(text: str) -> str:
+    if _ACCOUNT.fullmatch(text):
+        return root_arn(text)
+    if _CANONICAL.fullmatch(text) and len(text) == 64:
+        raise MalformedPolicy(INVALID)
+    if _IAM_ARN.fullmatch(text) is None:
+        raise MalformedPolicy(INVALID)
+    return text
