@@ -14,6 +14,7 @@ from gateway.objects.topology import Topology
 from ops.settings import ProcessSettings
 from ops.storage_process import NODE
 from placement.clock import SystemClock, SystemRandomness
+from placement.codec import codec_for
 from placement.metastore.remote import EmbeddedMetastore
 from placement.rpc.client import RpcClient
 from storage_node.local import LocalNodeClient
@@ -57,6 +58,9 @@ async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
     nodes = {NODE: node}
     topology = Topology(nodes, metastore, clock)
     await topology.start()
+    # The first use loads the coding library: not while a client waits for its PUT.
+    if topology.map.scheme.k > 1:
+        codec_for(topology.map.scheme.k, topology.map.scheme.m)
     metadata = Metadata(
         metastore,
         clock=clock,

@@ -23,10 +23,14 @@ from gateway.objects.staging import StagedFiles, geometry_of
 from gateway.s3.message import Body
 from placement.codec import Codec, checksum_bytes, codec_for
 from storage_node.port import Buffer, Outcome
+from storage_node.writeback import begin_writeback
 
 Append = Callable[[int, Sequence[Buffer]], Awaitable[bool]]
 """Sends a part of the shard of that index over the wire; false when that failed."""
 
+WRITEBACK_SIZE_BYTES = 4 << 20
+"""Of a shard: written by that much, the kernel is told to take it to the disk, so that the flush at the
+end does not have to take all."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -89,6 +93,7 @@ class LargeWriter:
         self._codec: Codec = codec_for(staged.ref.k, staged.ref.m)
         self._layout = Layout.of(self._geometry, staged.ref.m, pool.size_bytes)
         self._files: dict[int, int] = {}
+        self._written_back: dict[int, int] = {}
         self.full: set[int] = set()
         """Indices whose drive had no space left (the other failed ones erred)."""
         self.remote: dict[int, list[Buffer]] = {}
@@ -243,6 +248,11 @@ class LargeWriter:
         expected = sum(map(len, vector))
         if written != expected:
             _write_rest(descriptor, vector, offset, written)
+        end = offset + expected
+        begun = self._written_back.get(index, 0)
+        if end - begun >= WRITEBACK_SIZE_BYTES:
+            begin_writeback(descriptor, begun, end - begun)
+            self._written_back[index] = end
 
 
 def _write_rest(descriptor: int, vector: Sequence[Buffer], offset: int, written: int) -> None:
