@@ -1,0 +1,109 @@
+"""One leader a duty: a key under this process's lease says who leads.
+
+A lease is trusted for less than its length, counted on our own monotonic clock from before it was
+renewed: so nobody else can lead while we believe that we do, unless the clocks' rates differ wildly.
+"""
+
+import asyncio
+import contextlib
+import logging
+
+from placement.clock import Clock
+from placement.errors import LeaseNotFound, MetastoreUnavailable
+from placement.membership import LEADERS, PROGRESS
+from placement.metastore.port import Metastore, Put, Txn, absent
+
+LEASE_SECONDS = 10
+_log = logging.getLogger("ostraka.leadership")
+
+
+class Leadership:
+    """The duties that this process leads."""
+
+    def __init__(
+        self, metastore: Metastore, name: str, clock: Clock, *, lease_seconds: int = LEASE_SECONDS
+    ) -> None:
+        self._metastore = metastore
+        self._name = name
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._lease = 0
+        self._trusted_until = 0.0
+        self._held: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to keep the lease alive."""
+        self._task = asyncio.create_task(self._keep_alive(), name="leadership")
+
+    async def close(self) -> None:
+        """Step down: another may lead at once."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._held.clear()
+        if self._lease:
+            with contextlib.suppress(MetastoreUnavailable, LeaseNotFound):
+                await self._metastore.lease_revoke(self._lease)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Duties led now."""
+        return frozenset(self._held) if self._trusted else frozenset()
+
+    @property
+    def _trusted(self) -> bool:
+        return self._clock.monotonic() < self._trusted_until
+
+    async def leads(self, duty: str) -> bool:
+        """Whether this process leads the duty, trying to. Raises MetastoreUnavailable."""
+        if not self._trusted:
+            self._held.clear()
+            await self._renew()
+        if duty in self._held:
+            return True
+        key = LEADERS + duty.encode()
+        try:
+            done = await self._metastore.txn(
+                Txn((absent(key),), (Put(key, self._name.encode(), self._lease),))
+            )
+        except LeaseNotFound:
+            self._trusted_until = 0.0
+            return False
+        if not done.succeeded:
+            # Ours after all, when an answer was lost before.
+            (found,) = await self._metastore.get_many([key])
+            if found is None or found.lease != self._lease:
+                return False
+        self._held.add(duty)
+        _log.info("%s leads %s", self._name, duty)
+        return True
+
+    async def publish(self, duty: str, value: bytes) -> None:
+        """What operators may see of the duty's work, for as long as we live. Raises
+        MetastoreUnavailable."""
+        if self._trusted:
+            with contextlib.suppress(LeaseNotFound):
+                await self._metastore.txn(
+                    Txn((), (Put(PROGRESS + duty.encode(), value, self._lease),))
+                )
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await self._clock.sleep(self._lease_seconds / 4)
+            if self._lease:
+                with contextlib.suppress(MetastoreUnavailable):
+                    await self._renew()
+
+    async def _renew(self) -> None:
+        asked_at = self._clock.monotonic()
+        if self._lease:
+            try:
+                await self._metastore.lease_keep_alive(self._lease)
+            except LeaseNotFound:
+                self._lease = 0
+                self._held.clear()
+        if not self._lease:
+            self._lease = await self._metastore.lease_grant(self._lease_seconds)
+        self._trusted_until = asked_at + self._lease_seconds * 0.75

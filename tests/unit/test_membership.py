@@ -1,0 +1,232 @@
+"""Membership: registration under leases, the live view, one leader a duty."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from placement.clock import SystemClock, SystemRandomness
+from placement.ids import DriveId
+from placement.leadership import Leadership
+from placement.membership import (
+    DRIVES,
+    NODES,
+    ClusterRecord,
+    DriveRecord,
+    MembershipRefused,
+    NodeRecord,
+    decode,
+    drive_key,
+    encode,
+    join_cluster,
+    node_key,
+)
+from placement.membership_registrar import Registrar
+from placement.membership_view import LiveView
+from placement.metastore.memory import MemoryMetastore
+from placement.metastore.port import Range, prefix_end
+
+T = TypeVar("T")
+DRIVE = DriveId(b"d" * 16)
+
+
+def run(scene: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(scene)
+
+
+def node(name: str = "n1:9100", run: bytes = b"run-1") -> NodeRecord:
+    return NodeRecord(name=name, address=name, host="h", zone="z", run=run, started_ms=1)
+
+
+def drive(
+    node_name: str = "n1:9100", condition: str = "up", drive_id: bytes = DRIVE
+) -> DriveRecord:
+    return DriveRecord(
+        drive=drive_id,
+        node=node_name,
+        address=node_name,
+        host="h",
+        zone="z",
+        path="/d",
+        condition=condition,
+        capacity_bytes=100,
+    )
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 — a test may poll
+            await asyncio.sleep(0.01)
+
+
+def test_records_survive_and_others_are_refused() -> None:
+    assert decode(NodeRecord, encode(node())) == node()
+    assert decode(DriveRecord, encode(drive())) == drive()
+    for odd in (b"", b"\x02" + encode(node())[1:], b"\x01\xc0", b"\x01\x91\x01"):
+        with pytest.raises(MembershipRefused):
+            decode(NodeRecord, odd)
+
+
+def test_a_later_version_may_append_fields() -> None:
+    fields = msgspec.msgpack.decode(encode(node())[1:])
+    later = b"\x01" + msgspec.msgpack.encode([*fields, "new", 7])
+    assert decode(NodeRecord, later) == node()
+    earlier = b"\x01" + msgspec.msgpack.encode(fields[:-1])
+    assert decode(NodeRecord, earlier) == node()
+
+
+def test_the_first_process_names_the_cluster_and_a_wrong_key_is_refused() -> None:
+    async def scene() -> None:
+        metastore = MemoryMetastore(SystemClock())
+        key = bytes(range(32))
+        first, second = await asyncio.gather(
+            *(join_cluster(metastore, key, SystemRandomness()) for _ in range(2))
+        )
+        assert isinstance(first, ClusterRecord)
+        assert first == second
+        assert len(first.cluster_id) == 16
+        with pytest.raises(MembershipRefused, match="not the one of this cluster"):
+            await join_cluster(metastore, bytes(32), SystemRandomness())
+
+    run(scene())
+
+
+def test_what_a_node_registers_is_seen_and_goes_when_it_leaves() -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = MemoryMetastore(clock)
+        view = LiveView(metastore, clock)
+        changes: list[int] = []
+        view.changed.append(lambda: changes.append(len(view.drives)))
+        await view.start()
+        registrar = Registrar(metastore, node(), clock)
+        await registrar.start([drive()])
+        await eventually(lambda: set(view.drives) == {DRIVE})
+        assert view.nodes == {"n1:9100": node()}
+        registrar.update([drive(condition="failed")])
+        await eventually(lambda: view.drives[DRIVE].condition == "failed")
+        registrar.update([])
+        await eventually(lambda: not view.drives)
+        registrar.update([drive()])
+        await eventually(lambda: bool(view.drives))
+        await registrar.close()
+        await eventually(lambda: not view.nodes and not view.drives)
+        assert changes[0] == 0
+        await view.close()
+
+    run(scene())
+
+
+def test_a_node_that_says_nothing_more_is_forgotten_and_comes_back() -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = MemoryMetastore(clock)
+        view = LiveView(metastore, clock)
+        await view.start()
+        registrar = Registrar(metastore, node(), clock, lease_seconds=2)
+        await registrar.start([drive()])
+        # All leases lost at once: it registers again by itself.
+        await metastore.lease_revoke(registrar._lease)
+        await eventually(lambda: not view.nodes)
+        await eventually(lambda: bool(view.nodes) and bool(view.drives))
+        assert registrar._task is not None
+        registrar._task.cancel()  # as a killed process would
+        await eventually(lambda: not view.nodes and not view.drives)
+        again = Registrar(metastore, node(run=b"run-2"), clock, lease_seconds=2)
+        await again.start([drive()])
+        await eventually(lambda: bool(view.drives))
+        assert view.nodes["n1:9100"].run == b"run-2"
+        await again.close()
+        await view.close()
+
+    run(scene())
+
+
+def test_a_second_process_of_the_same_name_ends_the_first() -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = MemoryMetastore(clock)
+        first = Registrar(metastore, node(), clock, lease_seconds=2)
+        await first.start([])
+        second = Registrar(metastore, node(run=b"run-2"), clock, lease_seconds=2)
+        await second.start([])
+        async with asyncio.timeout(5):
+            with pytest.raises(MembershipRefused, match="another process has registered"):
+                await first.failed
+        await first.close()
+        await second.close()
+
+    run(scene())
+
+
+def test_two_drives_of_one_identity_are_not_both_registered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = MemoryMetastore(clock)
+        first = Registrar(metastore, node(), clock)
+        await first.start([drive()])
+        second = Registrar(metastore, node("n2:9100", b"run-2"), clock)
+        await second.start([drive("n2:9100")])
+        assert second.refused == {DRIVE}
+        (found,) = await metastore.get_many([drive_key(DRIVE)])
+        assert found is not None
+        assert decode(DriveRecord, found.value).node == "n1:9100"
+        # The drive moved: once the first node gave it up, the second may have it.
+        first.update([])
+        await asyncio.sleep(0.05)
+        second.update([drive("n2:9100"), drive("n2:9100", drive_id=b"e" * 16)])
+        await eventually(lambda: not second.refused)
+        await first.close()
+        await second.close()
+
+    run(scene())
+    assert "two drives have one identity" in caplog.text
+
+
+def test_one_leader_a_duty_and_another_when_it_goes() -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = MemoryMetastore(clock)
+        one = Leadership(metastore, "one", clock, lease_seconds=2)
+        two = Leadership(metastore, "two", clock, lease_seconds=2)
+        one.start()
+        two.start()
+        assert await one.leads("repair")
+        assert await one.leads("repair")
+        assert not await two.leads("repair")
+        assert await two.leads("sweep")
+        await asyncio.sleep(2.5)  # both keep their leases alive
+        assert one.held == {"repair"}
+        assert not await two.leads("repair")
+        await one.publish("repair", b"{}")
+        assert one._task is not None
+        one._task.cancel()
+        await asyncio.sleep(1.6)
+        assert one.held == frozenset()  # it stops trusting itself before others may lead
+        async with asyncio.timeout(5):
+            while not await two.leads("repair"):  # noqa: ASYNC110 — a test may poll
+                await asyncio.sleep(0.05)
+        assert not await one.leads("repair")
+        await one.close()
+        await two.close()
+
+    run(scene())
+
+
+def test_records_lie_where_the_prefixes_say() -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = MemoryMetastore(clock)
+        registrar = Registrar(metastore, node(), clock)
+        await registrar.start([drive()])
+        for prefix, key in ((NODES, node_key("n1:9100")), (DRIVES, drive_key(DRIVE))):
+            found = await metastore.range(Range(prefix, prefix_end(prefix)))
+            assert [kv.key for kv in found.kvs] == [key]
+            assert found.kvs[0].lease == registrar._lease
+        await registrar.close()
+
+    run(scene())
