@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.metadata import keys
+from gateway.metadata.admission import admit_to_bucket
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import (
     BucketBusy,
@@ -14,10 +15,10 @@ from gateway.metadata.errors import (
     BucketTaken,
     NoSuchAccount,
     NoSuchBucket,
-    NotBucketOwner,
     TooManyBuckets,
 )
 from gateway.metadata.outcomes import Transactions
+from gateway.metadata.policies import stored_policy
 from gateway.metadata.records import BucketRecord, GarbageRecord, UploadRecord, decode, encode
 from gateway.s3.message import Principal
 from placement.clock import Clock, Randomness
@@ -51,7 +52,15 @@ _CHANGE_TRIES = 20
 def entry_of(name: str, found: KeyValue) -> BucketEntry:
     """A bucket's record as read."""
     record = decode(BucketRecord, found.value)
-    return BucketEntry(name, record, found.mod_revision, BucketId(record.bucket_id))
+    policy = stored_policy(record.policy, name) if record.policy else None
+    return BucketEntry(
+        name,
+        record,
+        found.mod_revision,
+        BucketId(record.bucket_id),
+        record.owner if policy is None else "",
+        policy,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +128,7 @@ class Buckets:
         """The bucket as it is now. Raises NoSuchBucket, NotBucketOwner."""
         (found,) = await self._metastore.get_many([keys.bucket(name)])
         entry = self.remember(name, found)
-        if entry.record.owner != principal.account_id:
-            raise NotBucketOwner(name)
+        admit_to_bucket(entry, principal)
         return entry
 
     async def guess(self, name: str) -> BucketEntry:
@@ -131,7 +139,16 @@ class Buckets:
         (found,) = await self._metastore.get_many([keys.bucket(name)])
         return self.remember(name, found)
 
-    async def create(self, name: str, principal: Principal, region: str) -> BucketEntry:
+    async def create(
+        self,
+        name: str,
+        principal: Principal,
+        region: str,
+        *,
+        ownership: str = "",
+        acl: tuple[tuple[str, str], ...] | None = None,
+        public_access_block: tuple[bool, bool, bool, bool] | None = None,
+    ) -> BucketEntry:
         """Make a bucket. The name was checked before.
 
         Raises BucketOwned, BucketTaken, TooManyBuckets, NoSuchAccount (deleted meanwhile).
@@ -151,6 +168,9 @@ class Buckets:
             owner=principal.account_id,
             region=region,
             created_ms=self._clock.now_ns() // 1_000_000,
+            ownership=ownership,
+            acl=acl,
+            public_access_block=public_access_block,
         )
         value = encode(record)
         txn = Txn(
@@ -243,7 +263,9 @@ class Buckets:
             )
             assert record.bucket_id == entry.record.bucket_id
             value = encode(record)
-            puts = (Put(entry.key, value), Put(keys.owned_bucket(record.owner, name), value))
+            # The index by owner serves ListBuckets, which shows no policy.
+            listed = encode(msgspec.structs.replace(record, policy=b"")) if record.policy else value
+            puts = (Put(entry.key, value), Put(keys.owned_bucket(record.owner, name), listed))
             applied = await self._transactions.run(Txn((entry.unchanged,), puts))
             # Read again also to fill the cache; and it settles an unknown outcome: an equal record
             # is what was asked for, whoever wrote it.

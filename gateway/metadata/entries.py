@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from gateway.domain.policy.document import Policy
 from gateway.metadata import keys
 from gateway.metadata.records import BucketRecord, ObjectRecord
 from placement.ids import BucketId
@@ -9,12 +10,15 @@ from placement.metastore.port import Compare, unchanged
 
 
 class BucketEntry(NamedTuple):
-    """A bucket as read at `mod_revision` of its key."""
+    """A bucket as read at `mod_revision` of its key. `plain_owner` is the account whose root needs
+    no more than to be it; "" when there is a policy to ask, which `policy` then is."""
 
     name: str
     record: BucketRecord
     mod_revision: int
     bucket_id: BucketId
+    plain_owner: str
+    policy: Policy | None = None
 
     @property
     def key(self) -> bytes:

@@ -73,6 +73,8 @@ class ObjectRecord(Record, frozen=True, kw_only=True):
     delete_marker: bool = False
     group_owner: bytes = b""  # record key of the group's first owner, when that is not this record:
     # then `r/<group>/<this record's key>` exists as long as this record does
+    acl: tuple[tuple[str, str], ...] | None = None  # (account id or group, permission); None: the
+    # owner's full control
 
 
 class ListedChecksum(Record, frozen=True, kw_only=True):
@@ -109,9 +111,13 @@ class BucketRecord(Record, frozen=True, kw_only=True):
     home: str = ""
     versioning: str = ""  # "", Enabled, Suspended
     object_lock: bool = False
-    ownership: str = "BucketOwnerEnforced"
+    ownership: str = "BucketOwnerEnforced"  # "" when no controls are set: as ObjectWriter
     settings_revision: int = 1
     tags: tuple[tuple[str, str], ...] = ()
+    policy: bytes = b""  # the document as the client sent it, compressed (zlib)
+    acl: tuple[tuple[str, str], ...] | None = None  # as an object's
+    public_access_block: tuple[bool, bool, bool, bool] | None = None  # BlockPublicAcls,
+    # IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets
 
 
 class AccountRecord(Record, frozen=True, kw_only=True):
@@ -156,6 +162,7 @@ class UploadRecord(Record, frozen=True, kw_only=True):
     manifest: BlobRef | None = None
     completing_ms: int = 0
     tags: tuple[tuple[str, str], ...] = ()
+    acl: tuple[tuple[str, str], ...] | None = None  # of the object that it will be
 
 
 class PartRecord(Record, frozen=True, kw_only=True):

@@ -7,10 +7,11 @@ from gateway.domain.conditions import DeleteConditions, WriteConditions
 from gateway.domain.listing import From, Page, Position
 from gateway.metadata import groups, keys
 from gateway.metadata.accounts import Accounts, Identity
+from gateway.metadata.admission import admit_to_bucket, admit_to_object
 from gateway.metadata.buckets import Buckets, OwnedBuckets
 from gateway.metadata.commits import Commits, Committed, Deletion, object_entry
 from gateway.metadata.entries import BucketEntry, ObjectEntry
-from gateway.metadata.errors import BucketBusy, MetadataError, NotBucketOwner
+from gateway.metadata.errors import BucketBusy, MetadataError
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
 from gateway.metadata.sealing import SealingKey
@@ -147,9 +148,25 @@ class Metadata:
         """The bucket as it is now. Raises NoSuchBucket, NotBucketOwner."""
         return await self.buckets.read(name, principal)
 
-    async def create_bucket(self, name: str, principal: Principal, region: str) -> BucketEntry:
+    async def create_bucket(
+        self,
+        name: str,
+        principal: Principal,
+        region: str,
+        *,
+        ownership: str = "",
+        acl: tuple[tuple[str, str], ...] | None = None,
+        public_access_block: tuple[bool, bool, bool, bool] | None = None,
+    ) -> BucketEntry:
         """Raises BucketOwned, BucketTaken, TooManyBuckets, BucketBusy."""
-        return await self.buckets.create(name, principal, region)
+        return await self.buckets.create(
+            name,
+            principal,
+            region,
+            ownership=ownership,
+            acl=acl,
+            public_access_block=public_access_block,
+        )
 
     async def delete_bucket(self, name: str, principal: Principal) -> None:
         """Raises NoSuchBucket, NotBucketOwner, BucketNotEmpty, BucketBusy."""
@@ -182,12 +199,14 @@ class Metadata:
         found_bucket, found = self._get_many_now((keys.BUCKETS + bucket.encode(), record_key))
         if found_bucket is None or found_bucket.mod_revision != entry.mod_revision:
             return None
-        if entry.record.owner != principal.account_id:
-            raise NotBucketOwner(bucket)
-        if found is None:
-            return entry, None
-        record = decode(ObjectRecord, found.value)
-        return entry, ObjectEntry(record_key, record, found.mod_revision)
+        current = None
+        if found is not None:
+            current = ObjectEntry(record_key, decode(ObjectRecord, found.value), found.mod_revision)
+        if entry.plain_owner != principal.plain_account or (
+            current is not None and current.record.owner != principal.account_id
+        ):
+            admit_to_object(entry, current, principal)
+        return entry, current
 
     async def lookup(
         self, bucket: str, key: str, principal: Principal
@@ -205,10 +224,11 @@ class Metadata:
             record_key = keys.object_(entry.bucket_id, plain_key)
             found_bucket, found = await self.metastore.get_many((entry.key, record_key))
             current = self.buckets.remember(bucket, found_bucket)
-            if current.record.owner != principal.account_id:
-                raise NotBucketOwner(bucket)
             if current.bucket_id == entry.bucket_id:
-                return current, object_entry(record_key, found)
+                existing = object_entry(record_key, found)
+                admit_to_object(current, existing, principal)
+                return current, existing
+            admit_to_bucket(current, principal)
         raise BucketBusy(bucket)
 
     async def snapshot(

@@ -1,7 +1,7 @@
 """S3 requests and responses as values: no sockets, no frameworks."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -45,8 +45,31 @@ class Stream(Protocol):
         ...
 
 
+class Admission(Protocol):
+    """Decides, for one request, whether what it asks for is permitted. Raises S3Error AccessDenied.
+
+    The arguments are the entries that the metadata repository read.
+    """
+
+    def to_bucket(self, entry: Any) -> None:
+        """To a bucket, or to a place in it of which nothing is known."""
+        ...
+
+    def to_object(self, entry: Any, current: Any) -> None:
+        """To an object, or to a place in a bucket where there is none (None)."""
+        ...
+
+
+NOT_PLAIN: Final = "-"
+
+
 class Principal(msgspec.Struct, frozen=True):
-    """Who signed the request."""
+    """Who asks. `is_root` is said of the store's own first account.
+
+    `user` is empty for an account's root. `plain_account` is the account when its root asks for
+    what is plainly its own, and NOT_PLAIN when `admission` must be asked, or an identity's policies
+    (`policies`, as `gateway.domain.policy` has read them) must.
+    """
 
     account_id: str
     canonical_id: str
@@ -54,6 +77,27 @@ class Principal(msgspec.Struct, frozen=True):
     email: str
     access_key: str
     is_root: bool = False
+    user: str = ""
+    user_id: str = ""
+    user_path: str = "/"
+    policies: tuple[Any, ...] = ()
+    plain_account: str = ""
+    admission: Admission | None = None
+
+    def __post_init__(self) -> None:
+        """Who is neither a user nor brings an admission is plain."""
+        if not self.plain_account:
+            plain = not self.user and self.admission is None
+            msgspec.structs.force_setattr(
+                self, "plain_account", self.account_id if plain else NOT_PLAIN
+            )
+
+    @property
+    def arn(self) -> str:
+        """The principal's ARN; of the root for an account."""
+        if not self.user:
+            return f"arn:aws:iam::{self.account_id}:root"
+        return f"arn:aws:iam::{self.account_id}:user{self.user_path}{self.user}"
 
 
 class S3Request(msgspec.Struct):

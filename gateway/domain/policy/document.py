@@ -226,3 +226,11 @@ def _resources(value: object, *, variables: bool) -> tuple[Pattern, ...]:
             raise MalformedPolicy("Policy has invalid resource")
         patterns.append(Pattern(resource, variables=variables))
     return tuple(patterns)
+
+
+DENY_ALL: Final = read_policy(
+    b'{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"*",'
+    b'"Resource":"*"}]}',
+    with_principals=True,
+)
+"""What stands for a policy that cannot be read."""
