@@ -32,6 +32,11 @@ class Flush:
         if count == 0:
             self.done.set_result(None)
 
+    @property
+    def left(self) -> int:
+        """Files whose flush has not ended."""
+        return len(self._left)
+
     def end(self, position: int, error: OSError | None) -> None:
         """One file's flush has ended."""
         if position in self._left:
@@ -76,9 +81,12 @@ class InlineFlusher:
 
 
 class ThreadFlusher:
-    """A thread for each flush: the fallback where AIO is not to be had."""
+    """A thread for each flush: the fallback where AIO is not to be had.
 
-    def __init__(self, files: FileLayer, threads: int = 16) -> None:
+    Threads are made as needed; the bound leaves room for those that a stalled drive holds.
+    """
+
+    def __init__(self, files: FileLayer, threads: int = 64) -> None:
         self._files = files
         self._threads = ThreadPoolExecutor(threads, "flush")
 
@@ -145,8 +153,17 @@ class AioFlusher:
     def _on_events(self) -> None:
         with suppress(BlockingIOError):  # several completions may share one wake-up
             self._context.poll()
-        while self._context.process_events():
+        while self._reap():
             pass
+
+    def _reap(self) -> bool:
+        """Hear of some completions; whether there may be more. A signal interrupts the system call."""
+        try:
+            return bool(self._context.process_events())
+        except SystemError as error:
+            if error.args[:1] != (errno.EINTR,):
+                raise
+            return True
 
     def close(self) -> None:
         """See Flusher."""
