@@ -14,6 +14,15 @@ class MetastoreUnavailable(PlacementError):
     (reads) or the request was never sent (writes). Retry later."""
 
 
+class MetastoreFull(MetastoreUnavailable):
+    """The metadata store has no space left and takes no writes until an operator makes room; reads
+    go on. Nothing was applied."""
+
+
+class MetastoreDenied(MetastoreUnavailable):
+    """The metadata store refuses our user, password or certificate. An operator must look."""
+
+
 class OutcomeUnknown(MetastoreUnavailable):
     """A transaction was sent and its answer lost: it may or may not have been applied. Only the
     identical transaction may be retried, or its effect read back."""

@@ -60,6 +60,8 @@ ERROR_MAP: dict[type[Exception], Row] = {
     RecordError: ErrorCode.INTERNAL_ERROR,
     # The store below
     placement.MetastoreUnavailable: ErrorCode.SERVICE_UNAVAILABLE,
+    placement.MetastoreFull: ErrorCode.SERVICE_UNAVAILABLE,
+    placement.MetastoreDenied: ErrorCode.SERVICE_UNAVAILABLE,
     placement.OutcomeUnknown: ErrorCode.SERVICE_UNAVAILABLE,
     placement.PeerUnavailable: ErrorCode.SERVICE_UNAVAILABLE,
     placement.Compacted: ErrorCode.SERVICE_UNAVAILABLE,

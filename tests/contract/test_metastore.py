@@ -1,10 +1,11 @@
-"""What every metastore must do alike: in memory, the SQLite owner, and the owner through a socket."""
+"""What every metastore must do alike: in memory, the SQLite owner, the owner through a socket, etcd."""
 
 import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import pytest
 import uvloop
@@ -17,6 +18,7 @@ from placement.errors import (
     MetastoreUnavailable,
     RequestTooLarge,
 )
+from placement.metastore.etcd import EtcdOptions, open_etcd
 from placement.metastore.memory import MemoryMetastore
 from placement.metastore.port import (
     Compare,
@@ -44,6 +46,7 @@ from placement.metastore.serve import serve_metastore
 from placement.metastore.sqlite import SqliteOwner
 from placement.rpc.client import RpcClient
 from placement.rpc.server import RpcServer
+from tests.contract.etcd_process import EtcdCluster
 
 Scene = Callable[[Metastore], Awaitable[None]]
 
@@ -79,16 +82,30 @@ async def embedded() -> AsyncIterator[Metastore]:
         await owner.close()
 
 
+@asynccontextmanager
+async def etcd(endpoints: tuple[str, ...]) -> AsyncIterator[Metastore]:
+    store = await open_etcd(EtcdOptions(endpoints))
+    await store.txn(Txn(success=(DeleteRange(b"\x00", b"\x00"),)))
+    yield store
+    await store.close()
+
+
 KINDS = {"memory": memory, "sqlite": sqlite, "embedded": embedded}
 
 
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(params=[*KINDS, "etcd"])
 def play(request: pytest.FixtureRequest) -> Callable[[Scene], None]:
     """Run a scene on a fresh store."""
+    opened: Callable[[], AbstractAsyncContextManager[Metastore]]
+    if request.param == "etcd":
+        cluster: EtcdCluster = request.getfixturevalue("etcd_cluster")
+        opened = partial(etcd, cluster.endpoints)
+    else:
+        opened = KINDS[request.param]
 
     def run(scene: Scene) -> None:
         async def whole() -> None:
-            async with asyncio.timeout(60), KINDS[request.param]() as store:
+            async with asyncio.timeout(60), opened() as store:
                 await scene(store)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
