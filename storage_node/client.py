@@ -38,6 +38,9 @@ SLOW_TIMEOUT_SECONDS = 120.0
 class NodeClient:
     """NodePort over one connection. Everything a broken or late peer causes is PeerUnavailable."""
 
+    shares_files = True
+    """Whether the node's files can be written by this process: then staged shards have a path."""
+
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
 
@@ -79,13 +82,17 @@ class NodeClient:
             if isinstance(value, int):
                 results.append(wire.outcome_from_wire(value))
             else:
-                results.append(StagedShard(drive, shard, *value))
+                token, path = value
+                results.append(StagedShard(drive, shard, token, path if self.shares_files else ""))
         return tuple(results)
 
     async def append(self, drive: DriveId, token: int, payload: Sequence[Buffer]) -> Outcome:
         """See NodePort."""
         header = wire.encode((drive, token))
         outcome = Outcome.DONE
+        if sum(map(len, payload)) <= wire.READ_SIZE_BYTES_MAX:
+            reply = await self._call(Verb.APPEND, header, payload)
+            return wire.decode_outcomes(reply.header, 1)[0]
         data = memoryview(b"".join(payload))
         for start in range(0, len(data), wire.READ_SIZE_BYTES_MAX):
             piece = data[start : start + wire.READ_SIZE_BYTES_MAX]
@@ -229,6 +236,12 @@ class NodeClient:
     async def close(self) -> None:
         """See NodePort."""
         await self._rpc.close()
+
+
+class RemoteNodeClient(NodeClient):
+    """NodePort over TCP: large shards cross the wire."""
+
+    shares_files = False
 
 
 def _shard_tuples(shards: Sequence[tuple[DriveId, ShardId]]) -> list[wire.ShardTuple]:

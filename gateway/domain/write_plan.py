@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from placement.cluster_map import MapDrive
-from placement.ids import Slot
+from placement.ids import DriveId, Slot
 from placement.schemes import Scheme, widest_that_fits
 
 COPIES_SIZE_BYTES_MAX = 16 << 10
@@ -28,6 +28,8 @@ class WritePlan:
     """Fewer data shards than the scheme asks for: to be re-encoded when drives return."""
     node: str = ""
     """The node of all seats, "" when there are several."""
+    homes: tuple[DriveId, ...] = ()
+    """The drives that the order prefers, whether or not they take writes now."""
 
     @property
     def least(self) -> int:
@@ -63,7 +65,8 @@ def plan_write(
     left_out = tuple(d.slot for d in order[: target.width] if d.slot not in writable)
     nodes = {drive.node for drive in seats}
     node = nodes.pop() if len(nodes) == 1 else ""
-    return WritePlan(scheme, seats, left_out, scheme.k < target.k, node)
+    homes = tuple(drive.drive_id for drive in order[:width])
+    return WritePlan(scheme, seats, left_out, scheme.k < target.k, node, homes)
 
 
 def replacements(

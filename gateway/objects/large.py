@@ -185,12 +185,19 @@ class LargeWriter:
         for future in work:
             await asyncio.wrap_future(future)
         work.clear()
-        for index, buffers in self.remote.items():
-            if index not in self._staged.failed and not await append(index, buffers):
-                self._staged.failed.add(index)
-        self.remote = {}
+        if self.remote:
+            await self._send(append)
         if len(self._staged.shards) - len(self._staged.failed) < self._geometry.k:
             raise NotEnoughDrives("too many drives failed while the body was written")
+
+    async def _send(self, append: Append) -> None:
+        """The parts for remote shards, to all nodes at once."""
+        remote, self.remote = self.remote, {}
+        indices = [index for index in remote if index not in self._staged.failed]
+        sent = await asyncio.gather(*(append(index, remote[index]) for index in indices))
+        self._staged.failed.update(
+            index for index, whole in zip(indices, sent, strict=True) if not whole
+        )
 
     # In threads
 

@@ -149,8 +149,9 @@ class ObjectStore:
 
     async def renew(self, staged: Staged) -> Stored:
         """After a commit found that what it relied on changed (map epoch, damage marks): the same
-        shards judged again under the present map. Raises `PlacementChanged` when too few of them
-        are where readers will look."""
+        shards judged again under the present map. Raises `PlacementChanged` when the blob's
+        partition has another order now, or too few shards are where readers will look: a shard must
+        never be acknowledged on a drive that is being emptied, or was."""
         blob = _own(staged)
         self._topology.forget_marks(
             [
@@ -159,6 +160,10 @@ class ObjectStore:
             ]
         )
         await self._topology.refresh()
+        order = self._topology.write_order(BlobId(blob.ref.blob))
+        homes = blob.plan.homes
+        if tuple(drive.drive_id for drive in order[: len(homes)]) != homes:
+            raise PlacementChanged("the cluster map places the blob elsewhere now")
         present = {drive.drive_id for drive in self._topology.map.drives}
         stored = {i for i, drive in blob.stored.items() if drive.drive_id in present}
         try:

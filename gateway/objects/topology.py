@@ -7,6 +7,7 @@ it is up.
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -18,12 +19,15 @@ from placement.cluster_map import ClusterMap, MapDrive
 from placement.errors import Compacted, MetastoreUnavailable, PeerUnavailable
 from placement.hashing import Placement, partition_of
 from placement.ids import BlobId, DriveId, Epoch, Partition, Slot
+from placement.membership_view import LiveView
 from placement.metastore.port import Compare, Metastore, Put, Txn, absent, prefix_end, unchanged
 from storage_node.port import DriveCondition, NodePort, Outcome
 
 _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+POLL_SECONDS_MAX = 3.0
+"""A node that takes longer to report counts as not answering."""
 RETRY_SECONDS = 0.5
 PLANS_MAX = 1 << 14
 MARKS_MAX = 1 << 16
@@ -38,14 +42,27 @@ _READABLE = (DriveCondition.UP, DriveCondition.FULL)
 
 
 class Topology:
-    """The map, its placement tables and the live view of drives of one gateway process."""
+    """The map, its placement tables and the live view of drives of one gateway process.
 
-    def __init__(self, nodes: Mapping[str, NodePort], metastore: Metastore, clock: Clock) -> None:
+    With a `view` of the members, a drive is asked for at the node that serves it now, whatever the
+    map says, and takes writes only while that node's lease lives.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, NodePort],
+        metastore: Metastore,
+        clock: Clock,
+        *,
+        view: LiveView | None = None,
+    ) -> None:
         self._nodes = nodes
+        self._view = view
         self._metastore = metastore
         self._clock = clock
         self._placement: Placement | None = None
         self._earlier: tuple[Placement, ...] = ()
+        self._stored: tuple[ClusterMap, ...] = ()
         self._map_revision = 0
         self._map_compare = absent(keys.MAP_CURRENT)
         self._conditions: dict[DriveId, DriveCondition] = {}
@@ -62,6 +79,8 @@ class Topology:
         """Read the map and the drives' state, then follow both. Raises `MetastoreUnavailable`."""
         revision = await self._load()
         await self.poll()
+        if self._view is not None:
+            self._view.changed.append(self._members_changed)
         self._tasks = [
             asyncio.create_task(self._follow(revision + 1), name="follow the cluster map"),
             asyncio.create_task(self._poll_forever(), name="poll the drives"),
@@ -69,6 +88,9 @@ class Topology:
 
     async def close(self) -> None:
         """Stop following."""
+        if self._view is not None:
+            with contextlib.suppress(ValueError):
+                self._view.changed.remove(self._members_changed)
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
@@ -193,25 +215,39 @@ class Topology:
         await self._load()
 
     async def poll(self) -> None:
-        """Ask every node for its drives' state."""
-        for name, node in self._nodes.items():
-            asked_at = self._clock.monotonic()
-            try:
-                reports = await node.reports()
-            except PeerUnavailable:
-                self.note_node(name)
-                continue
-            for report in reports:
-                self._conditions[report.drive] = report.condition
-                if self._failed_at.get(report.drive, asked_at) < asked_at:
-                    del self._failed_at[report.drive]
-                if self._full_at.get(report.drive, asked_at) < asked_at:
-                    del self._full_at[report.drive]
+        """Ask every node for its drives' state, all at once."""
+        nodes = list(self._nodes.items())
+        if len(nodes) == 1:
+            await self._poll_node(*nodes[0])
+        else:
+            await asyncio.gather(*(self._poll_node(name, node) for name, node in nodes))
         known = {drive.drive_id for drive in self._current.map.drives}
         for table in (self._conditions, self._failed_at, self._full_at, self._slow_until):
             for drive in [drive for drive in table if drive not in known]:
                 del table[drive]
         self._recount()
+
+    async def _poll_node(self, name: str, node: NodePort) -> None:
+        asked_at = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(POLL_SECONDS_MAX):
+                reports = await node.reports()
+        except (PeerUnavailable, TimeoutError):
+            self.note_node(name)
+            return
+        for report in reports:
+            if self._served_elsewhere(name, report.drive):
+                continue
+            self._conditions[report.drive] = report.condition
+            if self._failed_at.get(report.drive, asked_at) < asked_at:
+                del self._failed_at[report.drive]
+            if self._full_at.get(report.drive, asked_at) < asked_at:
+                del self._full_at[report.drive]
+
+    def _served_elsewhere(self, node: str, drive: DriveId) -> bool:
+        """Whether another node is registered for the drive: a copy, or where it was before."""
+        record = None if self._view is None else self._view.drives.get(drive)
+        return record is not None and record.node != node
 
     # Inside
 
@@ -242,10 +278,35 @@ class Topology:
         raise MetastoreUnavailable("the cluster map changes faster than it can be read")
 
     def _adopt(self, newest: ClusterMap, earlier: Sequence[ClusterMap]) -> None:
+        self._stored = (newest, *earlier)
+        self._place()
+        self._recount(changed=True)
+
+    def _place(self) -> None:
+        """Placement tables of the stored maps, as drives are served now; kept where nothing
+        changed."""
+        newest, *earlier = [self._as_served(stored) for stored in self._stored]
         if self._placement is None or self._placement.map != newest:
             self._placement = Placement(newest)
-        self._earlier = tuple(Placement(cluster_map) for cluster_map in earlier)
-        self._recount(changed=True)
+        if [placement.map for placement in self._earlier] != earlier:
+            self._earlier = tuple(Placement(cluster_map) for cluster_map in earlier)
+
+    def _as_served(self, stored: ClusterMap) -> ClusterMap:
+        if self._view is None:
+            return stored
+        drives = self._view.drives
+        served = tuple(
+            drive
+            if (record := drives.get(drive.drive_id)) is None or record.node == drive.node
+            else dataclasses.replace(drive, node=record.node)
+            for drive in stored.drives
+        )
+        return stored if served == stored.drives else dataclasses.replace(stored, drives=served)
+
+    def _members_changed(self) -> None:
+        before = self._current
+        self._place()
+        self._recount(changed=before is not self._current)
 
     def _recount(self, *, changed: bool = False) -> None:
         """Work out the sets anew; forget the plans made with others."""
@@ -255,7 +316,9 @@ class Topology:
         for drive in self._current.map.drives:
             condition = self._conditions.get(drive.drive_id)
             failed = drive.drive_id in self._failed_at
-            if condition in _WRITABLE and not failed and drive.drive_id not in self._full_at:
+            registered = self._view is None or drive.drive_id in self._view.drives
+            full = drive.drive_id in self._full_at
+            if condition in _WRITABLE and registered and not failed and not full:
                 writable.add(drive.slot)
             slow = self._slow_until.get(drive.drive_id, 0.0) > now
             if condition not in _READABLE or failed or slow:
