@@ -27,7 +27,7 @@ from storage_node.identity import (
     read_identity,
 )
 from storage_node.index import IndexDamaged
-from storage_node.layout import SEGMENTS, empty_tmp, make_folders
+from storage_node.layout import SEGMENTS, TMP, empty_tmp, make_folders
 from storage_node.offload import Offload
 from storage_node.port import DriveCondition, DriveReport
 from storage_node.recovery import mark_clean, open_index, rebuild_index
@@ -38,7 +38,12 @@ log = logging.getLogger(__name__)
 WRITE_BACK_TICK_SECONDS = 0.1
 TEND_TICKS = 10
 """Care of the drives' state every so many ticks: once a second."""
+REOPEN_SECONDS_MIN = 0.5
 REOPEN_SECONDS_MAX = 60.0
+CALM_SECONDS = 120.0
+"""A drive that was in use for so long and then fails is tried again soon."""
+ROUND_SECONDS = 10.0
+"""How long a round of care waits for its drives; one that stalls goes on by itself."""
 
 OnAdopted = Callable[[Slot, DriveId, DriveId], Awaitable[None]]
 """Told that the drive of a slot has a new identity in the place of an old one."""
@@ -81,10 +86,12 @@ class _Place:
     errors: int = 0
     written_bytes: int = 0
     reopen_at: float = 0.0
-    reopen_wait: float = 0.5
+    reopen_wait: float = REOPEN_SECONDS_MIN
+    opened_at: float = 0.0
     index_damaged: bool = False
     used_before: bool = False
     rebuild: "asyncio.Future[None] | None" = field(default=None)
+    care: "asyncio.Task[None] | None" = field(default=None)
 
 
 class DriveCare:
@@ -118,7 +125,7 @@ class DriveCare:
         self._places = [_Place(drive, drive.expected) for drive in config.drives]
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
-        self._tending = asyncio.Lock()
+        self._write_backs: set[asyncio.Task[None]] = set()
 
     # -- the life of it -------------------------------------------------------------------------
 
@@ -139,6 +146,9 @@ class DriveCare:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        cares = [place.care for place in self._places if place.care is not None]
+        if cares:
+            await asyncio.wait([*cares, *self._write_backs], timeout=ROUND_SECONDS)
         for place in self._places:
             if place.rebuild is not None:
                 await asyncio.wait([place.rebuild])
@@ -154,20 +164,32 @@ class DriveCare:
             await self._clock.sleep(WRITE_BACK_TICK_SECONDS)
             tick += 1
             for drive in list(self.drives.values()):
-                if drive.write_back_due:
-                    await drive.write_back()
+                if drive.write_back_due and not drive.is_writing_back:
+                    task = asyncio.get_running_loop().create_task(drive.write_back())
+                    self._write_backs.add(task)
+                    task.add_done_callback(self._write_backs.discard)
+                    task.add_done_callback(_log_the_end)
             if tick % TEND_TICKS == 0:
-                await self.tend()
+                self._begin_round()
 
     async def tend(self) -> None:
         """One round: what failed is closed, what came back is opened, space is measured, and a
-        segment that is mostly dead is compacted. Rounds never overlap."""
-        async with self._tending:
-            await self._tend()
+        segment that is mostly dead is compacted. Rounds of a drive never overlap, and a drive that
+        stalls holds up only its own."""
+        self._begin_round()
+        cares = [place.care for place in self._places if place.care is not None]
+        done, _ = await asyncio.wait(cares, timeout=ROUND_SECONDS)
+        for task in done:
+            task.result()
 
-    async def _tend(self) -> None:
-        self._committer.expire_stalled()
+    def _begin_round(self) -> None:
         for place in self._places:
+            if place.care is None:
+                place.care = asyncio.get_running_loop().create_task(self._tend_place(place))
+                place.care.add_done_callback(_log_the_end)
+
+    async def _tend_place(self, place: _Place) -> None:
+        try:
             drive = place.drive
             if drive is not None and not drive.failed and drive.prove():
                 await self._measure(place, drive)
@@ -177,6 +199,8 @@ class DriveCare:
                 await self._open_place(place, first=False)
             elif place.drive is not None:
                 await compact_one(place.drive, self._committer, self._offload)
+        finally:
+            place.care = None
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -206,6 +230,7 @@ class DriveCare:
             self._stays_out(place, DriveCondition.FAILED, str(error))
             return
         place.index_damaged, place.used_before, place.reason = False, True, ""
+        place.opened_at = self._clock.monotonic()
         drive.on_failed = self._dropped
         await self._measure(place, drive)
         if old is not None and old != identity.drive and self._on_adopted is not None:
@@ -278,6 +303,8 @@ class DriveCare:
         status = files.stat(f"{root}/{IDENTITY_NAME}")
         make_folders(files, root)
         empty_tmp(files, root)
+        if place.used_before:
+            _try_flush(files, root)
         segments = list_segments(files, f"{root}/{SEGMENTS}")
         # After a failure of this drive the page cache may hold what the disk does not: its last
         # segment is not continued then.
@@ -360,7 +387,10 @@ class DriveCare:
         place.condition, place.reason = DriveCondition.FAILED, drive.reason
         place.errors += drive.counters.errors
         place.index_damaged = place.index_damaged or drive.index_damaged
+        if self._clock.monotonic() - place.opened_at > CALM_SECONDS:
+            place.reopen_wait = REOPEN_SECONDS_MIN
         place.reopen_at = self._clock.monotonic() + place.reopen_wait
+        place.reopen_wait = min(place.reopen_wait * 2, REOPEN_SECONDS_MAX)
         try:
             if await drive.close():
                 await self._offload(lambda: mark_clean(self._files, drive.root))
@@ -387,7 +417,20 @@ class DriveCare:
         )
 
 
+def _try_flush(files: FileLayer, root: str) -> None:
+    """Whether a drive that had failed can flush again: else it would hold up writes once more.
+    Raises OSError; on a drive that still stalls it just takes its time."""
+    path = f"{root}/{TMP}/try"
+    fd = files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        files.pwritev(fd, [bytes(4096)], 0)
+        files.fdatasync(fd)
+    finally:
+        files.close(fd)
+    files.unlink(path)
+
+
 def _log_the_end(task: "asyncio.Task[None]") -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        log.critical("nobody looks after the drives any more", exc_info=error)
+        log.critical("looking after the drives failed", exc_info=error)

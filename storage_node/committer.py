@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from storage_node.flush import Flush, Flusher
+from storage_node.flush import Flusher
 from storage_node.port import Buffer, Outcome
 from storage_node.record import PADDING, RecordKind, encode_head
+from storage_node.stall import StallWatch
 
 if TYPE_CHECKING:
     from storage_node.drive import Drive
@@ -29,8 +30,8 @@ GROUP_PARTS_MAX = 2048
 GROUP_SIZE_BYTES_MAX = 8 << 20
 WAITING_SIZE_BYTES_MAX = 128 << 20
 """Payload that may wait for a group; beyond it puts are refused as busy."""
-STALL_SECONDS = 20.0
-"""A flush that takes longer counts as failed."""
+ROOM_SECONDS = 20.0
+"""A drive that takes longer to make room in its log has failed."""
 
 
 class NodeBusy(Exception):
@@ -78,13 +79,16 @@ class Part(msgspec.Struct, gc=False, eq=False):
 class Committer:
     """One for all drives of a node."""
 
-    def __init__(self, flusher: Flusher) -> None:
+    def __init__(
+        self, flusher: Flusher, stalls: StallWatch, *, room_seconds: float = ROOM_SECONDS
+    ) -> None:
         self._flusher = flusher
+        self._stalls = stalls
+        self._room_seconds = room_seconds
         self._waiting: deque[Part] = deque()
         self._waiting_bytes = 0
         self._wake: asyncio.Future[None] | None = None
-        self._flush: Flush | None = None
-        self._flush_began = 0.0
+        self._making_room: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self.groups = 0
@@ -106,11 +110,6 @@ class Committer:
         self._waiting_bytes += size
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-    def expire_stalled(self) -> None:
-        """Called now and then: fail flushes that take too long."""
-        if self._flush is not None and self._loop.time() - self._flush_began > STALL_SECONDS:
-            self._flush.expire()
 
     async def close(self) -> None:
         """Carry out what waits, then stop."""
@@ -191,11 +190,19 @@ class Committer:
                 accepted.append(part)
         return accepted
 
-    @staticmethod
-    async def _make_room(drive: "Drive", parts: list[Part], size: int) -> bool:
+    async def _make_room(self, drive: "Drive", parts: list[Part], size: int) -> bool:
         """Wait until so much may be appended; False when the parts were settled as failed."""
+        room = self._loop.create_task(drive.log.make_room(size))
+        self._making_room.add(room)
+        room.add_done_callback(self._making_room.discard)
         try:
-            await drive.log.make_room(size)
+            # Not cancelled when late: what a thread has begun it also ends.
+            done, _ = await asyncio.wait((room,), timeout=self._room_seconds)
+            if not done:
+                drive.fail("its log stalled")
+                room.add_done_callback(_forget_result)
+            else:
+                room.result()
         except OSError as error:
             _settle(parts, drive.failed_by(error))
             return False
@@ -212,11 +219,10 @@ class Committer:
                 drives.remove(drive)
             else:
                 fds.append(drive.log.active.fd)
-        self._flush_began = self._loop.time()
-        self._flush = flush = self._flusher.flush(fds)
-        await flush.done
-        self._flush = None
-        self.flush_seconds += self._loop.time() - self._flush_began
+        began = self._loop.time()
+        flush = self._flusher.flush(fds)
+        await self._stalls.ended(flush)
+        self.flush_seconds += self._loop.time() - began
         for drive, error in zip(drives, flush.errors, strict=True):
             if error is not None:
                 drive.fail(f"a flush failed: {error}")
@@ -250,6 +256,11 @@ def _lay_out(drive: "Drive", parts: list[Part]) -> list[Buffer]:
         buffers += (head, payload, PADDING[size - len(head) - length])
         offset += size
     return buffers
+
+
+def _forget_result(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _settle(parts: list[Part], outcome: Outcome) -> None:

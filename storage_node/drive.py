@@ -335,6 +335,11 @@ class Drive:
         waited = self._clock.monotonic() - self._last_write_back
         return waited >= WRITE_BACK_SECONDS and bool(unwritten or self._facts_changed)
 
+    @property
+    def is_writing_back(self) -> bool:
+        """Whether a write-back is under way."""
+        return self._writing_back is not None
+
     async def write_back(self) -> None:
         """Bring the index file up to date, and carry out removals of files."""
         while self._writing_back is not None:

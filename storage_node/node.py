@@ -33,6 +33,7 @@ from storage_node.record import RecordKind, record_size_bytes, shard_key, shard_
 from storage_node.recovery import read_boot_id
 from storage_node.shard import ENVELOPE_SIZE_BYTES_MAX
 from storage_node.staging import Stager
+from storage_node.stall import Patience, StallWatch
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,10 @@ T = TypeVar("T")
 INLINE_READ_SIZE_BYTES_MAX = 256 << 10
 """Reads up to this size are done in the loop's thread; a page-cache read is shorter than a hop."""
 LIST_LIMIT_MAX = 1000
-OFFLOAD_THREADS = 8
+READ_SECONDS_MAX = 20.0
+"""A drive whose read takes longer has failed."""
+OFFLOAD_THREADS = 32
+"""Made as needed; enough to go on while a stalled drive holds some."""
 
 _checksum = xxhash.xxh3_64_intdigest
 
@@ -60,14 +64,16 @@ class Node:
         offload: Offload,
         boot_id: str,
         on_adopted: OnAdopted | None,
+        patience: Patience | None,
     ) -> None:
         """Use `Node.open`."""
         self._files = files
         self._flusher = flusher
         self._offload = offload
-        self._committer = Committer(flusher)
+        stalls = StallWatch(patience)
+        self._committer = Committer(flusher, stalls)
         run = Run(int.from_bytes(randomness.token(4), "little") | 1, clock.monotonic())
-        self._stager = Stager(files, flusher, self._committer, offload)
+        self._stager = Stager(files, flusher, stalls, self._committer, offload)
         self._care = DriveCare(
             config,
             files,
@@ -96,6 +102,7 @@ class Node:
         boot_id: str | None = None,
         on_adopted: OnAdopted | None = None,
         tended: bool = True,
+        patience: Patience | None = None,
     ) -> "Node":
         """Open every drive that is there. Raises DriveRefused for one that must not be used.
 
@@ -111,6 +118,7 @@ class Node:
             offload=ThreadOffload(OFFLOAD_THREADS) if offload is None else offload,
             boot_id=read_boot_id() if boot_id is None else boot_id,
             on_adopted=on_adopted,
+            patience=patience,
         )
         try:
             await node._care.open()
@@ -286,9 +294,13 @@ class Node:
         try:
             if read.length <= INLINE_READ_SIZE_BYTES_MAX:
                 return drive.read(read.shard, entry, read.offset, read.length)
-            return await self._offload(
-                lambda: drive.read_apart(read.shard, entry, read.offset, read.length)
-            )
+            async with asyncio.timeout(READ_SECONDS_MAX):
+                return await self._offload(
+                    lambda: drive.read_apart(read.shard, entry, read.offset, read.length)
+                )
+        except TimeoutError:
+            drive.fail("a read stalled")
+            return Outcome.DRIVE_FAILED
         except FileNotFoundError:
             return Outcome.DRIVE_FAILED if not drive.prove() else Outcome.MISSING
         except OSError as error:

@@ -84,6 +84,7 @@ class SegmentLog:
         self._prewrite_size_bytes = prewrite_size_bytes
         self._prewriting = False
         self._waiters: list[asyncio.Future[None]] = []
+        self._closed = False
         self.on_sealed: Callable[[int, int], None] = lambda segment, end: None
 
     def has_room(self, size_bytes: int) -> bool:
@@ -171,10 +172,14 @@ class SegmentLog:
             self.active = None
             self.on_sealed(sealed.id, sealed.position)
         fd = await self._offload(work)
+        if self._closed:  # the drive failed while this was under way
+            self._files.close(fd)
+            raise OSError(errno.EBADF, "the log was closed")
         self.active = Segment(segment, fd, SEGMENT_HEADER_SIZE_BYTES, SEGMENT_HEADER_SIZE_BYTES)
 
     async def close(self) -> None:
         """Wait for the prewriter and give the descriptor back."""
+        self._closed = True
         while self._prewriting:
             await self._prewritten()
         if self.active is not None:

@@ -23,10 +23,13 @@ from storage_node.offload import Offload
 from storage_node.port import Buffer, Outcome, ShardId
 from storage_node.record import FILE_FACTS, RecordKind, record_size_bytes, shard_key
 from storage_node.shard import encode_footer
+from storage_node.stall import StallWatch
 
 log = logging.getLogger(__name__)
 
 STAGED_COUNT_MAX = 4096
+CLAIM_SECONDS = 20.0
+"""Waiting for an older file of the same name to be removed; a drive that takes longer has failed."""
 
 
 @dataclass(slots=True)
@@ -52,10 +55,16 @@ class Stager:
     """The staged shards of a node, by token."""
 
     def __init__(
-        self, files: FileLayer, flusher: Flusher, committer: Committer, offload: Offload
+        self,
+        files: FileLayer,
+        flusher: Flusher,
+        stalls: StallWatch,
+        committer: Committer,
+        offload: Offload,
     ) -> None:
         self._files = files
         self._flusher = flusher
+        self._stalls = stalls
         self._committer = committer
         self._offload = offload
         self._staged: dict[int, Staged] = {}
@@ -136,7 +145,7 @@ class Stager:
         """The steps in their order; each goes on with those that passed the one before."""
         items = [item for item in items if self._finish_file(item, outcomes)]
         flush = self._flusher.flush([item.fd for item in items])
-        await flush.done
+        await self._stalls.ended(flush, max([item.length for item in items], default=0))
         items = _without_failed(items, flush.errors, outcomes)
         items = await self._note(items, outcomes)
         renamed = [item for item in items if await self._rename(item, outcomes)]
@@ -199,9 +208,14 @@ class Stager:
     async def _rename(self, item: _Committing, outcomes: list[Outcome]) -> bool:
         staged = item.staged
         path = file_path(staged.drive.root, staged.shard)
-        await staged.drive.claim_path(path)
         try:
+            async with asyncio.timeout(CLAIM_SECONDS):
+                await staged.drive.claim_path(path)
             self._files.rename(staged.path, path)
+        except TimeoutError:
+            staged.drive.fail("removing an older file stalled")
+            outcomes[item.position] = Outcome.DRIVE_FAILED
+            return False
         except OSError as error:
             outcomes[item.position] = staged.drive.failed_by(error)
             return False
@@ -220,7 +234,7 @@ class Stager:
                 except OSError as error:
                     outcomes[item.position] = item.staged.drive.failed_by(error)
             flush = self._flusher.flush([], list(fds.values()))
-            await flush.done
+            await self._stalls.ended(flush)
             errors = dict(zip(fds, flush.errors, strict=True))
             _without_failed([i for i, _ in kept], [errors[f] for _, f in kept], outcomes)
         finally:
