@@ -59,6 +59,20 @@ class Shared(NamedTuple):
     write_batches: int
 
 
+class Status(NamedTuple):
+    """How one member is."""
+
+    revision: int
+    """The newest that it knows."""
+    size_bytes: int
+    """Of its database file; etcd's quota is about this."""
+    in_use_bytes: int
+    """Of it that hold something; the rest is used again, or given back by a defragmentation."""
+    version: str
+    leader: bool
+    """Whether it knows one."""
+
+
 class EtcdMetastore:
     """All of the port. Reads are linearizable; a transaction is sent once."""
 
@@ -159,6 +173,17 @@ class EtcdMetastore:
             await self._members.write(Unary.COMPACT, request.SerializeToString())
         except NotKept as error:
             raise await watching.not_kept(self._members, self._options, error) from error
+
+    async def status(self) -> Status:
+        """The preferred member's account of itself; not linearizable."""
+        answer = await self._members.read(Unary.STATUS, b"")
+        return Status(
+            answer.header.revision,
+            answer.dbSize,
+            answer.dbSizeInUse,
+            answer.version,
+            bool(answer.leader),
+        )
 
     async def close(self) -> None:
         """End all calls."""
