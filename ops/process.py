@@ -67,6 +67,8 @@ async def _run(main: Main, settings: ProcessSettings) -> None:
 
 def start() -> int:
     """Run the role named on the command line; the exit status."""
+    # A terminal hangs up on the whole process group; what it means is the supervisor's decision.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _die_with_parent(int(sys.argv[2]))
     settings = read_settings()
     tune_allocator()

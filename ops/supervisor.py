@@ -66,6 +66,7 @@ class Supervisor:
         self._children = children
         self._report = report
         self._stopping = False
+        self._hung_up = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def start(self) -> None:
@@ -73,6 +74,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop_requested)
+        signal.signal(signal.SIGHUP, self._hang_up)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         storage = self._children[0]
         self._launch(storage)
@@ -85,9 +87,26 @@ class Supervisor:
     def _stop_requested(self, *_: object) -> None:
         self._stopping = True
 
+    def _hang_up(self, *_: object) -> None:
+        self._hung_up = True
+
+    def _reopen_logs(self) -> None:
+        """SIGHUP: workers open their access log's file again; without such a file it means to
+        stop, as when the terminal goes."""
+        self._hung_up = False
+        workers = [child for child in self._children if child.settings.role == "worker"]
+        if all(child.settings.access_log in ("", "-") for child in workers):
+            self._stopping = True
+        for child in workers:
+            if child.process is not None and not self._stopping:
+                child.process.send_signal(signal.SIGHUP)
+
     def run(self) -> None:
         """Replace what ends until a signal asks to stop."""
         while not self._stopping:
+            if self._hung_up:
+                self._reopen_logs()
+                continue
             now = time.monotonic()
             for child in self._children:
                 if child.process is not None and (status := child.process.poll()) is not None:

@@ -1,6 +1,7 @@
 """A gateway worker of `serve`: S3 on an inherited socket, and its counts for the keeper."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,8 @@ async def run_worker(
     )
     gateway = Gateway(context, OPERATIONS, domains=settings.domains, counts=counts)
     access_log = _access_log(settings, clients.clock)
+    if access_log is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, access_log.reopen)
     control = RpcServer({COUNTS_VERB: _counts_handler(counts)}, name="worker")
     await control.listen_unix(settings.worker_socket(settings.number))
 

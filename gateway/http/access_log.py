@@ -26,6 +26,8 @@ _PIPE_WRITE_BYTES = 4096
 _AGENT_CHARACTERS_MAX = 256
 _TARGET_CHARACTERS_MAX = 2048
 _CLOSE_SECONDS = 5.0
+_REOPEN = b""
+"""In the thread's queue: no lines, but the wish for a new file."""
 _STDOUT = 1
 _KEY_SAFE = "!$&'()*+,-./:;=@_~"
 _PLAIN = re.compile(rf"[A-Za-z0-9{re.escape(_KEY_SAFE)}]*", re.ASCII)
@@ -79,7 +81,6 @@ class AccessLog:
         self._waiting_bytes = 0
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._reopen = threading.Event()
         self._descriptor = self._open()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
@@ -111,8 +112,9 @@ class AccessLog:
             self._queue.put(block)
 
     def reopen(self) -> None:
-        """After rotation: the next lines go to a new file of the same name."""
-        self._reopen.set()
+        """After rotation: what is logged from now on goes to a new file of the same name."""
+        self.flush()
+        self._queue.put(_REOPEN)
 
     async def close(self) -> None:
         """Write what is left, waiting a few seconds at most."""
@@ -128,9 +130,9 @@ class AccessLog:
 
     def _run(self) -> None:
         while (block := self._queue.get()) is not None:
-            if self._reopen.is_set():
-                self._reopen.clear()
+            if block is _REOPEN:
                 self._replace_file()
+                continue
             try:
                 self._write_block(block)
             except OSError as error:

@@ -446,10 +446,11 @@ def test_a_rotated_access_log_is_opened_again(tmp_path: Path) -> None:
         log = AccessLog(path, clock=SystemClock())
         async with serving(hello, finished=log.write) as server:
             await server.ask(b"GET / HTTP/1.0\r\n\r\n")
-            log.flush()
-            await asyncio.sleep(0.2)
             path.rename(tmp_path / "access.log.1")
             log.reopen()
+            async with asyncio.timeout(5):
+                while not path.exists():  # noqa: ASYNC110 - at once, without another request
+                    await asyncio.sleep(0.01)
             await server.ask(b"GET / HTTP/1.0\r\n\r\n")
         await log.close()
         assert len((tmp_path / "access.log.1").read_text().splitlines()) == 1

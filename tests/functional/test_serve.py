@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -362,5 +363,46 @@ def test_sigterm_lets_a_running_upload_finish(directory: Path) -> None:
         store.start()
         got = store.client().get_object(Bucket="drain", Key="slow")["Body"].read()
         assert got == b"0123456789" * 2
+    finally:
+        store.kill()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.05)
+
+
+def test_sighup_reopens_the_access_log_of_every_worker(tmp_path: Path) -> None:
+    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    store = StoreProcess(
+        tmp_path / "data", options=("--access-log", str(path), "--workers", "3", "--drives", "3")
+    )
+    try:
+        s3 = store.start().client()
+        s3.create_bucket(Bucket="before")
+        path.rename(old)
+        assert store.process is not None
+        store.process.send_signal(signal.SIGHUP)
+        wait_for(path.exists)
+        time.sleep(0.5)
+        for _ in range(30):  # through all workers
+            store.client().head_bucket(Bucket="before")
+        assert store.stop() == 0, store.output
+        assert old.read_text().count(" CreateBucket ") == 1
+        assert path.read_text().count(" HeadBucket ") == 30
+    finally:
+        store.kill()
+
+
+def test_sighup_without_an_access_log_stops_the_store_in_order(tmp_path: Path) -> None:
+    store = StoreProcess(tmp_path / "data", options=("--drives", "1"))
+    try:
+        store.start()
+        assert store.process is not None
+        store.process.send_signal(signal.SIGHUP)
+        assert store.process.wait(30) == 0
     finally:
         store.kill()
