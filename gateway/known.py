@@ -63,7 +63,6 @@ _BUCKET: Final = _rows(
         ("PutBucketPolicy", "PUT", ("policy",)),
         ("PutBucketReplication", "PUT", ("replication",)),
         ("PutBucketRequestPayment", "PUT", ("requestPayment",)),
-        ("PutBucketVersioning", "PUT", ("versioning",)),
         ("PutBucketWebsite", "PUT", ("website",)),
         ("PutObjectLockConfiguration", "PUT", ("object-lock",)),
         ("PutPublicAccessBlock", "PUT", ("publicAccessBlock",)),

@@ -131,6 +131,14 @@ class Buckets:
         admit_to_bucket(entry, principal)
         return entry
 
+    def same(self, entry: BucketEntry, found: KeyValue | None) -> BucketEntry:
+        """The bucket as it is now (read as `found`), if it is still the one that was looked up.
+        Raises NoSuchBucket."""
+        current = self.remember(entry.name, found)
+        if current.bucket_id != entry.bucket_id:
+            raise NoSuchBucket(entry.name)
+        return current
+
     async def guess(self, name: str) -> BucketEntry:
         """The bucket as cached, else as read. Raises NoSuchBucket."""
         entry = self.cached.get(name)
@@ -206,19 +214,22 @@ class Buckets:
         while lost < _DELETE_TRIES:
             entry = await self.read(name, principal)
             objects = keys.objects_of(entry.bucket_id)
+            markers = keys.marker(objects)  # while a key has any version, one of them is current
             uploads = keys.uploads_of(entry.bucket_id)
             # A range compare over a full bucket would load it: look with limit 1 first.
-            inside, pending = await self._metastore.read(
+            inside, marked, pending = await self._metastore.read(
                 [
                     Range(objects, prefix_end(objects), limit=1, keys_only=True),
+                    Range(markers, prefix_end(markers), limit=1, keys_only=True),
                     Range(uploads, prefix_end(uploads), limit=_UPLOADS_A_STEP),
                 ]
             )
-            if inside.kvs:
+            if inside.kvs or marked.kvs:
                 raise BucketNotEmpty(name)
             compares = [
                 entry.unchanged,
                 Compare(objects, Target.VERSION, Relation.EQUAL, 0, prefix_end(objects)),
+                Compare(markers, Target.VERSION, Relation.EQUAL, 0, prefix_end(markers)),
             ]
             operations: list[Operation] = []
             for upload in pending.kvs:

@@ -1,39 +1,35 @@
 """Commits of object records: the one point at which an object exists, changes or is gone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from gateway.domain.conditions import (
-    DeleteConditions,
-    Judgement,
-    Verdict,
-    WriteConditions,
-    judge_delete,
-    judge_write,
-)
+from gateway.domain.conditions import DeleteConditions, WriteConditions
 from gateway.metadata import groups, keys
 from gateway.metadata.buckets import Buckets
-from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
+from gateway.metadata.demands import demand_delete, demand_write
+from gateway.metadata.entries import (
+    BucketEntry,
+    Committed,
+    Deleted,
+    ObjectEntry,
+    object_entry,
+)
 from gateway.metadata.errors import (
     ConditionalConflict,
     Contended,
     GroupReclaimed,
     MetadataError,
-    NoSuchBucket,
-    NoSuchKey,
-    PreconditionFailed,
     RelianceBroken,
 )
 from gateway.metadata.groups import Ending
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
+from gateway.metadata.version_commits import VersionCommits, Write
 from gateway.objects.port import Stored
-from placement.clock import Clock
+from placement.clock import Clock, Randomness
 from placement.errors import OutcomeUnknown
 from placement.metastore.port import (
     Compare,
-    KeyValue,
     Metastore,
     Operation,
     Put,
@@ -46,15 +42,6 @@ RACES_MAX = 40
 _KEYS_A_READ = 100
 
 
-class Committed(NamedTuple):
-    """What a commit left: the object as it is now. `mod_revision` 0 when only its effect is known
-    (an unknown outcome that was settled)."""
-
-    record_key: bytes
-    record: ObjectRecord
-    mod_revision: int
-
-
 @dataclass(frozen=True, slots=True)
 class Deletion:
     """One key of a DeleteObjects request."""
@@ -63,23 +50,25 @@ class Deletion:
     conditions: DeleteConditions | None = None
 
 
-def object_entry(record_key: bytes, found: KeyValue | None) -> ObjectEntry | None:
-    """An object's record as read."""
-    if found is None:
-        return None
-    return ObjectEntry(record_key, decode(ObjectRecord, found.value), found.mod_revision)
-
-
 class Commits:
     """Builds and runs the transactions, reading again and retrying where only a race was lost."""
 
     def __init__(
-        self, metastore: Metastore, transactions: Transactions, buckets: Buckets, *, clock: Clock
+        self,
+        metastore: Metastore,
+        transactions: Transactions,
+        buckets: Buckets,
+        *,
+        clock: Clock,
+        randomness: Randomness,
     ) -> None:
         self._metastore = metastore
         self._transactions = transactions
         self._buckets = buckets
         self._clock = clock
+        self.versions = VersionCommits(
+            metastore, transactions, buckets, clock=clock, randomness=randomness
+        )
 
     async def commit(
         self,
@@ -95,6 +84,7 @@ class Commits:
         new_group: bool = False,
         compares: Sequence[Compare] = (),
         operations: Sequence[Operation] = (),
+        telling: Callable[[ObjectRecord], Operation] | None = None,
     ) -> Committed:
         """See `Metadata.commit_object`."""
         assert (
@@ -113,7 +103,22 @@ class Commits:
                 extra.append(Put(keys.narrow(record_key), b""))
         if source is not None and source.record_key != record_key:
             relied.append(unchanged(source.record_key, source.mod_revision))
+        own_source: tuple[Compare, ...] = ()
+        if source is not None and source.record_key == record_key:
+            own_source = (unchanged(record_key, source.mod_revision),)
         for race in range(RACES_MAX):
+            if entry.record.versioning:
+                write = Write(
+                    record_key,
+                    record,
+                    value,
+                    is_new,
+                    conditions,
+                    (*relied, *own_source),
+                    extra,
+                    telling,
+                )
+                return await self.versions.commit(entry, write)
             if (
                 source is not None
                 and source.record_key == record_key
@@ -121,7 +126,7 @@ class Commits:
             ):
                 raise RelianceBroken(record_key)
             if conditions is not None:
-                _demand_write(conditions, record_key, previous)
+                demand_write(conditions, record_key, previous)
             own = [
                 entry.unchanged,
                 unchanged(record_key, 0 if previous is None else previous.mod_revision),
@@ -135,6 +140,8 @@ class Commits:
                 None if previous is None else previous.record,
                 self._now_ms(),
             )
+            if telling is not None:
+                writes = (*writes, telling(record))
             applied = await self._transactions.run(Txn((*own, *relied), (*writes, *extra)))
             if applied.succeeded:
                 return Committed(record_key, record, applied.revision)
@@ -157,20 +164,22 @@ class Commits:
         *,
         previous: ObjectEntry | None,
         conditions: DeleteConditions | None = None,
-    ) -> ObjectEntry | None:
+    ) -> Deleted:
         """See `Metadata.delete_object`."""
         for race in range(RACES_MAX):
+            if entry.record.versioning:
+                return await self.versions.delete(entry, record_key, conditions=conditions)
             if previous is None:
-                return None
+                return Deleted(None)
             if conditions is not None:
-                _demand_delete(conditions, previous)
+                demand_delete(conditions, previous)
             ending = Ending(record_key, previous.record, previous.mod_revision)
             txn = groups.delete_txn(entry.unchanged, (ending,), self._now_ms())
             applied = await self._transactions.run(txn)
             if applied.succeeded:
-                return previous
+                return Deleted(previous)
             if not applied.certain and await self._settle_delete(ending):
-                return previous
+                return Deleted(previous)
             entry, previous = await self._after_a_lost_race(entry, record_key, None, ())
             await self._transactions.pause(race, first_seconds=0.001)
         if conditions is not None:
@@ -187,7 +196,11 @@ class Commits:
         for start in range(0, len(record_keys), _KEYS_A_READ):
             step = record_keys[start : start + _KEYS_A_READ]
             bucket, *found = await self._metastore.get_many([entry.key, *step])
-            entry = self.same_bucket(entry, bucket)
+            entry = self._buckets.same(entry, bucket)
+            if entry.record.versioning:  # since a moment ago: markers, one by one
+                for record_key in step:
+                    verdicts[record_key] = await self._delete_one(entry, asked[record_key])
+                continue
             present: list[ObjectEntry] = []
             for record_key, kv in zip(step, found, strict=True):
                 verdicts[record_key] = None
@@ -197,7 +210,7 @@ class Commits:
                 conditions = asked[record_key].conditions
                 try:
                     if conditions is not None:
-                        _demand_delete(conditions, current)
+                        demand_delete(conditions, current)
                 except MetadataError as error:
                     verdicts[record_key] = error
                 else:
@@ -223,15 +236,20 @@ class Commits:
         for current, ending in zip(batch, endings, strict=True):
             if not applied.certain and await self._settle_delete(ending):
                 continue
-            try:
-                await self.delete(
-                    entry,
-                    current.record_key,
-                    previous=current,
-                    conditions=asked[current.record_key].conditions,
-                )
-            except MetadataError as error:
-                verdicts[current.record_key] = error
+            verdicts[current.record_key] = await self._delete_one(
+                entry, asked[current.record_key], previous=current
+            )
+
+    async def _delete_one(
+        self, entry: BucketEntry, deletion: Deletion, *, previous: ObjectEntry | None = None
+    ) -> MetadataError | None:
+        try:
+            await self.delete(
+                entry, deletion.record_key, previous=previous, conditions=deletion.conditions
+            )
+        except MetadataError as error:
+            return error
+        return None
 
     async def _after_a_lost_race(
         self,
@@ -247,20 +265,13 @@ class Commits:
         own = len(wanted)
         wanted.extend(compare.key for compare in relied)
         found = await self._metastore.get_many(wanted)
-        entry = self.same_bucket(entry, found[0])
+        entry = self._buckets.same(entry, found[0])
         if new_group is not None and found[2] is not None:
             raise GroupReclaimed(new_group)
         for compare, kv in zip(relied, found[own:], strict=True):
             if not groups.holds(compare, kv):
                 raise RelianceBroken(compare.key)
         return entry, object_entry(record_key, found[1])
-
-    def same_bucket(self, entry: BucketEntry, found: KeyValue | None) -> BucketEntry:
-        """The bucket as it is now, if it is still the one that was looked up."""
-        current = self._buckets.remember(entry.name, found)
-        if current.bucket_id != entry.bucket_id:
-            raise NoSuchBucket(entry.name)
-        return current
 
     async def _settle_commit(
         self, record_key: bytes, record: ObjectRecord, *, is_new: bool
@@ -316,28 +327,3 @@ def _of_distinct_groups(entries: Sequence[ObjectEntry]) -> list[list[ObjectEntry
         batch.append(entry)
         groups_seen.add(entry.record.group)
     return batches
-
-
-def _demand_write(
-    conditions: WriteConditions, record_key: bytes, previous: ObjectEntry | None
-) -> None:
-    etag = None if previous is None else etag_text(previous.record)
-    _demand(judge_write(conditions, etag), record_key)
-
-
-def _demand_delete(conditions: DeleteConditions, previous: ObjectEntry) -> None:
-    judgement = judge_delete(
-        conditions,
-        etag=etag_text(previous.record),
-        size_bytes=previous.record.size_bytes,
-        modified_ms=previous.record.modified_ms,
-    )
-    _demand(judgement, previous.record_key)
-
-
-def _demand(judgement: Judgement, record_key: bytes) -> None:
-    if judgement.verdict is Verdict.PROCEED:
-        return
-    if judgement.verdict is Verdict.NO_SUCH_KEY:
-        raise NoSuchKey(keys.key_of_object(record_key))
-    raise PreconditionFailed(judgement.header)

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from gateway.domain.policy.document import Policy
 from gateway.metadata import keys
-from gateway.metadata.records import BucketRecord, ObjectRecord
+from gateway.metadata.records import BucketRecord, ObjectRecord, decode
 from placement.ids import BucketId
-from placement.metastore.port import Compare, unchanged
+from placement.metastore.port import Compare, KeyValue, unchanged
 
 
 class BucketEntry(NamedTuple):
@@ -36,7 +36,7 @@ class BucketEntry(NamedTuple):
 
 
 class ObjectEntry(NamedTuple):
-    """A current object's record as read at `mod_revision` of its key."""
+    """An object's record as read at `mod_revision` of its key: the current one's, or a version's."""
 
     record_key: bytes
     record: ObjectRecord
@@ -45,7 +45,31 @@ class ObjectEntry(NamedTuple):
     @property
     def key(self) -> str:
         """The S3 key."""
-        return keys.key_of_object(self.record_key).decode()
+        return keys.key_of_object(keys.object_of(self.record_key)).decode()
+
+
+class Committed(NamedTuple):
+    """What a commit left: the object as it is now. `mod_revision` 0 when only its effect is known
+    (an unknown outcome that was settled)."""
+
+    record_key: bytes
+    record: ObjectRecord
+    mod_revision: int
+
+
+class Deleted(NamedTuple):
+    """What a delete did: the object that is not current any more, if there was one, and the delete
+    marker in its place; none in buckets without versioning, where the object has ended."""
+
+    object: ObjectEntry | None
+    marker: ObjectRecord | None = None
+
+
+def object_entry(record_key: bytes, found: KeyValue | None) -> ObjectEntry | None:
+    """An object's record as read."""
+    if found is None:
+        return None
+    return ObjectEntry(record_key, decode(ObjectRecord, found.value), found.mod_revision)
 
 
 def etag_text(record: ObjectRecord) -> str:

@@ -7,6 +7,9 @@
     b/<bucket name>                 buckets
     w/<account id>/<bucket name>    buckets by owner: the record as created (its settings are in b/)
     o/<bucket 8><key><end>          current objects, in S3's listing order
+    x/<bucket 8><key><end>          current delete markers (then there is no o/ of that key)
+    v/<bucket 8><key><end><8>       versions and markers that are not current, newest first
+    y/<bucket 8><key><end>          order of the null version among them
     u/<bucket 8><key><end><id 16>   multipart uploads, in ListMultipartUploads' order
     p/<upload 16><number 2>         parts of an upload
     g/<id 16>                       garbage: groups and blobs that no record refers to any more
@@ -26,11 +29,14 @@ BUCKETS = b"b/"
 ACCOUNTS = b"a/"
 ACCESS_KEYS = b"k/"
 OBJECTS = b"o/"
+MARKERS = b"x/"
+VERSIONS = b"v/"
 UPLOADS = b"u/"
 PARTS = b"p/"
 GARBAGE = b"g/"
 NARROW = b"n/"
 DAMAGE = b"d/"
+_ORDER_MAX = (1 << 64) - 1
 ROOT_ACCOUNT_ID = "000000000000"
 
 
@@ -97,6 +103,38 @@ def object_(bucket_id: BucketId, key: bytes) -> bytes:
 def key_of_object(record_key: bytes) -> bytes:
     """The S3 key in a current object's record key."""
     return unescape(record_key[10:-2])
+
+
+def marker(object_key: bytes) -> bytes:
+    """Key of the delete marker that is current in the place of this object."""
+    return MARKERS + object_key[2:]
+
+
+def null_version(object_key: bytes) -> bytes:
+    """Key that tells the order of an object's null version while that is not current."""
+    return b"y/" + object_key[2:]
+
+
+def versions_of(object_key: bytes) -> bytes:
+    """Prefix of the versions of an object that are not current."""
+    return VERSIONS + object_key[2:]
+
+
+def version(object_key: bytes, order: int) -> bytes:
+    """Key of a version that is not current; a greater order comes first."""
+    return VERSIONS + object_key[2:] + order_suffix(order)
+
+
+def order_suffix(order: int) -> bytes:
+    """How a version's order ends its key: descending."""
+    return (_ORDER_MAX - order).to_bytes(8, "big")
+
+
+def object_of(record_key: bytes) -> bytes:
+    """Key of the current object's record, of any record of an object: of a version or a marker."""
+    if record_key.startswith(VERSIONS):
+        return OBJECTS + record_key[2:-8]
+    return OBJECTS + record_key[2:]
 
 
 def object_of_upload(upload_key: bytes) -> bytes:

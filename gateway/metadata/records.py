@@ -101,6 +101,33 @@ class ListedObject(Record, frozen=True, kw_only=True):
     checksum: ListedChecksum | None
 
 
+class ListedVersion(Record, frozen=True, kw_only=True):
+    """An ObjectRecord as far as `delete_marker`: what listings of versions show."""
+
+    owner: str
+    group: msgspec.Raw
+    size_bytes: int
+    etag: bytes
+    etag_parts: int
+    modified_ms: int
+    commit_id: msgspec.Raw
+    data: msgspec.Raw
+    parts: msgspec.Raw
+    manifest: msgspec.Raw
+    checksum: ListedChecksum | None
+    content_type: msgspec.Raw
+    headers: msgspec.Raw
+    metadata: msgspec.Raw
+    storage_class: msgspec.Raw
+    version_id: bytes
+    order: int
+    tags: msgspec.Raw
+    retention: msgspec.Raw
+    legal_hold: msgspec.Raw
+    encryption: msgspec.Raw
+    delete_marker: bool
+
+
 class BucketRecord(Record, frozen=True, kw_only=True):
     """A bucket. `settings_revision` grows with each change of settings."""
 
@@ -210,6 +237,7 @@ _decoders: dict[type[Record], msgspec.msgpack.Decoder[Record]] = {}
 
 
 _listed_decoder = msgspec.msgpack.Decoder(ListedObject)
+_version_decoder = msgspec.msgpack.Decoder(ListedVersion)
 
 
 class RecordError(ValueError):
@@ -236,9 +264,18 @@ def decode(kind: type[R], data: bytes) -> R:
 
 def decode_listed(values: Sequence[bytes]) -> list[ListedObject]:
     """The heads of many object records, as `decode` would read each. Raises RecordError."""
+    return _decode_heads(values, _listed_decoder)
+
+
+def decode_versions(values: Sequence[bytes]) -> list[ListedVersion]:
+    """The same, as far as listings of versions look."""
+    return _decode_heads(values, _version_decoder)
+
+
+def _decode_heads(values: Sequence[bytes], decoder: msgspec.msgpack.Decoder[R]) -> list[R]:
     if not all(value.startswith(_PREFIX) for value in values):
         raise RecordError(f"not a version {VERSION} ObjectRecord")
-    decode_one = _listed_decoder.decode
+    decode_one = decoder.decode
     try:
         return [decode_one(value[1:]) for value in values]
     except msgspec.DecodeError as error:

@@ -9,12 +9,19 @@ from gateway.metadata import groups, keys
 from gateway.metadata.accounts import Accounts, Identity
 from gateway.metadata.admission import admit_to_bucket, admit_to_object
 from gateway.metadata.buckets import Buckets, OwnedBuckets
-from gateway.metadata.commits import Commits, Committed, Deletion, object_entry
-from gateway.metadata.entries import BucketEntry, ObjectEntry
+from gateway.metadata.commits import Commits, Deletion
+from gateway.metadata.entries import (
+    BucketEntry,
+    Committed,
+    Deleted,
+    ObjectEntry,
+    object_entry,
+)
 from gateway.metadata.errors import BucketBusy, MetadataError
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
 from gateway.metadata.sealing import SealingKey
+from gateway.metadata.version_store import Versions
 from gateway.metadata.watching import Watcher
 from gateway.objects.port import Stored
 from gateway.s3.message import Principal
@@ -100,7 +107,10 @@ class Metadata:
             randomness=randomness,
             sealing_key=sealing_key,
         )
-        self._commits = Commits(metastore, self.transactions, self.buckets, clock=clock)
+        self._commits = Commits(
+            metastore, self.transactions, self.buckets, clock=clock, randomness=randomness
+        )
+        self.versions = Versions(self, self._commits.versions)
         self._clock = clock
         self._get_many_now = metastore.get_many_now if isinstance(metastore, ReadsNow) else None
         self._watchers = (
@@ -240,7 +250,7 @@ class Metadata:
         """
         bucket, *results = await self.metastore.read((Range(entry.key), *requests))
         kv = bucket.kvs[0] if bucket.kvs else None
-        self._commits.same_bucket(entry, kv)
+        self.buckets.same(entry, kv)
         return tuple(results)
 
     def pages(self, entry: BucketEntry) -> BucketPages:
@@ -261,6 +271,7 @@ class Metadata:
         new_group: bool = False,
         compares: Sequence[Compare] = (),
         operations: Sequence[Operation] = (),
+        telling: Callable[[ObjectRecord], Operation] | None = None,
     ) -> Committed:
         """Make `record` the object's record, in one transaction.
 
@@ -270,7 +281,11 @@ class Metadata:
         was `stored` with it (a completed upload). `source` is a copy's source; the record then has
         `group_owner` by `groups.group_owner_of_copy`. `compares` (of single keys) and `operations`
         go into the same transaction; no operation may touch the record's, garbage's or reference's
-        keys.
+        keys. `telling` makes one more of the record as it is committed.
+
+        In a bucket with versioning the record becomes a version, stamped anew if need be, and what
+        it replaces stays one; of null versions there is one. `record_key` is the object's key all
+        the same.
 
         An overwrite that merely lost a race is tried again, `conditions` being judged anew.
         Raises PreconditionFailed, NoSuchKey (If-Match, nothing there), NoSuchBucket (deleted
@@ -289,6 +304,7 @@ class Metadata:
             new_group=new_group,
             compares=compares,
             operations=operations,
+            telling=telling,
         )
 
     async def delete_object(
@@ -298,8 +314,9 @@ class Metadata:
         *,
         previous: ObjectEntry | None,
         conditions: DeleteConditions | None = None,
-    ) -> ObjectEntry | None:
-        """End an object; what was deleted, or None when nothing was there (which is success).
+    ) -> Deleted:
+        """End an object, or put a delete marker in front in a bucket with versioning. That nothing
+        was there is success.
 
         `previous` as `lookup` gave it. Raises PreconditionFailed, NoSuchBucket,
         ConditionalConflict, Contended, OutcomeUnknown.

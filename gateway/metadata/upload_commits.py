@@ -6,8 +6,8 @@ import msgspec
 
 from gateway.domain.conditions import WriteConditions
 from gateway.metadata import groups, keys
-from gateway.metadata.commits import RACES_MAX, Committed
-from gateway.metadata.entries import BucketEntry, ObjectEntry
+from gateway.metadata.commits import RACES_MAX
+from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry
 from gateway.metadata.errors import (
     Contended,
     GroupReclaimed,
@@ -196,7 +196,6 @@ async def finish(
     start = keys.parts_of(upload.upload_id)
     compares = [unchanged(upload.key, upload.mod_revision)]
     operations: list[Operation] = [
-        Put(upload.key, encode(_done(upload.record, record, now_ms))),
         DeleteRange(start, prefix_end(start)),
         *_garbage_of_unused(upload, unused, now_ms),
     ]
@@ -216,6 +215,7 @@ async def finish(
             new_group=True,
             compares=compares,
             operations=operations,
+            telling=lambda made: Put(upload.key, encode(_done(upload.record, made, now_ms))),
         )
     except GroupReclaimed as error:
         # The group was ended: the upload was aborted, or completed and the object replaced since.

@@ -33,8 +33,7 @@ from gateway.domain.multipart_listing import (
     Position,
 )
 from gateway.metadata import keys
-from gateway.metadata.commits import object_entry
-from gateway.metadata.entries import BucketEntry, ObjectEntry
+from gateway.metadata.entries import BucketEntry, ObjectEntry, object_entry
 from gateway.metadata.records import (
     GarbageRecord,
     ObjectRecord,

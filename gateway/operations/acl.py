@@ -4,8 +4,6 @@ is all there can be."""
 from dataclasses import dataclass
 
 from gateway.context import Context
-from gateway.domain.versions import VersionAsked, version_asked
-from gateway.metadata.errors import NoSuchKey
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.buckets import (
     BucketNamed,
@@ -13,6 +11,8 @@ from gateway.operations.buckets import (
     owner_element,
     xml_response,
 )
+from gateway.operations.object_headers import version_argument
+from gateway.operations.object_versions import find_version
 from gateway.s3.documents import SETTINGS_DOCUMENT_LIMIT_BYTES, parse
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.message import Principal, S3Request, S3Response
@@ -47,22 +47,15 @@ class ObjectNamed:
     bucket: str
     key: str
     principal: Principal
+    version: bytes | None
 
 
 def _object_named(request: S3Request) -> ObjectNamed:
     assert request.bucket is not None
     assert request.key is not None
-    version_id = request.query.get("versionId")
-    match version_asked(version_id):
-        case VersionAsked.ABSENT:
-            raise S3Error(
-                ErrorCode.NO_SUCH_VERSION,
-                details={"Key": request.key, "VersionId": version_id or ""},
-            )
-        case VersionAsked.MALFORMED:
-            raise invalid_argument("versionId", version_id or "", "Invalid version id specified")
-        case VersionAsked.CURRENT:
-            return ObjectNamed(request.bucket, request.key, principal_of(request))
+    return ObjectNamed(
+        request.bucket, request.key, principal_of(request), version_argument(request)
+    )
 
 
 def _put_bucket_acl(request: S3Request) -> BucketNamed:
@@ -132,9 +125,7 @@ async def _bucket_owner(context: Context, asked: BucketNamed) -> Principal:
 
 
 async def _object_owner(context: Context, asked: ObjectNamed) -> Principal:
-    _, found = await context.metadata.lookup(asked.bucket, asked.key, asked.principal)
-    if found is None:
-        raise NoSuchKey(asked.key.encode())
+    await find_version(context, asked.bucket, asked.key, asked.principal, asked.version)
     return asked.principal
 
 

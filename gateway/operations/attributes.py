@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from gateway.context import Context
 from gateway.metadata.entries import etag_text
-from gateway.metadata.errors import NoSuchKey
 from gateway.metadata.records import ObjectRecord, PartRef
 from gateway.objects.manifest import parts_of
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
-from gateway.operations.object_headers import checksum_elements, demand_current, http_date
+from gateway.operations.object_headers import checksum_elements, http_date, version_argument
+from gateway.operations.object_versions import find_version, shown_version, version_headers
 from gateway.s3.checksums import ChecksumAlgorithm, encode_base64
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.message import Principal, S3Request, S3Response
@@ -29,6 +29,7 @@ class Ask:
     attributes: frozenset[str]
     marker: int
     parts_max: int
+    version: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,12 @@ class Attributes:
     asked: Ask
     record: ObjectRecord
     parts: Sequence[PartRef]
+    version: str
 
 
 def _decode(request: S3Request) -> Ask:
     assert request.bucket is not None
     assert request.key is not None
-    demand_current(request)
     header = "x-amz-object-attributes"
     text = request.headers.get(header, "")
     attributes = frozenset(name.strip() for name in text.split(",") if name.strip())
@@ -63,6 +64,7 @@ def _decode(request: S3Request) -> Ask:
         attributes,
         _number(request, "x-amz-part-number-marker", 0),
         min(_number(request, "x-amz-max-parts", PARTS_DEFAULT), PARTS_DEFAULT),
+        version_argument(request),
     )
 
 
@@ -76,13 +78,13 @@ def _number(request: S3Request, header: str, default: int) -> int:
 
 
 async def _handle(context: Context, asked: Ask) -> Attributes:
-    _, current = await context.metadata.lookup(asked.bucket, asked.key, asked.principal)
-    if current is None:
-        raise NoSuchKey(asked.key.encode())
+    entry, current = await find_version(
+        context, asked.bucket, asked.key, asked.principal, asked.version
+    )
     parts: Sequence[PartRef] = ()
     if "ObjectParts" in asked.attributes:
         parts = await parts_of(current.record, context.objects)
-    return Attributes(asked, current.record, parts)
+    return Attributes(asked, current.record, parts, shown_version(entry, current.record))
 
 
 def _encode(found: Attributes) -> S3Response:
@@ -101,6 +103,7 @@ def _encode(found: Attributes) -> S3Response:
     headers = [
         ("Last-Modified", http_date(record.modified_ms // 1000)),
         ("Content-Type", "application/xml"),
+        *version_headers(found.version),
     ]
     return S3Response(200, headers, document("GetObjectAttributesResponse", children))
 

@@ -1,4 +1,4 @@
-"""Buckets as such: list, make, look at, delete; location and versioning state."""
+"""Buckets as such: list, make, look at, delete; location."""
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -196,7 +196,7 @@ def _encode_created(bucket: str) -> S3Response:
     return S3Response(200, [("Location", f"/{bucket}")])
 
 
-# HeadBucket, DeleteBucket, GetBucketLocation, GetBucketVersioning
+# HeadBucket, DeleteBucket, GetBucketLocation
 
 
 async def _find(context: Context, asked: BucketNamed) -> BucketEntry:
@@ -222,11 +222,6 @@ def _encode_location(entry: BucketEntry) -> S3Response:
     region = entry.record.region
     constraint = "" if region == LEGACY_REGION else region
     return xml_response("LocationConstraint", [constraint])
-
-
-def _encode_versioning(entry: BucketEntry) -> S3Response:
-    state = entry.record.versioning
-    return xml_response("VersioningConfiguration", [element("Status", state)] if state else [])
 
 
 OPERATIONS: tuple[AnyOperation, ...] = (
@@ -270,13 +265,5 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         decode=bucket_named,
         handle=_find,
         encode=_encode_location,
-    ),
-    Operation(
-        name="GetBucketVersioning",
-        match=Match("GET", Resource.BUCKET, ("versioning",)),
-        permission="s3:GetBucketVersioning",
-        decode=bucket_named,
-        handle=_find,
-        encode=_encode_versioning,
     ),
 )

@@ -3,6 +3,7 @@ does not have."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -15,9 +16,8 @@ from gateway.domain.conditions import (
     judge_copy_source,
 )
 from gateway.domain.tags import Tags
-from gateway.domain.versions import VersionAsked, version_asked
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
-from gateway.metadata.errors import NoSuchKey, PreconditionFailed, RelianceBroken
+from gateway.metadata.errors import PreconditionFailed, RelianceBroken
 from gateway.metadata.groups import group_owner_of_copy
 from gateway.metadata.records import Checksum, ObjectRecord
 from gateway.objects.errors import BlobDamaged
@@ -25,11 +25,13 @@ from gateway.operation import AnyOperation, Match, Operation, Resource, principa
 from gateway.operations.object_headers import (
     ObjectHeaders,
     checksum_elements,
+    named_version,
     object_headers,
     quoted_etag,
     read_conditions,
     write_conditions,
 )
+from gateway.operations.object_versions import find_version, shown_version, version_headers
 from gateway.operations.objects import pieces_within
 from gateway.operations.put import demand_write, full_object
 from gateway.operations.tag_headers import copy_tags
@@ -40,17 +42,20 @@ from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.xml import document, element
 
 COPY_SOURCE = "x-amz-copy-source"
+SOURCE_VERSION = "x-amz-copy-source-version-id"
 _RACES_MAX = 5
 _DIRECTIVES = frozenset({"COPY", "REPLACE"})
 
 
 @dataclass(frozen=True, slots=True)
 class CopySource:
-    """What x-amz-copy-source names, and the conditions on it."""
+    """What x-amz-copy-source names, and the conditions on it. `version` is None for the current
+    one, b"" for the null one."""
 
     bucket: str
     key: str
     conditions: ReadConditions | None
+    version: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class Copy:
 
 
 def copy_source(headers: Mapping[str, str]) -> CopySource:
-    """Read x-amz-copy-source and its conditions. Raises InvalidArgument, NoSuchVersion."""
+    """Read x-amz-copy-source and its conditions. Raises InvalidArgument."""
     text = headers[COPY_SOURCE]
     path, marked, version = text.partition("?versionId=")
     bucket, slash, key = _decoded(path, text).removeprefix("/").partition("/")
@@ -80,15 +85,12 @@ def copy_source(headers: Mapping[str, str]) -> CopySource:
         )
     if bucket.startswith("arn:"):
         raise S3Error(ErrorCode.NOT_IMPLEMENTED, details={"Header": COPY_SOURCE})
-    if marked:
-        match version_asked(_decoded(version, text)):
-            case VersionAsked.ABSENT:
-                raise S3Error(ErrorCode.NO_SUCH_VERSION, details={"Key": key, "VersionId": version})
-            case VersionAsked.MALFORMED:
-                raise invalid_argument("versionId", version, "Invalid version id specified")
-            case VersionAsked.CURRENT:
-                pass
-    return CopySource(bucket, key, read_conditions(headers, "x-amz-copy-source-"))
+    return CopySource(
+        bucket,
+        key,
+        read_conditions(headers, "x-amz-copy-source-"),
+        named_version(_decoded(version, text)) if marked else None,
+    )
 
 
 def _decoded(text: str, whole: str) -> str:
@@ -103,10 +105,19 @@ async def find_source(
     context: Context, source: CopySource, principal: Principal
 ) -> tuple[BucketEntry, ObjectEntry]:
     """The source as it is now, its conditions judged. Raises NoSuchBucket, NoSuchKey,
-    NotBucketOwner, PreconditionFailed."""
-    entry, current = await context.metadata.lookup(source.bucket, source.key, principal)
-    if current is None:
-        raise NoSuchKey(source.key.encode())
+    NoSuchVersion, NotBucketOwner, PreconditionFailed; InvalidRequest for a delete marker."""
+    try:
+        entry, current = await find_version(
+            context, source.bucket, source.key, principal, source.version
+        )
+    except S3Error as error:
+        if error.code is not ErrorCode.METHOD_NOT_ALLOWED:
+            raise
+        raise S3Error(
+            ErrorCode.INVALID_REQUEST,
+            "The source of a copy request may not specifically refer to a delete marker by "
+            "version id.",
+        ) from None
     if source.conditions is not None:
         record = current.record
         judgement = judge_copy_source(
@@ -128,7 +139,8 @@ def _decode(request: S3Request) -> Copy:
     if directive not in _DIRECTIVES:
         raise invalid_argument("x-amz-metadata-directive", directive, "Unknown metadata directive.")
     replaces = directive == "REPLACE"
-    if not replaces and (source.bucket, source.key) == (request.bucket, request.key):
+    itself = (source.bucket, source.key) == (request.bucket, request.key)
+    if itself and not replaces and source.version is None:
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
             "This copy request is illegal because it is trying to copy an object to itself without "
@@ -148,14 +160,22 @@ def _decode(request: S3Request) -> Copy:
     )
 
 
-async def _handle(context: Context, copy: Copy) -> ObjectRecord:
+class Copied(NamedTuple):
+    """The new object, and the version ids to answer with: its own and the source's."""
+
+    record: ObjectRecord
+    version: str
+    source_version: str
+
+
+async def _handle(context: Context, copy: Copy) -> Copied:
     for _ in range(_RACES_MAX):
         entry, previous = await context.metadata.lookup(copy.bucket, copy.key, copy.principal)
-        _, source = await find_source(context, copy.source, copy.principal)
+        from_bucket, source = await find_source(context, copy.source, copy.principal)
         demand_write(copy.conditions, copy.key, previous)
         record_key = entry.object_key(copy.key)
         try:
-            record = await _record(context, copy, source, record_key, previous)
+            record = await _record(context, copy, source, entry, previous)
             committed = await context.metadata.commit_object(
                 entry,
                 record_key,
@@ -171,7 +191,11 @@ async def _handle(context: Context, copy: Copy) -> ObjectRecord:
             if isinstance(error, BlobDamaged) and again.mod_revision == source.mod_revision:
                 raise
             continue
-        return committed.record
+        return Copied(
+            committed.record,
+            shown_version(entry, committed.record),
+            shown_version(from_bucket, source.record),
+        )
     raise S3Error(ErrorCode.OPERATION_ABORTED)
 
 
@@ -179,11 +203,12 @@ async def _record(
     context: Context,
     copy: Copy,
     source: ObjectEntry,
-    record_key: bytes,
+    entry: BucketEntry,
     previous: ObjectEntry | None,
 ) -> ObjectRecord:
     """The destination's record: the source's data, the asked-for headers."""
     found = source.record
+    stamp = context.metadata.versions.stamp(entry, previous)
     kept = (
         ObjectHeaders(found.content_type, found.headers, found.metadata)
         if copy.headers is None
@@ -195,13 +220,20 @@ async def _record(
         modified_ms=context.clock.now_ns() // 1_000_000,
         commit_id=context.randomness.token(8),
         group_owner=group_owner_of_copy(
-            source.record_key, found, record_key, None if previous is None else previous.record
+            source.record_key,
+            found,
+            entry.object_key(copy.key),
+            None if previous is None else previous.record,
         ),
         checksum=await _checksum(context, copy.algorithm, found),
         content_type=kept.content_type,
         headers=kept.headers,
         metadata=kept.metadata,
         tags=found.tags if copy.tags is None else copy.tags,
+        version_id=stamp.version_id,
+        order=stamp.order,
+        retention=None,
+        legal_hold=False,
     )
 
 
@@ -223,7 +255,8 @@ async def _checksum(
     return full_object(digests)
 
 
-def _encode(record: ObjectRecord) -> S3Response:
+def _encode(copied: Copied) -> S3Response:
+    record = copied.record
     body = document(
         "CopyObjectResult",
         (
@@ -232,7 +265,10 @@ def _encode(record: ObjectRecord) -> S3Response:
             checksum_elements(record.checksum),
         ),
     )
-    return S3Response(200, [("Content-Type", "application/xml")], body)
+    headers = [("Content-Type", "application/xml"), *version_headers(copied.version)]
+    if copied.source_version:
+        headers.append((SOURCE_VERSION, copied.source_version))
+    return S3Response(200, headers, body)
 
 
 OPERATIONS: tuple[AnyOperation, ...] = (

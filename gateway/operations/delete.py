@@ -1,32 +1,41 @@
 """DeleteObject and DeleteObjects."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.context import Context
 from gateway.domain.conditions import DeleteConditions
-from gateway.domain.versions import VersionAsked, version_asked
+from gateway.domain.versions import VersionAsked, version_asked, version_text
 from gateway.metadata.commits import Deletion
+from gateway.metadata.entries import BucketEntry, Deleted, ObjectEntry
+from gateway.metadata.errors import MetadataError
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.error_map import to_s3_error
+from gateway.operations.object_headers import named_version, version_argument
+from gateway.operations.object_versions import DELETE_MARKER, version_headers
 from gateway.s3.documents import DELETE_DOCUMENT_LIMIT_BYTES, ObjectIdentifier, parse_delete
-from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
+from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.headers import parse_etags, parse_http_date, parse_iso8601
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.payload import Payload
 from gateway.s3.xml import document, escape
+from placement.errors import PlacementError
 
 KEY_SIZE_BYTES_MAX = 1024
+_CONCURRENT_DELETES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Input of DeleteObject. `exists` is False when a version is named that cannot exist here."""
+    """Input of DeleteObject; `version` is None when none is named, b"" for the null one."""
 
     bucket: str
     key: str
     principal: Principal
     conditions: DeleteConditions | None
-    exists: bool
+    version: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +48,33 @@ class DeleteMany:
     quiet: bool
 
 
+class Removed(NamedTuple):
+    """What a delete tells. `version` is the version that ended or was asked for, or that of the new
+    marker; "" where there are none to tell of. `marker`: it is, or was, a delete marker."""
+
+    version: str = ""
+    marker: bool = False
+
+
+class Wanted(NamedTuple):
+    """One entry of a DeleteObjects document, read."""
+
+    key: str
+    version: bytes | None
+    conditions: DeleteConditions | None
+
+
 @dataclass(frozen=True, slots=True)
 class DeletedMany:
-    """For each key asked for: None, or why it was not deleted."""
+    """For each key asked for: what was done, or why it was not deleted."""
 
     asked: DeleteMany
-    outcomes: tuple[S3Error | None, ...]
+    outcomes: tuple[Removed | S3Error, ...]
 
 
 def _decode_one(request: S3Request) -> Delete:
     assert request.bucket is not None
     assert request.key is not None
-    version_id = request.query.get("versionId")
-    asked = version_asked(version_id)
-    if asked is VersionAsked.MALFORMED:
-        raise invalid_argument("versionId", version_id or "", "Invalid version id specified")
     match = request.headers.get("if-match")
     conditions = None if match is None else DeleteConditions(if_match=parse_etags(match))
     return Delete(
@@ -61,21 +82,57 @@ def _decode_one(request: S3Request) -> Delete:
         request.key,
         principal_of(request),
         conditions,
-        asked is VersionAsked.CURRENT,
+        version_argument(request),
     )
 
 
-async def _delete_one(context: Context, delete: Delete) -> None:
+async def _delete_one(context: Context, delete: Delete) -> Removed:
     entry, current = await context.metadata.lookup(delete.bucket, delete.key, delete.principal)
-    if current is None or not delete.exists:
-        return
-    await context.metadata.delete_object(
-        entry, current.record_key, previous=current, conditions=delete.conditions
+    if delete.version is not None:
+        return await _delete_version(
+            context, entry, delete.key, delete.version, current, delete.conditions
+        )
+    if current is None and not entry.record.versioning:
+        return Removed()
+    deleted = await context.metadata.delete_object(
+        entry, entry.object_key(delete.key), previous=current, conditions=delete.conditions
     )
+    return _with_marker(deleted)
 
 
-def _encode_one(_: None) -> S3Response:
-    return S3Response(204)
+def _with_marker(deleted: Deleted) -> Removed:
+    if deleted.marker is None:
+        return Removed()
+    return Removed(version_text(deleted.marker.version_id), marker=True)
+
+
+async def _delete_version(
+    context: Context,
+    entry: BucketEntry,
+    key: str,
+    version: bytes,
+    current: ObjectEntry | None,
+    conditions: DeleteConditions | None,
+) -> Removed:
+    """End one version. That it was not there is success."""
+    text = version_text(version)
+    if entry.record.versioning:
+        ended = await context.metadata.versions.delete_version(
+            entry, key, version, conditions=conditions
+        )
+        return Removed(text, marker=ended is not None and ended.record.delete_marker)
+    if not version and current is not None:  # all there is, is the null version
+        await context.metadata.delete_object(
+            entry, current.record_key, previous=current, conditions=conditions
+        )
+    return Removed(text)
+
+
+def _encode_one(removed: Removed) -> S3Response:
+    headers = version_headers(removed.version)
+    if removed.marker:
+        headers.append((DELETE_MARKER, "true"))
+    return S3Response(204, headers)
 
 
 def _decode_many(request: S3Request) -> DeleteMany:
@@ -92,44 +149,85 @@ def _decode_many(request: S3Request) -> DeleteMany:
 
 async def _delete_many(context: Context, delete: DeleteMany) -> DeletedMany:
     entry = await context.metadata.bucket(delete.bucket, delete.principal)
-    outcomes: list[S3Error | None] = []
-    deletions: list[Deletion] = []
-    positions: list[int] = []
+    outcomes: list[Removed | S3Error] = [Removed()] * len(delete.objects)
+    wanted: list[tuple[int, Wanted]] = []
     for position, each in enumerate(delete.objects):
-        refusal: S3Error | None = None
         try:
-            deletion = _deletion(each, entry.object_key(each.key))
+            wanted.append((position, _wanted(each)))
         except S3Error as error:
-            refusal = error
-        else:
-            if deletion is not None:
-                deletions.append(deletion)
-                positions.append(position)
-        outcomes.append(refusal)
-    results = await context.metadata.delete_objects(entry, deletions) if deletions else ()
-    for position, result in zip(positions, results, strict=True):
-        if result is not None:
-            outcomes[position] = to_s3_error(result) or S3Error(ErrorCode.INTERNAL_ERROR)
+            outcomes[position] = error
+    if entry.record.versioning:
+        await _delete_versions(context, entry, wanted, outcomes)
+    else:
+        await _delete_plain(context, entry, wanted, outcomes)
     return DeletedMany(delete, tuple(outcomes))
 
 
-def _deletion(asked: ObjectIdentifier, record_key: bytes) -> Deletion | None:
-    """What to delete for one entry; None when a version is named that does not exist."""
+async def _delete_plain(
+    context: Context,
+    entry: BucketEntry,
+    wanted: Sequence[tuple[int, Wanted]],
+    outcomes: list[Removed | S3Error],
+) -> None:
+    """Without versioning, a hundred keys go in one transaction."""
+    # A named version other than the null one is not there, which is success.
+    present = [(position, each) for position, each in wanted if not each.version]
+    deletions = [Deletion(entry.object_key(each.key), each.conditions) for _, each in present]
+    results = await context.metadata.delete_objects(entry, deletions) if deletions else ()
+    for (position, _), result in zip(present, results, strict=True):
+        if result is not None:
+            outcomes[position] = to_s3_error(result) or S3Error(ErrorCode.INTERNAL_ERROR)
+
+
+async def _delete_versions(
+    context: Context,
+    entry: BucketEntry,
+    wanted: Sequence[tuple[int, Wanted]],
+    outcomes: list[Removed | S3Error],
+) -> None:
+    """With versioning each is a commit of its own; those of one key go one after another."""
+    by_key: dict[str, list[tuple[int, Wanted]]] = {}
+    for position, each in wanted:
+        by_key.setdefault(each.key, []).append((position, each))
+    keys = list(by_key.values())
+
+    async def work() -> None:
+        while keys:
+            for position, each in keys.pop():
+                outcomes[position] = await _delete_wanted(context, entry, each)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(len(keys), _CONCURRENT_DELETES)):
+            group.create_task(work())
+
+
+async def _delete_wanted(context: Context, entry: BucketEntry, wanted: Wanted) -> Removed | S3Error:
+    try:
+        if wanted.version is not None:
+            return await _delete_version(
+                context, entry, wanted.key, wanted.version, None, wanted.conditions
+            )
+        return _with_marker(
+            await context.metadata.versions.delete(entry, wanted.key, conditions=wanted.conditions)
+        )
+    except (MetadataError, PlacementError) as error:
+        return to_s3_error(error) or S3Error(ErrorCode.INTERNAL_ERROR)
+
+
+def _wanted(asked: ObjectIdentifier) -> Wanted:
     if len(asked.key.encode()) > KEY_SIZE_BYTES_MAX:
         raise S3Error(ErrorCode.KEY_TOO_LONG)
-    version = version_asked(asked.version_id)
-    if version is VersionAsked.MALFORMED:
+    if version_asked(asked.version_id) is VersionAsked.MALFORMED:
         raise S3Error(ErrorCode.NO_SUCH_VERSION)
-    if version is VersionAsked.ABSENT:
-        return None
+    version = named_version(asked.version_id)
     if asked.etag is None and asked.size is None and asked.last_modified is None:
-        return Deletion(record_key)
+        return Wanted(asked.key, version, None)
     conditions = DeleteConditions(
         if_match=None if asked.etag is None else parse_etags(asked.etag),
         if_match_size_bytes=_size(asked.size),
         if_match_last_modified=_seconds(asked.last_modified),
     )
-    return Deletion(record_key, conditions)
+    return Wanted(asked.key, version, conditions)
 
 
 def _size(text: str | None) -> int | None:
@@ -155,17 +253,23 @@ def _seconds(text: str | None) -> int | None:
 
 def _encode_many(deleted: DeletedMany) -> S3Response:
     parts: list[str] = []
-    for each, error in zip(deleted.asked.objects, deleted.outcomes, strict=True):
+    for each, outcome in zip(deleted.asked.objects, deleted.outcomes, strict=True):
         version = ""
         if each.version_id is not None:
             version = f"<VersionId>{escape(each.version_id)}</VersionId>"
-        if error is not None:
+        if isinstance(outcome, S3Error):
             parts.append(
-                f"<Error><Key>{escape(each.key)}</Key>{version}<Code>{error.code.code}</Code>"
-                f"<Message>{escape(error.message)}</Message></Error>"
+                f"<Error><Key>{escape(each.key)}</Key>{version}<Code>{outcome.code.code}</Code>"
+                f"<Message>{escape(outcome.message)}</Message></Error>"
             )
         elif not deleted.asked.quiet:
-            parts.append(f"<Deleted><Key>{escape(each.key)}</Key>{version}</Deleted>")
+            marker = ""
+            if outcome.marker:
+                marker = (
+                    "<DeleteMarker>true</DeleteMarker>"
+                    f"<DeleteMarkerVersionId>{outcome.version}</DeleteMarkerVersionId>"
+                )
+            parts.append(f"<Deleted><Key>{escape(each.key)}</Key>{version}{marker}</Deleted>")
     return S3Response(200, [("Content-Type", "application/xml")], document("DeleteResult", parts))
 
 

@@ -1,10 +1,12 @@
-"""ListObjects, ListObjectsV2, ListObjectVersions: S3's words for the rules in `domain.listing`."""
+"""ListObjects, ListObjectsV2: S3's words for the rules in `domain.listing`. What ListObjectVersions
+shares with them is public here."""
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import gmtime, strftime
+from typing import Protocol
 from urllib.parse import quote
 
 from gateway.context import Context
@@ -35,19 +37,18 @@ _ORIGINS = {number: origin for origin, number in _TOKEN_ORIGINS.items()}
 
 @dataclass(frozen=True, slots=True)
 class ListInput:
-    """What all three operations ask. `keys_max` is as the answer repeats it."""
+    """What both operations ask. `keys_max` is as the answer repeats it."""
 
     bucket: str
     principal: Principal
     prefix: str
     delimiter: str
     marker: str
-    """marker, start-after or key-marker, as given."""
+    """marker or start-after, as given."""
     question: Question
     url_encoded: bool
     token: str | None = None
     fetch_owner: bool = False
-    version_marker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,18 @@ class ListOutput:
 # Decoding
 
 
-def _decode(
-    request: S3Request, marker_name: str, *, token: str | None = None, version_marker: str = ""
-) -> ListInput:
-    assert request.bucket is not None
-    query = request.query
-    encoding = query.get("encoding-type")
+class Asked(Protocol):
+    """What is written the same way in every listing."""
+
+    @property
+    def url_encoded(self) -> bool:
+        """Whether keys are to be escaped as in URLs."""
+        ...
+
+
+def check_arguments(request: S3Request) -> bool:
+    """Whether keys are asked for URL-encoded. Raises InvalidArgument for what no listing takes."""
+    encoding = request.query.get("encoding-type")
     if encoding is not None and encoding != "url":
         raise invalid_argument(
             "encoding-type", encoding, "Invalid Encoding Method specified in Request"
@@ -77,6 +84,13 @@ def _decode(
             raise invalid_argument(
                 _OPTIONAL_ATTRIBUTES, attribute, "Invalid optional object attribute specified"
             )
+    return encoding is not None
+
+
+def _decode(request: S3Request, marker_name: str, *, token: str | None = None) -> ListInput:
+    assert request.bucket is not None
+    query = request.query
+    url_encoded = check_arguments(request)
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     marker = query.get(marker_name, "")
     plain_prefix, plain_delimiter = prefix.encode(), delimiter.encode()
@@ -90,15 +104,14 @@ def _decode(
         prefix=prefix,
         delimiter=delimiter,
         marker=marker,
-        question=Question(plain_prefix, plain_delimiter, after, _keys_max(query.get("max-keys"))),
-        url_encoded=encoding is not None,
+        question=Question(plain_prefix, plain_delimiter, after, keys_max(query.get("max-keys"))),
+        url_encoded=url_encoded,
         token=token,
-        version_marker=version_marker,
         fetch_owner=query.get("fetch-owner", "").lower() == "true",
     )
 
 
-def _keys_max(text: str | None) -> int:
+def keys_max(text: str | None) -> int:
     """Beyond 1,000 S3 gives 1,000."""
     if not text:
         return KEYS_MAX
@@ -122,17 +135,6 @@ def _decode_v1(request: S3Request) -> ListInput:
 def _decode_v2(request: S3Request) -> ListInput:
     token = request.query.get("continuation-token")
     return _decode(request, "start-after", token=token)
-
-
-def _decode_versions(request: S3Request) -> ListInput:
-    version_marker = request.query.get("version-id-marker", "")
-    if version_marker and not request.query.get("key-marker"):
-        raise invalid_argument(
-            "version-id-marker",
-            version_marker,
-            "A version-id marker cannot be specified without a key marker.",
-        )
-    return _decode(request, "key-marker", version_marker=version_marker)
 
 
 def make_token(position: Position) -> str:
@@ -171,24 +173,25 @@ def _escape_url(text: str) -> str:
     return quote(text, safe=_URL_SAFE)
 
 
-def _texts(asked: ListInput) -> Callable[[str], str]:
+def texts(asked: Asked) -> Callable[[str], str]:
+    """How a key is written."""
     return _escape_url if asked.url_encoded else escape
 
 
-def _names(keys: list[bytes], asked: ListInput) -> list[str]:
+def names_of(keys: list[bytes], asked: Asked) -> list[str]:
     """Keys as they are written. All at once, which is much cheaper than one by one."""
     together = b"\n".join(keys).decode()
     written = quote(together, safe=_URL_SAFE + "\n") if asked.url_encoded else escape(together)
     names = written.split("\n")
     if len(names) == len(keys):
         return names
-    text = _texts(asked)  # some key has a line break
+    text = texts(asked)  # some key has a line break
     return [text(key.decode()) for key in keys]
 
 
-def _contents(output: ListOutput, name: str, *, extra: str = "", owner: str = "") -> list[str]:
+def _contents(output: ListOutput, *, owner: str = "") -> list[str]:
     """One element a key: the hot loop of listings."""
-    names = _names(output.listing.keys, output.asked)
+    names = names_of(output.listing.keys, output.asked)
     records = decode_listed(output.listing.values)
     second, stamp = -1, ""
     lines: list[str] = []
@@ -207,25 +210,27 @@ def _contents(output: ListOutput, name: str, *, extra: str = "", owner: str = ""
             f"<ChecksumType>{checksum.type}</ChecksumType>"
         )
         lines.append(
-            f"<{name}><Key>{key}</Key>{extra}"
+            f"<Contents><Key>{key}</Key>"
             f"<LastModified>{stamp}.{milliseconds:03}Z</LastModified>"
             f"<ETag>&quot;{etag}&quot;</ETag>{summary}"
             f"<Size>{record.size_bytes}</Size>{owner}"
-            f"<StorageClass>STANDARD</StorageClass></{name}>"
+            "<StorageClass>STANDARD</StorageClass></Contents>"
         )
     return lines
 
 
-def _common_prefixes(output: ListOutput) -> list[str]:
-    text = _texts(output.asked)
+def prefix_elements(prefixes: Sequence[bytes], asked: Asked) -> list[str]:
+    """The common prefixes."""
+    text = texts(asked)
     return [
         f"<CommonPrefixes><Prefix>{text(prefix.decode())}</Prefix></CommonPrefixes>"
-        for prefix in output.listing.prefixes
+        for prefix in prefixes
     ]
 
 
-def _asked_element(name: str, text: str, asked: ListInput) -> str:
-    return f"<{name}>{_texts(asked)(text)}</{name}>"
+def asked_element(name: str, text: str, asked: Asked) -> str:
+    """A text of the question, repeated in the answer, or a key."""
+    return f"<{name}>{texts(asked)(text)}</{name}>"
 
 
 def _tail(output: ListOutput) -> list[str]:
@@ -233,7 +238,7 @@ def _tail(output: ListOutput) -> list[str]:
     asked = output.asked
     tail = [element("MaxKeys", str(asked.question.keys_max))]
     if asked.delimiter:
-        tail.append(_asked_element("Delimiter", asked.delimiter, asked))
+        tail.append(asked_element("Delimiter", asked.delimiter, asked))
     if asked.url_encoded:
         tail.append("<EncodingType>url</EncodingType>")
     truncated = "true" if output.listing.next is not None else "false"
@@ -245,56 +250,34 @@ def _encode_v1(output: ListOutput) -> S3Response:
     asked, position = output.asked, output.listing.next
     head = [
         element("Name", asked.bucket),
-        _asked_element("Prefix", asked.prefix, asked),
-        _asked_element("Marker", asked.marker, asked),
+        asked_element("Prefix", asked.prefix, asked),
+        asked_element("Marker", asked.marker, asked),
     ]
     if position is not None and asked.delimiter:
-        head.append(_asked_element("NextMarker", position.key.decode(), asked))
+        head.append(asked_element("NextMarker", position.key.decode(), asked))
     owner = owner_element(asked.principal)
-    contents = _contents(output, "Contents", owner=owner)
+    contents = _contents(output, owner=owner)
     return xml_response(
-        "ListBucketResult", [*head, *_tail(output), *contents, *_common_prefixes(output)]
+        "ListBucketResult",
+        [*head, *_tail(output), *contents, *prefix_elements(output.listing.prefixes, asked)],
     )
 
 
 def _encode_v2(output: ListOutput) -> S3Response:
     asked, listing = output.asked, output.listing
-    head = [element("Name", asked.bucket), _asked_element("Prefix", asked.prefix, asked)]
+    head = [element("Name", asked.bucket), asked_element("Prefix", asked.prefix, asked)]
     if asked.token is not None:
         head.append(element("ContinuationToken", asked.token))
     if listing.next is not None:
         head.append(element("NextContinuationToken", make_token(listing.next)))
     if asked.marker:
-        head.append(_asked_element("StartAfter", asked.marker, asked))
+        head.append(asked_element("StartAfter", asked.marker, asked))
     head.append(element("KeyCount", str(len(listing.keys) + len(listing.prefixes))))
     owner = owner_element(asked.principal) if asked.fetch_owner else ""
-    contents = _contents(output, "Contents", owner=owner)
+    contents = _contents(output, owner=owner)
     return xml_response(
-        "ListBucketResult", [*head, *_tail(output), *contents, *_common_prefixes(output)]
-    )
-
-
-def _encode_versions(output: ListOutput) -> S3Response:
-    """Without versioning each current object is its one, null version."""
-    asked, position = output.asked, output.listing.next
-    head = [
-        element("Name", asked.bucket),
-        _asked_element("Prefix", asked.prefix, asked),
-        _asked_element("KeyMarker", asked.marker, asked),
-        element("VersionIdMarker", asked.version_marker),
-    ]
-    if position is not None:
-        head.append(_asked_element("NextKeyMarker", position.key.decode(), asked))
-        if position.origin is From.AFTER:
-            head.append("<NextVersionIdMarker>null</NextVersionIdMarker>")
-    versions = _contents(
-        output,
-        "Version",
-        extra="<VersionId>null</VersionId><IsLatest>true</IsLatest>",
-        owner=owner_element(asked.principal),
-    )
-    return xml_response(
-        "ListVersionsResult", [*head, *_tail(output), *versions, *_common_prefixes(output)]
+        "ListBucketResult",
+        [*head, *_tail(output), *contents, *prefix_elements(output.listing.prefixes, asked)],
     )
 
 
@@ -314,13 +297,5 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         decode=_decode_v2,
         handle=_list,
         encode=_encode_v2,
-    ),
-    Operation(
-        name="ListObjectVersions",
-        match=Match("GET", Resource.BUCKET, ("versions",)),
-        permission="s3:ListBucketVersions",
-        decode=_decode_versions,
-        handle=_list,
-        encode=_encode_versions,
     ),
 )

@@ -25,8 +25,7 @@ from gateway.domain.multipart import (
     judge_parts,
 )
 from gateway.metadata import upload_commits, uploads
-from gateway.metadata.commits import Committed
-from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
+from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry, etag_text
 from gateway.metadata.errors import Contended, MetadataError, NoSuchBucket, RelianceBroken
 from gateway.metadata.records import (
     BlobRef,
@@ -44,6 +43,7 @@ from gateway.objects.port import Stored
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import xml_response
 from gateway.operations.object_headers import checksum_elements, write_conditions
+from gateway.operations.object_versions import shown_version, version_headers
 from gateway.operations.put import demand_write
 from gateway.operations.upload_parts import (
     UploadNamed,
@@ -92,10 +92,11 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The object, as its completion told it at first."""
+    """The object, as its completion told it at first, and the version id to answer with."""
 
     asked: Complete
     record: ObjectRecord
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +305,8 @@ async def _complete(context: Context, asked: Complete) -> Completed:
         if state == DONE:
             if not same or upload.record.result is None:
                 raise no_such_upload(asked.named)
-            return Completed(asked, upload.record.result)
+            result = upload.record.result
+            return Completed(asked, result, shown_version(bucket, result))
         if attempt and state == COMPLETING and not same:
             raise S3Error(ErrorCode.OPERATION_ABORTED)  # another completion took over
         parts = await uploads.read_parts(context.metadata.metastore, upload.upload_id)
@@ -323,7 +325,7 @@ async def _complete(context: Context, asked: Complete) -> Completed:
             continue
         committed = await _finish_or_reopen(context, asked, bucket, frozen, previous, assembly)
         if committed is not None:
-            return Completed(asked, committed.record)
+            return Completed(asked, committed.record, shown_version(bucket, committed.record))
     raise Contended("the upload keeps changing")
 
 
@@ -381,6 +383,7 @@ async def _finish(
     now_ms = context.clock.now_ns() // 1_000_000
     commit_id = context.randomness.token(8)
     table = encode_parts(assembly.parts)
+    stamp = context.metadata.versions.stamp(bucket, previous)
     inline = len(table) <= INLINE_TABLE_SIZE_BYTES_MAX
 
     def build(manifest: BlobRef | None) -> ObjectRecord:
@@ -401,6 +404,8 @@ async def _finish(
             headers=upload.record.headers,
             metadata=upload.record.metadata,
             tags=upload.record.tags,
+            version_id=stamp.version_id,
+            order=stamp.order,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored | None) -> Committed:
@@ -431,7 +436,7 @@ async def _finish(
 
 def _encode(completed: Completed) -> S3Response:
     asked, record = completed.asked, completed.record
-    return xml_response(
+    response = xml_response(
         "CompleteMultipartUploadResult",
         [
             element("Location", asked.location),
@@ -441,6 +446,8 @@ def _encode(completed: Completed) -> S3Response:
             checksum_elements(record.checksum),
         ],
     )
+    response.headers.extend(version_headers(completed.version))
+    return response
 
 
 OPERATIONS: tuple[AnyOperation, ...] = (

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import msgspec
 
 from gateway.context import Context
-from gateway.metadata.errors import NoSuchKey, RelianceBroken
+from gateway.metadata.entries import BucketEntry
 from gateway.metadata.records import ObjectRecord
+from gateway.operations.object_versions import find_version
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Principal
-from placement.metastore.port import unchanged
 
 _RACES_MAX = 20
 
@@ -20,30 +20,22 @@ async def change_object(
     key: str,
     principal: Principal,
     change: Callable[[ObjectRecord], ObjectRecord],
-) -> ObjectRecord:
-    """Replace the current object's record by what `change` makes of it; the record as it is now.
+    version: bytes | None = None,
+) -> tuple[BucketEntry, ObjectRecord]:
+    """Replace the record of an object's current version, or of the one named, by what `change`
+    makes of it; the bucket, and the record as it is now.
 
     The commit relies on the very record that was read, so that an overwrite which comes between is
     not undone: then the new object is changed instead. The group stays, hence no byte is freed.
-    Raises NoSuchBucket, NotBucketOwner, NoSuchKey, OperationAborted, OutcomeUnknown.
+    Raises NoSuchBucket, NotBucketOwner, OperationAborted, OutcomeUnknown, and what
+    `object_versions.find_version` raises.
     """
     for _ in range(_RACES_MAX):
-        entry, current = await context.metadata.lookup(bucket, key, principal)
-        if current is None:
-            raise NoSuchKey(key.encode())
+        entry, current = await find_version(context, bucket, key, principal, version)
         record = msgspec.structs.replace(
             change(current.record), commit_id=context.randomness.token(8)
         )
-        assert record.group == current.record.group
-        try:
-            committed = await context.metadata.commit_object(
-                entry,
-                current.record_key,
-                record,
-                previous=current,
-                compares=(unchanged(current.record_key, current.mod_revision),),
-            )
-        except RelianceBroken:
-            continue
-        return committed.record
+        amended = await context.metadata.versions.amend(entry, current, record)
+        if amended is not None:
+            return entry, amended.record
     raise S3Error(ErrorCode.OPERATION_ABORTED)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gateway.domain.conditions import ReadConditions, WriteConditions
-from gateway.domain.versions import VersionAsked, version_asked
+from gateway.domain.versions import VersionAsked, version_asked, version_bytes
 from gateway.metadata.entries import etag_text
 from gateway.metadata.records import Checksum, ObjectRecord
 from gateway.s3.checksums import ChecksumAlgorithm, format_checksum
-from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
+from gateway.s3.errors import invalid_argument
 from gateway.s3.headers import (
     DEFAULT_CONTENT_TYPE,
     METADATA_PREFIX,
@@ -85,22 +85,22 @@ def _etags(text: str | None, *, weak: bool = False) -> ETags | None:
     return None if text is None else parse_etags(text, weak=weak)
 
 
-def demand_current(request: S3Request) -> bool:
-    """Whether a `versionId` argument names the null version. Without versioning there is no other:
-    raises NoSuchVersion, or InvalidArgument for what is no version id."""
-    version_id = request.query.get("versionId")
-    if version_id is None:
-        return False
-    match version_asked(version_id):
+def version_argument(request: S3Request) -> bytes | None:
+    """The version that `versionId` names, b"" for the null one; None when there is no argument.
+    Raises InvalidArgument for what is no version id."""
+    return named_version(request.query.get("versionId"))
+
+
+def named_version(text: str | None) -> bytes | None:
+    """The same of an id found elsewhere (copy sources)."""
+    match version_asked(text):
         case VersionAsked.CURRENT:
-            return True
-        case VersionAsked.ABSENT:
-            raise S3Error(
-                ErrorCode.NO_SUCH_VERSION,
-                details={"Key": request.key or "", "VersionId": version_id},
-            )
+            return None
+        case VersionAsked.NAMED:
+            assert text is not None
+            return version_bytes(text)
         case VersionAsked.MALFORMED:
-            raise invalid_argument("versionId", version_id, "Invalid version id specified")
+            raise invalid_argument("versionId", text or "", "Invalid version id specified")
 
 
 def quoted_etag(record: ObjectRecord) -> str:

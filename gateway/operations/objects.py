@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from gateway.context import Context
 from gateway.domain.conditions import ReadConditions, Verdict, judge_read
 from gateway.domain.ranges import pieces_of
-from gateway.metadata.entries import ObjectEntry, etag_text
-from gateway.metadata.errors import NoSuchKey, PreconditionFailed
+from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
+from gateway.metadata.errors import PreconditionFailed
 from gateway.metadata.records import BlobRef, Checksum, ObjectRecord, PartRef
 from gateway.objects.errors import BlobDamaged, BlobOutOfReach
 from gateway.objects.manifest import parts_of
@@ -15,10 +15,17 @@ from gateway.operation import AnyOperation, Match, Operation, Resource, principa
 from gateway.operations.object_headers import (
     Headers,
     checksum_headers,
-    demand_current,
     describing_headers,
     read_conditions,
     validator_headers,
+    version_argument,
+)
+from gateway.operations.object_versions import (
+    VERSION_ID,
+    find_version,
+    missing,
+    shown_version,
+    version_headers,
 )
 from gateway.operations.put import PUT_OBJECT
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
@@ -43,6 +50,7 @@ class Read:
     part_number: int | None
     overrides: dict[str, str] | None
     with_checksum: bool
+    version: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +66,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What GET and HEAD answer. `window` None: not modified."""
+    """What GET and HEAD answer. `window` None: not modified. `version` is the version id to show,
+    "" where there are no versions."""
 
     record: ObjectRecord
     asked: Read
     window: Window | None
+    version: str
     body: bytes | Stream = b""
 
 
@@ -72,8 +82,9 @@ def _decode(request: S3Request) -> Read:
     query, headers = request.query, request.headers
     overrides: dict[str, str] | None = None
     part_number: int | None = None
+    version: bytes | None = None
     if query:
-        demand_current(request)
+        version = version_argument(request)
         overrides = response_overrides(query) or None
         part_number = _part_number(query.get("partNumber"))
     byte_range: ByteRange | None = None
@@ -94,6 +105,7 @@ def _decode(request: S3Request) -> Read:
         part_number,
         overrides,
         headers.get("x-amz-checksum-mode", "").upper() == "ENABLED",
+        version,
     )
 
 
@@ -108,23 +120,23 @@ def _part_number(text: str | None) -> int | None:
 
 
 async def _head(context: Context, asked: Read) -> Found:
-    current = await _current(context, asked)
-    record = current.record
+    entry, current = await _current(context, asked)
+    record, version = current.record, shown_version(entry, current.record)
     if _not_modified(asked, record):
-        return Found(record, asked, None)
-    return Found(record, asked, await _window(context, asked, record))
+        return Found(record, asked, None, version)
+    return Found(record, asked, await _window(context, asked, record), version)
 
 
 async def _get(context: Context, asked: Read) -> Found:
     unreadable: ObjectEntry | None = None
     for _ in range(_READS_MAX):
-        current = await _current(context, asked)
-        record = current.record
+        entry, current = await _current(context, asked)
+        record, version = current.record, shown_version(entry, current.record)
         if _not_modified(asked, record):
-            return Found(record, asked, None)
+            return Found(record, asked, None, version)
         try:
             window = await _window(context, asked, record)
-            return Found(record, asked, window, await _body(context, record, window))
+            return Found(record, asked, window, version, await _body(context, record, window))
         except BlobDamaged:
             # The object may have been replaced or deleted while its shards were asked for.
             if unreadable is not None and unreadable.record.group == current.record.group:
@@ -133,11 +145,13 @@ async def _get(context: Context, asked: Read) -> Found:
     raise BlobOutOfReach("the object is replaced faster than it can be read")
 
 
-async def _current(context: Context, asked: Read) -> ObjectEntry:
-    _, current = await context.metadata.lookup(asked.bucket, asked.key, asked.principal)
-    if current is None:
-        raise NoSuchKey(asked.key.encode())
-    return current
+async def _current(context: Context, asked: Read) -> tuple[BucketEntry, ObjectEntry]:
+    if asked.version is None:
+        entry, current = await context.metadata.lookup(asked.bucket, asked.key, asked.principal)
+        if current is not None:
+            return entry, current
+        raise await missing(context, entry, asked.key)
+    return await find_version(context, asked.bucket, asked.key, asked.principal, asked.version)
 
 
 def _not_modified(asked: Read, record: ObjectRecord) -> bool:
@@ -212,6 +226,8 @@ def _headers(found: Found, window: Window) -> Headers:
     if window.partial:
         last = window.offset + window.length - 1
         headers.append(("Content-Range", f"bytes {window.offset}-{last}/{record.size_bytes}"))
+    if found.version:
+        headers.append((VERSION_ID, found.version))
     if record.tags:
         headers.append(("x-amz-tagging-count", str(len(record.tags))))
     if window.parts_count:
@@ -235,7 +251,8 @@ def _checksum_of(checksum: Checksum, window: Window, size_bytes: int) -> Checksu
 def _encode_get(found: Found) -> S3Response:
     window = found.window
     if window is None:
-        return S3Response(304, validator_headers(found.record))
+        headers = validator_headers(found.record) + version_headers(found.version)
+        return S3Response(304, headers)
     status = 206 if window.partial else 200
     return S3Response(status, _headers(found, window), found.body)
 
@@ -243,7 +260,8 @@ def _encode_get(found: Found) -> S3Response:
 def _encode_head(found: Found) -> S3Response:
     window = found.window
     if window is None:
-        return S3Response(304, validator_headers(found.record))
+        headers = validator_headers(found.record) + version_headers(found.version)
+        return S3Response(304, headers)
     status = 206 if window.partial else 200
     return S3Response(status, _headers(found, window), b"", content_length=window.length)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.context import Context
 from gateway.domain.multipart import PART_SIZE_BYTES_MAX
@@ -9,7 +10,14 @@ from gateway.metadata.entries import ObjectEntry
 from gateway.objects.errors import BlobDamaged
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import xml_response
-from gateway.operations.copy import COPY_SOURCE, CopySource, copy_source, find_source
+from gateway.operations.copy import (
+    COPY_SOURCE,
+    SOURCE_VERSION,
+    CopySource,
+    copy_source,
+    find_source,
+)
+from gateway.operations.object_versions import shown_version
 from gateway.operations.objects import pieces_within
 from gateway.operations.upload_parts import (
     NewPart,
@@ -78,17 +86,25 @@ def _window(asked: CopyPart, source: ObjectEntry) -> tuple[int, int]:
     return offset, length
 
 
-async def _copy(context: Context, asked: CopyPart) -> NewPart:
+class CopiedPart(NamedTuple):
+    """The part, and the version id of its source to answer with."""
+
+    part: NewPart
+    source_version: str
+
+
+async def _copy(context: Context, asked: CopyPart) -> CopiedPart:
     found = await find_open(context, asked.named)
     for _ in range(_TRIES):
-        _, source = await find_source(context, asked.source, asked.named.principal)
+        bucket, source = await find_source(context, asked.source, asked.named.principal)
         offset, length = _window(asked, source)
         digests = Digests(algorithm_of(found[1].record))
         try:
             body = StreamBody(await _open(context, source, offset, length))
-            return await store_part(
+            part = await store_part(
                 context, asked.named, found, asked.number, body, digests, _nothing_announced
             )
+            return CopiedPart(part, shown_version(bucket, source.record))
         except BlobDamaged:
             # Unless it was replaced meanwhile, the data cannot be read at present.
             _, again = await find_source(context, asked.source, asked.named.principal)
@@ -146,9 +162,10 @@ class StreamBody:
         return bytes(data)
 
 
-def _encode(part: NewPart) -> S3Response:
+def _encode(copied: CopiedPart) -> S3Response:
+    part = copied.part
     algorithm, value = shown_checksum(part.upload, part.record)
-    return xml_response(
+    response = xml_response(
         "CopyPartResult",
         [
             element("LastModified", format_iso8601(part.record.modified_ms)),
@@ -156,6 +173,9 @@ def _encode(part: NewPart) -> S3Response:
             element(algorithm.element, encode_base64(value)),
         ],
     )
+    if copied.source_version:
+        response.headers.append((SOURCE_VERSION, copied.source_version))
+    return response
 
 
 OPERATIONS: tuple[AnyOperation, ...] = (

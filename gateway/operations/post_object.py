@@ -8,7 +8,6 @@ from urllib.parse import quote, urlsplit
 
 from gateway.context import Context
 from gateway.domain.tags import OBJECT_TAGS_MAX, Tags, check_tags
-from gateway.metadata.records import ObjectRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.object_headers import (
     checksum_headers,
@@ -16,8 +15,10 @@ from gateway.operations.object_headers import (
     quoted_etag,
     write_conditions,
 )
+from gateway.operations.object_versions import version_headers
 from gateway.operations.put import (
     OBJECT_SIZE_BYTES_MAX,
+    Published,
     Upload,
     demand_write,
     payload_of,
@@ -71,7 +72,7 @@ class Post:
 class Posted:
     """The new object, and how the form wants to be answered."""
 
-    record: ObjectRecord
+    published: Published
     bucket: str
     key: str
     location: str
@@ -118,9 +119,9 @@ async def _handle(context: Context, post: Post) -> Posted:
         _tags(fields),
     )
     demand_write(upload.conditions, key, previous)
-    record = await _store(context, upload, file, headers)
+    published = await _store(context, upload, file, headers)
     return Posted(
-        record,
+        published,
         post.bucket,
         key,
         _location(request, key),
@@ -211,7 +212,7 @@ def _tags(fields: Mapping[str, str]) -> Tags:
 
 async def _store(
     context: Context, upload: Upload, file: FormFile, headers: Mapping[str, str]
-) -> ObjectRecord:
+) -> Published:
     """Receive the file and make it the object."""
     md5 = announced_md5(headers)
     checksum = announced_checksum(headers)
@@ -258,8 +259,13 @@ def redirect_url(target: str, bucket: str, key: str, etag: str) -> str | None:
 
 
 def _encode(posted: Posted) -> S3Response:
-    etag = quoted_etag(posted.record)
-    headers = [("ETag", etag), *checksum_headers(posted.record.checksum)]
+    record = posted.published.record
+    etag = quoted_etag(record)
+    headers = [
+        ("ETag", etag),
+        *checksum_headers(record.checksum),
+        *version_headers(posted.published.version),
+    ]
     redirect = redirect_url(posted.redirect, posted.bucket, posted.key, etag)
     if redirect is not None:
         return S3Response(303, [*headers, ("Location", redirect)])

@@ -6,8 +6,7 @@ from typing import NamedTuple
 from gateway.context import Context
 from gateway.domain.conditions import Verdict, WriteConditions, judge_write
 from gateway.domain.tags import Tags
-from gateway.metadata.commits import Committed
-from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
+from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry, etag_text
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
 from gateway.metadata.records import BlobRef, Checksum, ObjectRecord
 from gateway.objects.commit import commit_blob
@@ -20,6 +19,7 @@ from gateway.operations.object_headers import (
     quoted_etag,
     write_conditions,
 )
+from gateway.operations.object_versions import VERSION_ID, shown_version
 from gateway.operations.tag_headers import request_tags
 from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests
 from gateway.s3.errors import ErrorCode, S3Error
@@ -54,6 +54,13 @@ class Upload(NamedTuple):
     headers: ObjectHeaders
     conditions: WriteConditions | None
     tags: Tags
+
+
+class Published(NamedTuple):
+    """The new object, and the version id to answer with ("" where there are no versions)."""
+
+    record: ObjectRecord
+    version: str
 
 
 def demand_size(payload: Payload) -> None:
@@ -113,7 +120,7 @@ def demand_write(
         raise PreconditionFailed(judgement.header)
 
 
-async def _handle(context: Context, put: Put) -> ObjectRecord:
+async def _handle(context: Context, put: Put) -> Published:
     entry, previous = await context.metadata.lookup(put.bucket, put.key, put.principal)
     demand_write(put.conditions, put.key, previous)
     payload = put.payload
@@ -134,7 +141,7 @@ async def _handle(context: Context, put: Put) -> ObjectRecord:
 
 async def publish_upload(
     context: Context, upload: Upload, staged: Staged, digests: Digests
-) -> ObjectRecord:
+) -> Published:
     """Make a verified body the object: durable first, then its record. The staged blob is used up."""
     entry = upload.entry
     record_key = entry.object_key(upload.key)
@@ -142,6 +149,7 @@ async def publish_upload(
     etag = digests.md5
     now_ms = context.clock.now_ns() // 1_000_000
     commit_id = context.randomness.token(8)
+    stamp = context.metadata.versions.stamp(entry, upload.previous)
 
     def build(ref: BlobRef) -> ObjectRecord:
         return ObjectRecord(
@@ -157,6 +165,8 @@ async def publish_upload(
             headers=upload.headers.headers,
             metadata=upload.headers.metadata,
             tags=upload.tags,
+            version_id=stamp.version_id,
+            order=stamp.order,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Committed:
@@ -171,11 +181,15 @@ async def publish_upload(
         )
 
     committed = await commit_blob(context.objects, staged, record_key, build, publish)
-    return committed.record
+    return Published(committed.record, shown_version(entry, committed.record))
 
 
-def _encode(record: ObjectRecord) -> S3Response:
-    return S3Response(200, [("ETag", quoted_etag(record)), *checksum_headers(record.checksum)], b"")
+def _encode(published: Published) -> S3Response:
+    record = published.record
+    headers = [("ETag", quoted_etag(record)), *checksum_headers(record.checksum)]
+    if published.version:
+        headers.append((VERSION_ID, published.version))
+    return S3Response(200, headers, b"")
 
 
 PUT_OBJECT = Operation(

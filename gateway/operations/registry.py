@@ -13,6 +13,7 @@ from gateway.operations import (
     objects,
     post_object,
     tagging,
+    versions,
 )
 
 OPERATIONS: tuple[AnyOperation, ...] = (
@@ -26,5 +27,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     *post_object.OPERATIONS,
     *attributes.OPERATIONS,
     *tagging.OPERATIONS,
+    *versions.OPERATIONS,
     *absent_settings.OPERATIONS,
 )

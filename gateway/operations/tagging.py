@@ -6,12 +6,14 @@ import msgspec
 
 from gateway.context import Context
 from gateway.domain.tags import BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, Tags, check_tags
-from gateway.metadata.errors import NoSuchKey
+from gateway.domain.versions import NULL_VERSION
+from gateway.metadata.entries import BucketEntry
 from gateway.metadata.records import BucketRecord, ObjectRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
 from gateway.operations.object_change import change_object
-from gateway.operations.object_headers import demand_current
+from gateway.operations.object_headers import version_argument
+from gateway.operations.object_versions import VERSION_ID, find_version, shown_version
 from gateway.s3.documents import TAGGING_DOCUMENT_LIMIT_BYTES, parse_tagging
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Principal, S3Request, S3Response
@@ -20,13 +22,12 @@ from gateway.s3.xml import element
 
 @dataclass(frozen=True, slots=True)
 class ObjectTags:
-    """Input of the object operations; `tags` is the new set, where there is one. `shown_version` is
-    the version id to answer with, "" when the client named none."""
+    """Input of the object operations; `tags` is the new set, where there is one."""
 
     bucket: str
     key: str
     principal: Principal
-    shown_version: str
+    version: bytes | None
     tags: Tags = ()
 
 
@@ -40,7 +41,7 @@ class BucketTags:
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """What an object operation left or found."""
+    """What an object operation left or found. `shown_version` is the version id to answer with."""
 
     tags: Tags
     shown_version: str
@@ -49,7 +50,7 @@ class Tagged:
 def _object(request: S3Request, tags: Tags = ()) -> ObjectTags:
     assert request.bucket is not None
     assert request.key is not None
-    version = "null" if demand_current(request) else ""
+    version = version_argument(request)
     return ObjectTags(request.bucket, request.key, principal_of(request), version, tags)
 
 
@@ -63,20 +64,27 @@ async def _set_object(context: Context, asked: ObjectTags) -> Tagged:
     def change(record: ObjectRecord) -> ObjectRecord:
         return msgspec.structs.replace(record, tags=asked.tags)
 
-    await change_object(context, asked.bucket, asked.key, asked.principal, change)
-    return Tagged(asked.tags, asked.shown_version)
+    entry, record = await change_object(
+        context, asked.bucket, asked.key, asked.principal, change, asked.version
+    )
+    return Tagged(asked.tags, _shown(asked, entry, record))
 
 
 async def _get_object(context: Context, asked: ObjectTags) -> Tagged:
-    _, current = await context.metadata.lookup(asked.bucket, asked.key, asked.principal)
-    if current is None:
-        raise NoSuchKey(asked.key.encode())
-    return Tagged(current.record.tags, asked.shown_version)
+    entry, current = await find_version(
+        context, asked.bucket, asked.key, asked.principal, asked.version
+    )
+    return Tagged(current.record.tags, _shown(asked, entry, current.record))
+
+
+def _shown(asked: ObjectTags, entry: BucketEntry, record: ObjectRecord) -> str:
+    """A client that names the null version is told so even where there are no versions."""
+    return shown_version(entry, record) or ("" if asked.version is None else NULL_VERSION)
 
 
 def _answer(response: S3Response, tagged: Tagged) -> S3Response:
     if tagged.shown_version:
-        response.headers.append(("x-amz-version-id", tagged.shown_version))
+        response.headers.append((VERSION_ID, tagged.shown_version))
     return response
 
 

@@ -146,6 +146,10 @@ def parse_delete(text: bytes) -> DeleteDocument:
 
 _OBJECT_FIELDS: Final = frozenset({"Key", "VersionId", "ETag", "LastModifiedTime", "Size"})
 _TAG_FIELDS: Final = frozenset({"Key", "Value"})
+_VERSIONING_VALUES: Final = {
+    "Status": ("Enabled", "Suspended"),
+    "MfaDelete": ("Enabled", "Disabled"),
+}
 _PART_FIELDS: Final = PART_CHECKSUM_ELEMENTS | {"PartNumber", "ETag"}
 
 
@@ -195,6 +199,15 @@ def parse_create_bucket(text: bytes) -> BucketConfiguration:
         else:
             raise _malformed(f"unknown element {name}")
     return BucketConfiguration(location_constraint=location, unoffered=tuple(unoffered))
+
+
+def parse_versioning(text: bytes) -> dict[str, str]:
+    """The settings of a VersioningConfiguration: Status, MfaDelete. Raises MalformedXML."""
+    fields = _fields(parse(text, "VersioningConfiguration"), frozenset(_VERSIONING_VALUES))
+    for name, value in fields.items():
+        if value not in _VERSIONING_VALUES[name]:
+            raise _malformed(f"{name} is none of {', '.join(_VERSIONING_VALUES[name])}")
+    return fields
 
 
 def parse_tagging(text: bytes) -> tuple[tuple[str, str], ...]:

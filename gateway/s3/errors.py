@@ -161,6 +161,11 @@ class ErrorCode(Enum):
         "You must provide the Content-Length HTTP header.",
     )
     MISSING_REQUEST_BODY = ("MissingRequestBodyError", 400, "Request Body is empty")
+    ILLEGAL_VERSIONING = (
+        "IllegalVersioningConfigurationException",
+        400,
+        "The versioning configuration specified in the request is invalid.",
+    )
     MALFORMED_XML = (
         "MalformedXML",
         400,

@@ -15,7 +15,7 @@ from gateway.metadata.records import (
 from gateway.objects.manifest import parts_of
 from gateway.objects.port import Objects
 from placement.ids import BlobId, DriveId
-from placement.metastore.port import Metastore, Range, prefix_end
+from placement.metastore.port import KeyValue, Metastore, Range, prefix_end
 from storage_node.port import NodePort
 
 PAGE_RECORDS = 500
@@ -60,9 +60,15 @@ class Found:
 
 
 async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[BlobRef]]:
-    """Pages of all blobs named by objects, parts and uploads. A blob may come twice."""
+    """Pages of all blobs named by objects and their versions, parts and uploads. A blob may come
+    twice."""
+    async for kvs in _versions(metastore):
+        refs: list[BlobRef] = []
+        for kv in kvs:
+            refs += await blobs_of(decode(ObjectRecord, kv.value), objects)
+        if refs:
+            yield refs
     readers: list[tuple[bytes, type[Record]]] = [
-        (keys.OBJECTS, ObjectRecord),
         (keys.PARTS, PartRecord),
         (keys.UPLOADS, UploadRecord),
     ]
@@ -70,7 +76,7 @@ async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[Bl
         start, end = prefix, prefix_end(prefix)
         while True:
             page = await metastore.range(Range(start, end, limit=PAGE_RECORDS))
-            refs: list[BlobRef] = []
+            refs = []
             for kv in page.kvs:
                 refs += await blobs_of(decode(kind, kv.value), objects)
             if refs:
@@ -78,6 +84,35 @@ async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[Bl
             if not page.more:
                 break
             start = page.kvs[-1].key + b"\x00"
+
+
+async def _versions(metastore: Metastore) -> AsyncIterator[list[KeyValue]]:
+    """Pages of objects with all their versions, a key's together at one instant: a version that
+    becomes current, or ceases to be, is not missed. Only a key with more versions than a page holds
+    is read in several steps."""
+    start = b""
+    while True:
+        current, others = await metastore.read(
+            [
+                Range(keys.OBJECTS + start, prefix_end(keys.OBJECTS), limit=PAGE_RECORDS),
+                Range(keys.VERSIONS + start, prefix_end(keys.VERSIONS), limit=PAGE_RECORDS),
+            ]
+        )
+        kvs = sorted((*current.kvs, *others.kvs), key=lambda kv: kv.key[2:])
+        ends = [result.kvs[-1].key for result in (current, others) if result.more]
+        if not ends:
+            yield kvs
+            return
+        last = min(ends, key=lambda key: key[2:])
+        # Other versions of its key may be missing: it comes again as a whole, if others precede.
+        whole = keys.object_of(last)[2:]
+        before = [kv for kv in kvs if kv.key[2:] < whole]
+        if before:
+            yield before
+            start = whole
+            continue
+        yield [kv for kv in kvs if kv.key[2:] <= last[2:]]
+        start = last[2:] + b"\x00"
 
 
 async def blobs_of(record: Record, objects: Objects) -> list[BlobRef]:

@@ -89,7 +89,7 @@ class Sweep:
             some = envelopes[start : start + KEYS_PER_READ]
             found = await self._metastore.get_many([envelope.owner_key for envelope in some])
             for envelope, kv in zip(some, found, strict=True):
-                plain = envelope.owner_key.startswith(keys.OBJECTS)
+                plain = envelope.owner_key.startswith((keys.OBJECTS, keys.VERSIONS))
                 if kv is None or not plain:
                     unclear.append(envelope)
                     continue

@@ -49,8 +49,9 @@ def empty_and_delete(s3: Any, name: str) -> None:
                 s3.abort_multipart_upload(
                     Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"]
                 )
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
-            if keys := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
+            found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            if keys := [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in found]:
                 s3.delete_objects(Bucket=name, Delete={"Objects": keys, "Quiet": True})
         s3.delete_bucket(Bucket=name)
 

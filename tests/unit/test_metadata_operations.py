@@ -9,14 +9,20 @@ from lxml import etree
 from gateway.context import Context
 from gateway.metadata.store import Metadata
 from gateway.operation import AnyOperation
-from gateway.operations import acl, buckets, listing
+from gateway.operations import acl, buckets, listing, versions
 from gateway.operations.error_map import to_s3_error
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import S3Request, S3Response
 from tests.unit.metadata_doubles import OWNER, Rig, stored
 
 ROWS: dict[str, AnyOperation] = {
-    row.name: row for row in (*buckets.OPERATIONS, *acl.OPERATIONS, *listing.OPERATIONS)
+    row.name: row
+    for row in (
+        *buckets.OPERATIONS,
+        *acl.OPERATIONS,
+        *listing.OPERATIONS,
+        *versions.OPERATIONS,
+    )
 }
 
 
