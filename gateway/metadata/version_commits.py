@@ -246,7 +246,8 @@ class VersionCommits:
         conditions: DeleteConditions | None = None,
     ) -> Deleted:
         """Put a delete marker in front. In a suspended bucket it replaces the null version.
-        Conditions are on what is current, when anything is; a marker has no entity tag."""
+        Conditions are on what is current (a marker has no entity tag); when nothing is, nothing is
+        done."""
         marker = ObjectRecord(
             owner=entry.record.owner,
             group=b"",
@@ -258,7 +259,9 @@ class VersionCommits:
         )
         for race in range(RACES_MAX):
             entry, slot = await self._slot(entry, object_key)
-            if conditions is not None and slot.present is not None:
+            if conditions is not None:
+                if slot.present is None:
+                    return Deleted(None)
                 demand_delete(conditions, slot.present)
             stamp = self.stamp(entry, above=slot.order)
             marker = msgspec.structs.replace(marker, version_id=stamp.version_id, order=stamp.order)

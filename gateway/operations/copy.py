@@ -31,7 +31,12 @@ from gateway.operations.object_headers import (
     read_conditions,
     write_conditions,
 )
-from gateway.operations.object_versions import find_version, shown_version, version_headers
+from gateway.operations.object_versions import (
+    find_version,
+    made_version,
+    shown_version,
+    version_headers,
+)
 from gateway.operations.objects import pieces_within
 from gateway.operations.put import demand_write, full_object
 from gateway.operations.tag_headers import copy_tags
@@ -193,7 +198,7 @@ async def _handle(context: Context, copy: Copy) -> Copied:
             continue
         return Copied(
             committed.record,
-            shown_version(entry, committed.record),
+            made_version(committed.record),
             shown_version(from_bucket, source.record),
         )
     raise S3Error(ErrorCode.OPERATION_ABORTED)

@@ -1,7 +1,7 @@
 """DeleteObject and DeleteObjects."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from gateway.operations.error_map import to_s3_error
 from gateway.operations.object_headers import named_version, version_argument
 from gateway.operations.object_versions import DELETE_MARKER, version_headers
 from gateway.s3.documents import DELETE_DOCUMENT_LIMIT_BYTES, ObjectIdentifier, parse_delete
-from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import parse_etags, parse_http_date, parse_iso8601
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.payload import Payload
@@ -25,6 +25,8 @@ from placement.errors import PlacementError
 
 KEY_SIZE_BYTES_MAX = 1024
 _CONCURRENT_DELETES = 32
+_IF_SIZE = "x-amz-if-match-size"
+_IF_MODIFIED = "x-amz-if-match-last-modified-time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +77,29 @@ class DeletedMany:
 def _decode_one(request: S3Request) -> Delete:
     assert request.bucket is not None
     assert request.key is not None
-    match = request.headers.get("if-match")
-    conditions = None if match is None else DeleteConditions(if_match=parse_etags(match))
     return Delete(
         request.bucket,
         request.key,
         principal_of(request),
-        conditions,
+        _conditions(request.headers),
         version_argument(request),
+    )
+
+
+def _conditions(headers: Mapping[str, str]) -> DeleteConditions | None:
+    match = headers.get("if-match")
+    size, modified = headers.get(_IF_SIZE), headers.get(_IF_MODIFIED)
+    if match is None and size is None and modified is None:
+        return None
+    if size is not None and not (size.isascii() and size.isdigit() and len(size) <= 19):
+        raise invalid_argument(_IF_SIZE, size, "The size is not a number of bytes.")
+    seconds = None if modified is None else parse_http_date(modified)
+    if modified is not None and seconds is None:
+        raise invalid_argument(_IF_MODIFIED, modified, "The time is not an HTTP date.")
+    return DeleteConditions(
+        if_match=None if match is None else parse_etags(match),
+        if_match_size_bytes=None if size is None else int(size),
+        if_match_last_modified=seconds,
     )
 
 

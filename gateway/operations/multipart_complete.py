@@ -43,7 +43,7 @@ from gateway.objects.port import Stored
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import xml_response
 from gateway.operations.object_headers import checksum_elements, write_conditions
-from gateway.operations.object_versions import shown_version, version_headers
+from gateway.operations.object_versions import made_version, version_headers
 from gateway.operations.put import demand_write
 from gateway.operations.upload_parts import (
     UploadNamed,
@@ -306,7 +306,7 @@ async def _complete(context: Context, asked: Complete) -> Completed:
             if not same or upload.record.result is None:
                 raise no_such_upload(asked.named)
             result = upload.record.result
-            return Completed(asked, result, shown_version(bucket, result))
+            return Completed(asked, result, made_version(result))
         if attempt and state == COMPLETING and not same:
             raise S3Error(ErrorCode.OPERATION_ABORTED)  # another completion took over
         parts = await uploads.read_parts(context.metadata.metastore, upload.upload_id)
@@ -325,7 +325,7 @@ async def _complete(context: Context, asked: Complete) -> Completed:
             continue
         committed = await _finish_or_reopen(context, asked, bucket, frozen, previous, assembly)
         if committed is not None:
-            return Completed(asked, committed.record, shown_version(bucket, committed.record))
+            return Completed(asked, committed.record, made_version(committed.record))
     raise Contended("the upload keeps changing")
 
 

@@ -75,6 +75,12 @@ def shown_version(entry: BucketEntry, record: ObjectRecord) -> str:
     return version_text(record.version_id) if entry.record.versioning else ""
 
 
+def made_version(record: ObjectRecord) -> str:
+    """The version id that a write answers with. In a suspended bucket S3 tells none: every write
+    makes the null version."""
+    return version_text(record.version_id) if record.version_id else ""
+
+
 def version_headers(shown: str) -> Headers:
     """x-amz-version-id, where there is something to show."""
     return [(VERSION_ID, shown)] if shown else []

@@ -19,7 +19,7 @@ from gateway.operations.object_headers import (
     quoted_etag,
     write_conditions,
 )
-from gateway.operations.object_versions import VERSION_ID, shown_version
+from gateway.operations.object_versions import VERSION_ID, made_version
 from gateway.operations.tag_headers import request_tags
 from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests
 from gateway.s3.errors import ErrorCode, S3Error
@@ -181,7 +181,7 @@ async def publish_upload(
         )
 
     committed = await commit_blob(context.objects, staged, record_key, build, publish)
-    return Published(committed.record, shown_version(entry, committed.record))
+    return Published(committed.record, made_version(committed.record))
 
 
 def _encode(published: Published) -> S3Response:

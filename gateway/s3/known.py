@@ -71,6 +71,11 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
 }
 """Header names and the values of them that are accepted."""
 
+_OFFERED: Final = {
+    "DeleteObject": frozenset({"x-amz-if-match-last-modified-time", "x-amz-if-match-size"}),
+}
+"""Headers of the table that some operation takes all the same."""
+
 
 def refuse_unoffered(
     operation_name: str, headers: Mapping[str, str], query: Mapping[str, str]
@@ -90,7 +95,7 @@ def refuse_unoffered(
 def _refuse(operation_name: str, headers: Mapping[str, str]) -> None:
     for name, accepted in _ACCEPTED_VALUES.items():
         value = headers.get(name)
-        if value is None or value in accepted:
+        if value is None or value in accepted or name in _OFFERED.get(operation_name, ()):
             continue
         if name == "x-amz-acl" and value not in _CANNED_ACLS:
             raise invalid_argument(name, value, "The canned ACL is not valid.")
