@@ -14,15 +14,30 @@ PARTITIONS_MAX = 1 << 16
 SLOTS_MAX = 1 << 32
 FORMAT_VERSION = 1
 
-_STORED = msgspec.msgpack.Decoder(
-    tuple[
-        int,
-        int,
-        tuple[int, int, int],
-        list[tuple[int, bytes, str, str, str, float, str]],
-        list[int],
-    ]
-)
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    """The map as stored. Fields are only appended, with defaults; later ones are passed over."""
+
+    epoch: int
+    partition_count: int
+    scheme: tuple[int, int, int]
+    drives: list["_StoredDrive"]
+    open_epochs: list[int]
+
+
+class _StoredDrive(msgspec.Struct, frozen=True, array_like=True):
+    """The same holds for a drive."""
+
+    slot: int
+    drive_id: bytes
+    node: str
+    host: str
+    zone: str
+    weight: float
+    state: str
+
+
+_decoder = msgspec.msgpack.Decoder(_Stored)
 
 
 class DriveState(Enum):
@@ -97,16 +112,24 @@ class ClusterMap:
         if not data or data[0] != FORMAT_VERSION:
             raise ValueError("unknown version of the cluster map")
         try:
-            epoch, partitions, scheme, drives, open_epochs = _STORED.decode(data[1:])
+            stored = _decoder.decode(data[1:])
         except msgspec.DecodeError as error:
             raise ValueError("malformed cluster map") from error
         return cls(
-            epoch=Epoch(epoch),
+            epoch=Epoch(stored.epoch),
             drives=tuple(
-                MapDrive(Slot(slot), DriveId(drive), node, host, zone, weight, DriveState(state))
-                for slot, drive, node, host, zone, weight, state in drives
+                MapDrive(
+                    Slot(drive.slot),
+                    DriveId(drive.drive_id),
+                    drive.node,
+                    drive.host,
+                    drive.zone,
+                    drive.weight,
+                    DriveState(drive.state),
+                )
+                for drive in stored.drives
             ),
-            scheme=Scheme(*scheme),
-            partition_count=partitions,
-            open_epochs=tuple(Epoch(e) for e in open_epochs),
+            scheme=Scheme(*stored.scheme),
+            partition_count=stored.partition_count,
+            open_epochs=tuple(Epoch(epoch) for epoch in stored.open_epochs),
         )
