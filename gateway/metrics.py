@@ -44,14 +44,26 @@ class OperationCounts(msgspec.Struct, array_like=True):
     sent_bytes: int = 0
 
 
+class DriveReads(msgspec.Struct, array_like=True):
+    """Shards that a process read from a drive by itself, without asking its owner."""
+
+    reads: int = 0
+    read_bytes: int = 0
+    seconds: float = 0.0
+
+
 class RequestCounts(msgspec.Struct, array_like=True):
-    """A gateway process's snapshot."""
+    """A gateway process's snapshot. `drive_reads` by the drive's id in hexadecimal; `instance`
+    differs for every process that ever ran."""
 
     operations: dict[str, OperationCounts] = {}
     inflight: int = 0
     internal_errors: int = 0
     degraded_reads: int = 0
     degraded_writes: int = 0
+    drive_reads: dict[str, DriveReads] = {}
+    lost_log_lines: int = 0
+    instance: bytes = b""
 
     def operation(self, name: str) -> OperationCounts:
         """The counts of an operation, made at its first request. Names come from the registry."""
@@ -75,3 +87,9 @@ class RequestCounts(msgspec.Struct, array_like=True):
         self.internal_errors += other.internal_errors
         self.degraded_reads += other.degraded_reads
         self.degraded_writes += other.degraded_writes
+        for drive, read in other.drive_reads.items():
+            own = self.drive_reads.setdefault(drive, DriveReads())
+            own.reads += read.reads
+            own.read_bytes += read.read_bytes
+            own.seconds += read.seconds
+        self.lost_log_lines += other.lost_log_lines

@@ -13,10 +13,12 @@ from gateway.metadata.errors import (
     NoSuchAccount,
 )
 from gateway.metadata.records import AccountRecord
-from gateway.metrics import RequestCounts
+from gateway.metrics import DriveReads, RequestCounts
 from ops.admin_api import Account, AdminError, Status
 from ops.clients import Clients
+from ops.collected import Growing, RequestTotals
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts
+from ops.process_counts import PROCESS_VERB, CommitFacts, ProcessCounts, ProcessWatch
 from ops.settings import ProcessSettings
 from placement.errors import MetastoreUnavailable, PeerUnavailable
 from placement.rpc.client import RpcClient
@@ -26,19 +28,32 @@ if TYPE_CHECKING:
     from ops.keeper_process import Duties
 
 COUNTS_VERB = 96
-WORKER_TIMEOUT_SECONDS = 2.0
+PROCESS_TIMEOUT_SECONDS = 2.0
 READY_TIMEOUT_SECONDS = 2.0
+SHARD_OPERATIONS = {
+    "put": ("puts", "put_seconds", "written_bytes"),
+    "get": ("gets", "get_seconds", "read_bytes"),
+    "commit": ("commits", "commit_seconds", "commit_bytes"),
+    "delete": ("deletes", "delete_seconds", ""),
+    "flush": ("flushes", "flush_seconds", ""),
+}
+"""Operations on shards, and the node's counters of how many, how long and how much."""
 _SERVING = (DriveCondition.UP, DriveCondition.RECOVERING)
 
 
 class AdminBackend:
     """Implements `ops.admin_api.Backend`."""
 
-    def __init__(self, settings: ProcessSettings, clients: Clients, duties: "Duties") -> None:
+    def __init__(
+        self, settings: ProcessSettings, clients: Clients, duties: "Duties", watch: ProcessWatch
+    ) -> None:
         self._settings = settings
         self._clients = clients
         self._duties = duties
+        self._watch = watch
         self._workers: dict[int, RpcClient] = {}
+        self._requests = RequestTotals()
+        self._grown = Growing()
 
     async def close(self) -> None:
         """Release the connections to the workers."""
@@ -82,11 +97,12 @@ class AdminBackend:
 
     async def counts(self) -> StoreCounts:
         """Everything that is counted anywhere in the store."""
-        requests = RequestCounts()
-        for number in range(self._settings.workers):
-            found = await self._worker_counts(number)
-            if found is not None:
-                requests.add(found)
+        answers = await asyncio.gather(*map(self._worker_counts, range(self._settings.workers)))
+        for number, (requests, _) in enumerate(answers):
+            self._requests.take(number, requests)
+        processes = [process for _, process in answers if process is not None]
+        processes.append(self._watch.counts())
+        requests = self._requests.total()
         reports: tuple[DriveReport, ...] = ()
         drive_counts: tuple[DriveCounts, ...] = ()
         commits: tuple[CommitCounts, ...] = ()
@@ -96,12 +112,19 @@ class AdminBackend:
             status = await self.status()
             reports, tolerance = status.drives, status.tolerance
             pending = status.repairs_pending
-            drive_counts, commits = await self._node_counts(reports)
+            reply = await self._clients.rpc.call(
+                PROCESS_VERB, b"", timeout_seconds=PROCESS_TIMEOUT_SECONDS
+            )
+            storage = msgspec.msgpack.decode(reply.header, type=ProcessCounts)
+            processes.append(storage)
+            drive_counts, shards = await self._node_counts(reports, requests)
+            commits = (shards, self._commits("metadata", *_facts(storage)))
         return StoreCounts(
             requests=requests,
             drives=reports,
             drive_counts=drive_counts,
             commits=commits,
+            processes=tuple(sorted(processes, key=lambda process: process.name)),
             repairs_pending=pending,
             repairs_done=self._duties.repair.progress.rebuilt + self._duties.reencode.progress.done,
             orphan_shards=self._duties.sweep.progress.orphans,
@@ -110,45 +133,59 @@ class AdminBackend:
         )
 
     async def _node_counts(
-        self, reports: tuple[DriveReport, ...]
-    ) -> tuple[tuple[DriveCounts, ...], tuple[CommitCounts, ...]]:
+        self, reports: tuple[DriveReport, ...], requests: RequestCounts
+    ) -> tuple[tuple[DriveCounts, ...], CommitCounts]:
         stats = await self._clients.node.stats()
         drives = []
         for report in reports:
-            counted = stats["drives"].get(report.drive.hex())
-            if counted is None:
-                continue
-            drives.append(
-                DriveCounts(
-                    drive=report.path,
-                    operations={
-                        "put": counted["puts"],
-                        "get": counted["gets"],
-                        "commit": counted["commits"],
-                        "delete": counted["deletes"],
-                    },
-                    bytes={"put": counted["written_bytes"], "get": counted["read_bytes"]},
-                )
-            )
-        shards = CommitCounts(
+            drive = report.drive.hex()
+            counted = stats["drives"].get(drive, {})
+            direct = requests.drive_reads.get(drive, DriveReads())
+            own = self._clients.node.direct_reads.get(report.drive, DriveReads())
+            shown = DriveCounts(drive=report.path)
+            for operation, names in SHARD_OPERATIONS.items():
+                tables = (shown.operations, shown.seconds, shown.bytes)
+                for table, name in zip(tables, names, strict=True):
+                    value = counted.get(name, 0)
+                    table[operation] = self._grown.take(value, drive, name) if name else 0.0
+            shown.operations["get"] += direct.reads + own.reads
+            shown.seconds["get"] += direct.seconds + own.seconds
+            shown.bytes["get"] += direct.read_bytes + own.read_bytes
+            drives.append(shown)
+        shards = self._commits(
             "shards", stats["groups"], stats["group_parts"], stats["flush_seconds"]
         )
-        return tuple(drives), (shards,)
+        return tuple(drives), shards
 
-    async def _worker_counts(self, number: int) -> RequestCounts | None:
+    def _commits(self, kind: str, commits: int, members: int, seconds: float) -> CommitCounts:
+        return CommitCounts(
+            kind,
+            int(self._grown.take(commits, kind, "commits")),
+            int(self._grown.take(members, kind, "members")),
+            self._grown.take(seconds, kind, "seconds"),
+        )
+
+    async def _worker_counts(
+        self, number: int
+    ) -> tuple[RequestCounts | None, ProcessCounts | None]:
         try:
             worker = self._workers.get(number)
             if worker is None:
                 worker = await RpcClient.connect(
                     self._settings.worker_socket(number),
                     name="keeper",
-                    timeout_seconds=WORKER_TIMEOUT_SECONDS,
+                    timeout_seconds=PROCESS_TIMEOUT_SECONDS,
                 )
                 self._workers[number] = worker
-            reply = await worker.call(COUNTS_VERB, b"", timeout_seconds=WORKER_TIMEOUT_SECONDS)
+            counts = worker.call(COUNTS_VERB, b"", timeout_seconds=PROCESS_TIMEOUT_SECONDS)
+            process = worker.call(PROCESS_VERB, b"", timeout_seconds=PROCESS_TIMEOUT_SECONDS)
+            counted, told = await asyncio.gather(counts, process)
         except PeerUnavailable:
-            return None
-        return msgspec.msgpack.decode(reply.header, type=RequestCounts)
+            return None, None
+        return (
+            msgspec.msgpack.decode(counted.header, type=RequestCounts),
+            msgspec.msgpack.decode(told.header, type=ProcessCounts),
+        )
 
     async def create_account(
         self, name: str, email: str, access_key: str | None, secret_key: str | None
@@ -184,6 +221,11 @@ class AdminBackend:
             raise AdminError(404, "NoSuchEntity", str(error)) from error
         except AccountInUse as error:
             raise AdminError(409, "DeleteConflict", str(error)) from error
+
+
+def _facts(storage: ProcessCounts) -> tuple[int, int, float]:
+    facts = storage.commits.get("metadata", CommitFacts(0, 0, 0.0))
+    return facts.commits, facts.members, facts.seconds
 
 
 def _shown(record: AccountRecord) -> Account:

@@ -21,6 +21,7 @@ from ops.keeper.keeper import Duty, Keeper
 from ops.keeper.reencode import Reencode
 from ops.keeper.repair import Repair, View
 from ops.keeper.sweep import Sweep
+from ops.process_counts import ProcessWatch
 from ops.settings import ProcessSettings
 from ops.storage_process import NODE
 from placement.hashing import Placement
@@ -85,7 +86,8 @@ async def run_keeper(
     log_to_stderr()
     clients = await connect(settings, buffers=BUFFERS)
     duties = Duties(clients)
-    backend = AdminBackend(settings, clients, duties)
+    watch = ProcessWatch("keeper").start()
+    backend = AdminBackend(settings, clients, duties, watch)
     app = admin_app(backend, _authorizer(clients))
     server = uvicorn.Server(
         uvicorn.Config(
@@ -112,6 +114,7 @@ async def run_keeper(
         if working.done():
             working.result()
     finally:
+        watch.stop()
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working

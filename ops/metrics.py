@@ -13,6 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.metrics import LATENCY_BOUNDS_SECONDS, Histogram, RequestCounts
+from ops.process_counts import ProcessCounts
 from storage_node.port import DriveCondition, DriveReport
 
 
@@ -21,10 +22,9 @@ class DriveCounts:
     """What a node counted on one drive: operations, seconds and bytes by kind of operation."""
 
     drive: str
-    operations: dict[str, int] = field(default_factory=dict)
+    operations: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    bytes: dict[str, int] = field(default_factory=dict)
-    errors: int = 0
+    bytes: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -45,6 +45,7 @@ class StoreCounts:
     drives: tuple[DriveReport, ...] = ()
     drive_counts: tuple[DriveCounts, ...] = ()
     commits: tuple[CommitCounts, ...] = ()
+    processes: tuple[ProcessCounts, ...] = ()
     repairs_pending: int = 0
     repairs_done: int = 0
     orphan_shards: int = 0
@@ -87,6 +88,7 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
         members.add_metric([commit.kind], commit.members)
         seconds.add_metric([commit.kind], commit.seconds)
     yield from (total, members, seconds)
+    yield from _process_families(counts.processes)
 
 
 def _request_families(requests: RequestCounts) -> Iterator[Metric]:
@@ -111,6 +113,9 @@ def _request_families(requests: RequestCounts) -> Iterator[Metric]:
     yield from (total, latency, first, received, sent)
     yield _gauge("ostraka_requests_inflight", "Requests being served.", requests.inflight)
     yield _counter("ostraka_internal_errors", "Requests that met a bug.", requests.internal_errors)
+    yield _counter(
+        "ostraka_access_log_lost_lines", "Lines that could not be written.", requests.lost_log_lines
+    )
     yield _counter("ostraka_degraded_reads", "Reads that had to rebuild.", requests.degraded_reads)
     yield _counter(
         "ostraka_degraded_writes",
@@ -149,6 +154,30 @@ def _drive_families(counts: StoreCounts) -> Iterator[Metric]:
             seconds.add_metric([drive_counts.drive, kind], drive_counts.seconds.get(kind, 0.0))
             volume.add_metric([drive_counts.drive, kind], drive_counts.bytes.get(kind, 0))
     yield from (operations, seconds, volume)
+
+
+def _process_families(processes: tuple[ProcessCounts, ...]) -> Iterator[Metric]:
+    labels = ["process"]
+    lag = GaugeMetricFamily(
+        "ostraka_event_loop_lag_seconds",
+        "How late a timer ran at worst in the last one to two minutes.",
+        labels=labels,
+    )
+    memory = GaugeMetricFamily(
+        "ostraka_process_memory_bytes",
+        "Resident and proportional set size.",
+        labels=[*labels, "kind"],
+    )
+    cpu = CounterMetricFamily("ostraka_process_cpu_seconds", "User and system.", labels=labels)
+    files = GaugeMetricFamily("ostraka_process_open_files", "Descriptors.", labels=labels)
+    for process in processes:
+        lag.add_metric([process.name], process.loop_lag_seconds)
+        memory.add_metric([process.name, "resident"], process.resident_bytes)
+        if process.proportional_bytes:
+            memory.add_metric([process.name, "proportional"], process.proportional_bytes)
+        cpu.add_metric([process.name], process.cpu_seconds)
+        files.add_metric([process.name], process.open_files)
+    yield from (lag, memory, cpu, files)
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -14,6 +14,7 @@ from gateway.metadata.errors import MetadataError
 from gateway.metadata.records import MapCurrent, decode, encode
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.store import Metadata
+from ops.process_counts import PROCESS_VERB, CommitFacts, ProcessWatch
 from ops.refusal import Refused
 from ops.settings import ProcessSettings
 from placement.clock import SystemClock, SystemRandomness
@@ -158,15 +159,24 @@ async def run_storage(
                 await maps.replace(new, revision)
             _refuse_missing(new or now, reports)
             await _ensure_root(settings, owner)
-            server = RpcServer({**serve_node(node), **serve_metastore(owner)}, name="storage")
+            watch = ProcessWatch("storage").start()
+            told = {PROCESS_VERB: watch.handler(lambda: {"metadata": _commits_of(owner)})}
+            server = RpcServer(
+                {**serve_node(node), **serve_metastore(owner), **told}, name="storage"
+            )
             await server.listen_unix(settings.storage_socket)
             ready()
             await stop.wait()
+            watch.stop()
             await server.close()
         finally:
             await node.close()
     finally:
         await owner.close()
+
+
+def _commits_of(owner: SqliteOwner) -> CommitFacts:
+    return CommitFacts(owner.batches, owner.transactions, owner.commit_seconds)
 
 
 async def _open_node(

@@ -14,9 +14,10 @@ from gateway.http.access_log import AccessLog
 from gateway.http.message import HttpRequest
 from gateway.http.server import serve_http
 from gateway.http.settings import HttpSettings
-from gateway.metrics import RequestCounts
+from gateway.metrics import DriveReads, RequestCounts
 from gateway.operations.registry import OPERATIONS
-from ops.clients import connect, log_to_stderr
+from ops.clients import Clients, connect, log_to_stderr
+from ops.process_counts import PROCESS_VERB, ProcessWatch
 from ops.settings import ProcessSettings
 from placement.rpc.server import Request, RpcServer
 
@@ -32,7 +33,8 @@ async def run_worker(
     """The role's main."""
     log_to_stderr()
     clients = await connect(settings, buffers=BUFFERS)
-    counts = RequestCounts()
+    counts = RequestCounts(instance=clients.randomness.token(8))
+    watch = ProcessWatch(f"worker-{settings.number}").start()
     context = Context(
         metadata=clients.metadata,
         objects=clients.objects,
@@ -44,7 +46,13 @@ async def run_worker(
     access_log = _access_log(settings, clients.clock)
     if access_log is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, access_log.reopen)
-    control = RpcServer({COUNTS_VERB: _counts_handler(counts)}, name="worker")
+    control = RpcServer(
+        {
+            COUNTS_VERB: _counts_handler(counts, clients, access_log),
+            PROCESS_VERB: watch.handler(),
+        },
+        name="worker",
+    )
     await control.listen_unix(settings.worker_socket(settings.number))
 
     def finished(request: HttpRequest) -> None:
@@ -73,6 +81,7 @@ async def run_worker(
         await serving
     finally:
         announce.cancel()
+        watch.stop()
         await control.close()
         if access_log is not None:
             await access_log.close()
@@ -84,10 +93,20 @@ async def _announce(started: asyncio.Event, ready: Callable[[], None]) -> None:
     ready()
 
 
-def _counts_handler(counts: RequestCounts) -> Callable[[Request], None]:
+def _counts_handler(
+    counts: RequestCounts, clients: Clients, access_log: AccessLog | None
+) -> Callable[[Request], None]:
     encoder = msgspec.msgpack.Encoder()
 
     def handle(request: Request) -> None:
+        blobs = clients.objects.counts
+        counts.degraded_reads, counts.degraded_writes = blobs.degraded_reads, blobs.degraded_writes
+        counts.drive_reads = {
+            drive.hex(): DriveReads(read.reads, read.read_bytes, read.seconds)
+            for drive, read in clients.node.direct_reads.items()
+        }
+        if access_log is not None:
+            counts.lost_log_lines = access_log.lost_total
         request.reply(encoder.encode(counts))
 
     return handle

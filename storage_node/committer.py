@@ -155,6 +155,7 @@ class Committer:
         return group
 
     async def _commit(self, group: dict["Drive", list[Part]]) -> None:
+        began = self._loop.time()
         written: list[tuple[Drive, list[Part]]] = []
         to_flush: list[Drive] = []
         for drive, parts in group.items():
@@ -170,11 +171,12 @@ class Committer:
                     to_flush.append(drive)
         if to_flush:
             await self._flush_all(to_flush)
+        seconds = self._loop.time() - began
         for drive, parts in written:
             if drive.failed or not drive.prove():
                 _settle(parts, Outcome.DRIVE_FAILED)
             else:
-                drive.apply(parts)
+                drive.apply(parts, seconds)
 
     @staticmethod
     def _admit(drive: "Drive", parts: list[Part]) -> list[Part]:
@@ -223,7 +225,9 @@ class Committer:
         flush = self._flusher.flush(fds)
         await self._stalls.ended(flush)
         self.flush_seconds += self._loop.time() - began
-        for drive, error in zip(drives, flush.errors, strict=True):
+        for drive, error, seconds in zip(drives, flush.errors, flush.seconds, strict=True):
+            drive.counters.flushes += 1
+            drive.counters.flush_seconds += seconds
             if error is not None:
                 drive.fail(f"a flush failed: {error}")
 

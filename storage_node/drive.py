@@ -48,12 +48,20 @@ _NO_FACTS = SegmentFacts(0, 0)
 
 @dataclass(slots=True)
 class DriveCounters:
-    """What a drive did since the process began; read by the `stats` verb."""
+    """What a drive did since it was opened; read by the `stats` verb. Puts and deletes take as long
+    as the group they were part of; a flush is one of a group's."""
 
     puts: int = 0
+    put_seconds: float = 0.0
     gets: int = 0
+    get_seconds: float = 0.0
     commits: int = 0
+    commit_seconds: float = 0.0
     deletes: int = 0
+    delete_seconds: float = 0.0
+    flushes: int = 0
+    flush_seconds: float = 0.0
+    commit_bytes: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
     groups: int = 0
@@ -228,15 +236,16 @@ class Drive:
 
     # -- what the committer calls ---------------------------------------------------------------
 
-    def apply(self, parts: list[Part]) -> None:
-        """Records are durable (or need not be): enter them into the index and settle."""
+    def apply(self, parts: list[Part], seconds: float) -> None:
+        """Records are durable (or need not be): enter them into the index and settle. `seconds`:
+        what the group took."""
         now = int(self._clock.monotonic() - self._run.began)
         put, stored, token = RecordKind.PUT, Outcome.STORED, self._run.token
         enter = self.index.put
         puts = 0
         for part in parts:
             if part.kind is not put:
-                self._apply_other(part, now)
+                self._apply_other(part, now, seconds)
             elif part.expected is not None:
                 self._apply_move(part)
             else:
@@ -247,10 +256,11 @@ class Drive:
                 puts += 1
                 part.ticket.settle(part.position, stored)
         self.counters.puts += puts
+        self.counters.put_seconds += puts * seconds
         last = parts[-1]
         self._note(last.segment, scanned=last.offset + last.size_bytes)
 
-    def _apply_other(self, part: Part, now: int) -> None:
+    def _apply_other(self, part: Part, now: int, seconds: float) -> None:
         self._note(part.segment, dead=part.size_bytes)
         if part.expected is not None:  # the copy of a delete or mark that was applied long ago
             part.ticket.settle(part.position, Outcome.DONE)
@@ -274,6 +284,7 @@ class Drive:
             self.index.mark(part.key)
         else:
             self.counters.deletes += 1
+            self.counters.delete_seconds += seconds
             self.index.unmark(part.key)
         part.ticket.settle(part.position, Outcome.DONE)
 

@@ -23,10 +23,14 @@ _NEGATIVE = 1 << 63
 class Flush:
     """A group of flushes under way. `done` resolves when all have ended; `errors` is per file."""
 
-    __slots__ = ("_left", "done", "errors")
+    __slots__ = ("_began", "_left", "_loop", "done", "errors", "seconds")
 
     def __init__(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         self.errors: list[OSError | None] = [None] * count
+        self.seconds: list[float] = [0.0] * count
+        """How long each took."""
+        self._loop = loop
+        self._began = loop.time()
         self._left = set(range(count))
         self.done: asyncio.Future[None] = loop.create_future()
         if count == 0:
@@ -41,6 +45,7 @@ class Flush:
         """One file's flush has ended."""
         if position in self._left:
             self._left.remove(position)
+            self.seconds[position] = self._loop.time() - self._began
             self.errors[position] = error
             if not self._left and not self.done.done():
                 self.done.set_result(None)

@@ -40,6 +40,10 @@ WITH RECURSIVE n(at) AS (SELECT 1 UNION ALL SELECT at + 45 FROM n WHERE at + 45 
 INSERT OR REPLACE INTO shards (key, entry)
 SELECT substr(?1, at, 17), substr(?1, at + 17, 28) FROM n
 """
+_COUNT_PRESENT = """
+WITH RECURSIVE n(at) AS (SELECT 1 UNION ALL SELECT at + 45 FROM n WHERE at + 45 <= ?2)
+SELECT count(*) FROM n WHERE EXISTS (SELECT 1 FROM shards WHERE key = substr(?1, n.at, 17))
+"""
 _DELETE_SHARDS = """
 WITH RECURSIVE n(at) AS (SELECT 1 UNION ALL SELECT at + 17 FROM n WHERE at + 17 <= ?2)
 DELETE FROM shards WHERE key IN (SELECT substr(?1, at, 17) FROM n)
@@ -118,7 +122,10 @@ class Index:
         except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
         self.damaged: dict[bytes, None] = {}
-        self._count = 0
+        self._stored = 0
+        self._stored_change = 0
+        self._recent_change = 0
+        self._flushing_change = 0
         self._recent: dict[bytes, bytes] = {}
         self._flushing: dict[bytes, bytes] = {}
         self._marks: dict[bytes, bool] = {}
@@ -127,12 +134,11 @@ class Index:
     def reload(self) -> None:
         """Count and list anew after rows were written behind the memory's back."""
         try:
-            self._count = self._reader.execute("SELECT count(*) FROM shards").fetchone()[0]
+            self._stored = self._reader.execute("SELECT count(*) FROM shards").fetchone()[0]
             rows = self._reader.execute("SELECT key FROM damaged LIMIT ?", (DAMAGED_COUNT_MAX,))
             self.damaged = dict.fromkeys([key for (key,) in rows])
         except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
-        self._count += sum(1 if entry else -1 for entry in self._recent.values())
         for key, marked in self._marks.items():
             if marked:
                 self.damaged[key] = None
@@ -194,8 +200,8 @@ class Index:
 
     @property
     def count(self) -> int:
-        """Shards present. A shard that was put twice counts twice until the next start."""
-        return max(0, self._count)
+        """Shards present. One that was put again counts twice until it is written back."""
+        return max(0, self._stored + self._flushing_change + self._recent_change)
 
     @property
     def unwritten(self) -> int:
@@ -207,7 +213,7 @@ class Index:
     def put(self, key: bytes, entry: bytes) -> None:
         """A shard is there (again): that also ends a mark of damage."""
         self._recent[key] = entry
-        self._count += 1
+        self._recent_change += 1
         if key in self.damaged:
             self.unmark(key)
 
@@ -218,7 +224,7 @@ class Index:
     def remove(self, key: bytes) -> None:
         """A shard is there no longer."""
         self._recent[key] = GONE
-        self._count -= 1
+        self._recent_change -= 1
 
     def mark(self, key: bytes) -> None:
         """A shard is to be rebuilt."""
@@ -235,6 +241,7 @@ class Index:
         """Take the recent changes; they stay visible until `end_write_back`."""
         assert not self._flushing, "one write-back at a time"
         self._flushing, self._recent = self._recent, {}
+        self._flushing_change, self._recent_change = self._recent_change, 0
         marks, self._marks = self._marks, {}
         return self._flushing, marks
 
@@ -250,13 +257,18 @@ class Index:
         removed = b"".join(sorted(k for k, e in changes.items() if not e))
         unmarked = b"".join(k for k, marked in marks.items() if not marked)
         write = self._writer
+        change = 0
         try:
             write.execute("BEGIN IMMEDIATE")
             try:
                 if stored:
+                    (again,) = write.execute(_COUNT_PRESENT, (stored, len(stored))).fetchone()
+                    change += len(stored) // (KEY_SIZE_BYTES + ENTRY_SIZE_BYTES) - again
                     write.execute(_UPSERT, (stored, len(stored)))
                 if removed:
+                    before = write.total_changes
                     write.execute(_DELETE_SHARDS, (removed, len(removed)))
+                    change -= write.total_changes - before
                 if unmarked:
                     write.execute(_DELETE_MARKS, (unmarked, len(unmarked)))
                 write.executemany(
@@ -276,10 +288,13 @@ class Index:
             write.execute("COMMIT")
         except _UNREADABLE as error:
             raise IndexDamaged(str(error)) from error
+        self._stored_change = change
 
     def end_write_back(self) -> None:
         """What was taken is in the file now."""
         self._flushing = {}
+        self._stored += self._stored_change
+        self._stored_change = self._flushing_change = 0
 
     # -- facts ----------------------------------------------------------------------------------
 

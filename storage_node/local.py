@@ -8,6 +8,8 @@ Nothing read here is trusted: the reader verifies it as it does everything.
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from placement.ids import DriveId
@@ -29,11 +31,21 @@ _FIND = "SELECT entry FROM shards WHERE key = ?"
 _READABLE = (DriveCondition.UP, DriveCondition.FULL)
 
 
+@dataclass(slots=True)
+class DirectReads:
+    """Reads of one drive by this process."""
+
+    reads: int = 0
+    read_bytes: int = 0
+    seconds: float = 0.0
+
+
 class _LocalDrive:
     """Read-only eyes on one drive's folder."""
 
-    def __init__(self, root: str, files: RealFiles) -> None:
+    def __init__(self, root: str, files: RealFiles, counts: DirectReads) -> None:
         self.root = root
+        self.counts = counts
         self._files = files
         self._fds = FdCache(files, DRIVE_FILES_MAX)
         self._index: sqlite3.Connection | None = sqlite3.connect(
@@ -79,7 +91,8 @@ class LocalNodeClient(NodeClient):
         self._files = RealFiles()
         self._drives: dict[DriveId, _LocalDrive] = {}
         self._refresh_wanted = True
-        self.direct_reads = 0
+        self.direct_reads: dict[DriveId, DirectReads] = {}
+        """What was read without the owner, by drive."""
 
     def get_now(self, reads: Sequence[GetShard]) -> tuple[Buffer | None, ...]:
         """What can be read without waiting; None: ask with `get`. Never raises."""
@@ -105,6 +118,7 @@ class LocalNodeClient(NodeClient):
         if drive is None:
             self._refresh_wanted = True
             return None
+        began = monotonic()
         try:
             data = drive.read(read.shard, read.offset, read.length)
         except FileNotFoundError:  # deleted, compacted, or the folder is gone: the owner knows
@@ -114,7 +128,10 @@ class LocalNodeClient(NodeClient):
             self._refresh_wanted = True
             return None
         if data is not None:
-            self.direct_reads += 1
+            counts = drive.counts
+            counts.reads += 1
+            counts.read_bytes += len(data)
+            counts.seconds += monotonic() - began
         return data
 
     async def reports(self) -> tuple[DriveReport, ...]:
@@ -128,7 +145,8 @@ class LocalNodeClient(NodeClient):
         for drive_id, path in readable.items():
             if drive_id not in self._drives:
                 try:
-                    self._drives[drive_id] = _LocalDrive(path, self._files)
+                    counts = self.direct_reads.setdefault(drive_id, DirectReads())
+                    self._drives[drive_id] = _LocalDrive(path, self._files, counts)
                 except sqlite3.Error:  # not on this host, or just going
                     continue
         return reports

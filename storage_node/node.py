@@ -68,6 +68,7 @@ class Node:
     ) -> None:
         """Use `Node.open`."""
         self._files = files
+        self._clock = clock
         self._flusher = flusher
         self._offload = offload
         stalls = StallWatch(patience)
@@ -291,6 +292,7 @@ class Node:
         return tuple(results)
 
     async def _read(self, drive: Drive, read: GetShard, entry: Entry) -> Buffer | Outcome:
+        began = self._clock.monotonic()
         try:
             if read.length <= INLINE_READ_SIZE_BYTES_MAX:
                 return drive.read(read.shard, entry, read.offset, read.length)
@@ -305,6 +307,8 @@ class Node:
             return Outcome.DRIVE_FAILED if not drive.prove() else Outcome.MISSING
         except OSError as error:
             return drive.failed_by(error)
+        finally:
+            drive.counters.get_seconds += self._clock.monotonic() - began
 
     async def locate(self, blobs: Sequence[BlobId]) -> tuple[tuple[ShardInfo, ...], ...]:
         """See NodePort."""

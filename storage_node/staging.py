@@ -143,6 +143,8 @@ class Stager:
 
     async def _carry_out(self, items: list[_Committing], outcomes: list[Outcome]) -> None:
         """The steps in their order; each goes on with those that passed the one before."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         items = [item for item in items if self._finish_file(item, outcomes)]
         flush = self._flusher.flush([item.fd for item in items])
         await self._stalls.ended(flush, max([item.length for item in items], default=0))
@@ -157,7 +159,8 @@ class Stager:
                     outcomes[item.position] = Outcome.DRIVE_FAILED
                 else:
                     drive.counters.commits += 1
-                    drive.counters.written_bytes += item.length
+                    drive.counters.commit_seconds += loop.time() - began
+                    drive.counters.commit_bytes += item.length
 
     def _finish_file(self, item: _Committing, outcomes: list[Outcome]) -> bool:
         staged, files = item.staged, self._files

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gateway.domain.ranges import CHECKSUM_SIZE_BYTES, Geometry, Step, steps_of
 from gateway.domain.read_plan import Ask, ReadPlan
 from gateway.metadata.records import BlobRef
+from gateway.objects.counts import BlobCounts
 from gateway.objects.errors import BlobDamaged, BlobOutOfReach
 from gateway.objects.staging import geometry_of
 from gateway.objects.topology import Topology
@@ -53,6 +54,7 @@ class Surroundings:
     topology: Topology
     latency: Latency
     report: Callable[[Ask, BlobId], None]
+    counts: BlobCounts
 
 
 class BlobReader:
@@ -68,6 +70,7 @@ class BlobReader:
         self._plan = ReadPlan(ref.k, ref.m, orders, topology.unwell)
         self._failed: set[Ask] = set()
         self._bad: list[Ask] = []
+        self._degraded = False
 
     async def read(self, step: Step) -> list[Buffer]:
         """The plain bytes of a step, in order. Raises `BlobDamaged` when fewer than k shards can be
@@ -77,7 +80,13 @@ class BlobReader:
         for ask in self._bad:
             self._around.report(ask, self._blob)
         self._bad.clear()
+        if not self._degraded and (self._failed or self._rebuilds(step, fragments)):
+            self._degraded = True
+            self._around.counts.degraded_reads += 1
         return plain_views(self.geometry, self._ref.m, step, fragments)
+
+    def _rebuilds(self, step: Step, fragments: Mapping[int, memoryview]) -> bool:
+        return self._ref.k > 1 and any(index not in fragments for index in step.indices)
 
     def gone(self, ask: Ask, outcome: Outcome) -> None:
         """An ask failed for good."""

@@ -8,6 +8,7 @@ from gateway.domain.write_plan import WritePlan, judge
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef
 from gateway.objects.buffers import BufferPool
+from gateway.objects.counts import BlobCounts
 from gateway.objects.damage import DamageReports
 from gateway.objects.errors import BlobDamaged, NotEnoughDrives, PlacementChanged, WriteFellShort
 from gateway.objects.files import FileWrites
@@ -67,7 +68,8 @@ class ObjectStore:
         self._pool: BufferPool | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blob")
         self._damage = DamageReports(nodes)
-        self._around = Surroundings(nodes, topology, Latency(), self._damage.report)
+        self.counts = BlobCounts()
+        self._around = Surroundings(nodes, topology, Latency(), self._damage.report, self.counts)
         self._files = FileWrites(nodes, topology, self._threads)
         self._ids = b""
         self._quick = QuickReader(nodes, topology)
@@ -263,7 +265,11 @@ class ObjectStore:
         compare them; or, where the keeper keeps taking them away, by the commit itself."""
         plan = blob.plan
         if len(stored) == plan.scheme.width and not plan.left_out:
+            if plan.narrow:
+                self.counts.degraded_writes += 1
             return Stored(blob.ref, (self._topology.map_compare,), (), plan.narrow)
+        if not marks_in_commit:
+            self.counts.degraded_writes += 1
         verdict = judge(plan, stored)
         if not verdict.commits:
             text = f"{len(stored)} of {blob.plan.scheme.width} shards were stored"

@@ -104,6 +104,8 @@ class SqliteOwner:
         self.cluster_id = facts.cluster_id
         self.batches = 0
         self.transactions = 0
+        self.commit_seconds = 0.0
+        self._commit_began = 0.0
         self._leases = Leases(clock, randomness or SystemRandomness())
         self._leases.replace(leases)
         self._space = SqliteSpace(self._connection, self._leases)
@@ -262,6 +264,7 @@ class SqliteOwner:
             self._roll_back(waiting, error)
             return
         self._committing = True
+        self._commit_began = self._loop.time()
         self._disk.run(partial(self._connection.execute, "COMMIT"), self._committed)
 
     def _apply(self, one: _Waiting) -> None:
@@ -293,6 +296,7 @@ class SqliteOwner:
             return
         self.batches += 1
         self.transactions += len(batch)
+        self.commit_seconds += self._loop.time() - self._commit_began
         self._watches.advance(self._revision)
         for (_, promise), result in batch:
             if promise.done():

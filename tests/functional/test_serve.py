@@ -234,7 +234,7 @@ def test_a_killed_worker_and_a_killed_storage_process_are_replaced(directory: Pa
         s3 = store.client(retries={"total_max_attempts": 8, "mode": "standard"})
         s3.create_bucket(Bucket="bucket")
         for role in ("worker", "storage", "keeper"):
-            (pid, *_) = _processes(store, role)
+            (pid, *_) = processes_of(store, role)
             os.kill(pid, signal.SIGKILL)
             s3.put_object(Bucket="bucket", Key=role, Body=role.encode() * 1000)
             got = s3.get_object(Bucket="bucket", Key=role)["Body"].read()
@@ -244,7 +244,8 @@ def test_a_killed_worker_and_a_killed_storage_process_are_replaced(directory: Pa
         store.kill()
 
 
-def _processes(store: StoreProcess, role: str) -> list[int]:
+def processes_of(store: StoreProcess, role: str) -> list[int]:
+    """Ids of the store's processes of that role."""
     assert store.process is not None
     found = []
     for entry in Path("/proc").iterdir():

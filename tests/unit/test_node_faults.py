@@ -414,6 +414,24 @@ def test_aio_tells_the_error_of_a_descriptor(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_shard_written_again_counts_once(tmp_path: Path) -> None:
+    async def scene(node: Node, drives: list[DriveId], files: FaultyFiles) -> None:
+        drive = node._care.drives[drives[0]]
+        blob, body = os.urandom(16), body_of(b"x")
+        for _ in range(2):
+            for _ in range(2):
+                await node.put_shards(copies(drives[:1], blob, body, 1), [body])
+            await put(node, drives[:1])
+            await drive.write_back()
+        assert report_of(node, 0).shards == 3
+        await node.put_shards(copies(drives[:1], blob, body, 1), [body])
+        assert await node.delete([(drives[0], ShardId(BlobId(blob), 0))]) == (Outcome.DONE,)
+        await drive.write_back()
+        assert report_of(node, 0).shards == 2
+
+    play(tmp_path, scene)
+
+
 def test_a_put_that_names_no_drive_in_use_is_an_outcome(tmp_path: Path) -> None:
     async def scene(node: Node, drives: list[DriveId], files: FaultyFiles) -> None:
         body = body_of(b"x")

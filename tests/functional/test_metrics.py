@@ -1,0 +1,79 @@
+"""/metrics of a store with several workers, before and after some of its processes are replaced."""
+
+import os
+import signal
+from pathlib import Path
+
+from tests.functional.store_process import StoreProcess
+from tests.functional.test_serve import processes_of, wait_for
+
+
+def test_counts_are_true_with_several_workers_and_survive_their_end(tmp_path: Path) -> None:
+    store = StoreProcess(tmp_path / "data", options=("--workers", "3", "--drives", "3"))
+    try:
+        store.start()
+        s3 = store.client()
+        s3.create_bucket(Bucket="counted")
+        for turn in range(3):
+            for number in range(10):
+                client = store.client()
+                client.put_object(Bucket="counted", Key=f"{number}", Body=b"x" * 1000)
+                assert client.get_object(Bucket="counted", Key=f"{number}")["Body"].read()
+                client.close()
+            shown = store.metrics()
+            for operation in ("PutObject", "GetObject"):
+                name = f'ostraka_requests_total{{code="200",operation="{operation}"}}'
+                assert shown[name] == 10 * (turn + 1)
+            (victim, *_) = processes_of(store, "worker")
+            os.kill(victim, signal.SIGKILL)
+            wait_for(lambda: len(processes_of(store, "worker")) == 3)
+        _check_drives(store, shown)
+        assert shown['ostraka_commits_total{kind="metadata"}'] > 0
+        assert (
+            shown['ostraka_commit_members_total{kind="metadata"}']
+            >= shown['ostraka_commits_total{kind="metadata"}']
+        )
+        assert shown['ostraka_commit_seconds_total{kind="metadata"}'] > 0
+        for process in ("storage", "keeper", "worker-0", "worker-1", "worker-2"):
+            label = f'kind="resident",process="{process}"'
+            assert shown[f"ostraka_process_memory_bytes{{{label}}}"] > 1 << 20
+            assert shown[f'ostraka_event_loop_lag_seconds{{process="{process}"}}'] < 5
+    finally:
+        store.kill()
+
+
+def _check_drives(store: StoreProcess, shown: dict[str, float]) -> None:
+    for number in (1, 2, 3):
+        drive = store.directory / f"drive{number}"
+        for operation in ("put", "flush"):
+            label = f'drive="{drive}",operation="{operation}"'
+            assert shown[f"ostraka_shard_operations_total{{{label}}}"] > 0
+            assert shown[f"ostraka_shard_operation_seconds_total{{{label}}}"] > 0
+    reads = sum(
+        value
+        for name, value in shown.items()
+        if name.startswith("ostraka_shard_operations_total") and 'operation="get"' in name
+    )
+    assert reads >= 30
+
+
+def test_degraded_reads_and_writes_are_counted(tmp_path: Path) -> None:
+    store = StoreProcess(tmp_path / "data", options=("--workers", "1"))
+    try:
+        store.start()
+        s3 = store.client()
+        s3.create_bucket(Bucket="degraded")
+        s3.put_object(Bucket="degraded", Key="k", Body=os.urandom(3 << 20))
+        s3.get_object(Bucket="degraded", Key="k")["Body"].read()
+        shown = store.metrics()
+        assert shown["ostraka_degraded_reads_total"] == 0
+        assert shown["ostraka_degraded_writes_total"] == 0
+        for number in (1, 2):
+            (store.directory / f"drive{number}").rename(store.directory / f"away{number}")
+        s3.get_object(Bucket="degraded", Key="k")["Body"].read()
+        s3.put_object(Bucket="degraded", Key="k2", Body=os.urandom(3 << 20))
+        shown = store.metrics()
+        assert shown["ostraka_degraded_reads_total"] == 1
+        assert shown["ostraka_degraded_writes_total"] == 1
+    finally:
+        store.kill()
