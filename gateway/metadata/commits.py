@@ -281,11 +281,15 @@ class Commits:
         A new group can only be in use, or ended, if its first commit was applied; the entry that
         ended it names the record's commit id. A shared group tells less.
         """
-        found, garbage = await self._metastore.get_many([record_key, keys.garbage(record.group)])
-        if found is not None:
-            current = decode(ObjectRecord, found.value)
+        # If the bucket has got versioning since, the record may be among the older versions.
+        places = (record_key, keys.version(record_key, record.order))
+        *found, garbage = await self._metastore.get_many([*places, keys.garbage(record.group)])
+        for kv in found:
+            if kv is None:
+                continue
+            current = decode(ObjectRecord, kv.value)
             if current.commit_id == record.commit_id:
-                return Committed(record_key, record, found.mod_revision)
+                return Committed(record_key, record, kv.mod_revision)
             if is_new and current.group == record.group:
                 return Committed(record_key, record, 0)
         if garbage is not None:

@@ -224,7 +224,7 @@ class VersionCommits:
             if kv is None:
                 continue
             there = decode(ObjectRecord, kv.value)
-            same = there.version_id == record.version_id and there.order == record.order
+            same = bool(record.version_id) and there.version_id == record.version_id
             if there.commit_id == record.commit_id or same:
                 return Committed(key, record, kv.mod_revision)
             if is_new and there.group == record.group:
