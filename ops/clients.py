@@ -1,52 +1,104 @@
-"""What workers and the keeper have in common: connections to the storage process and what stands
-on them."""
+"""What workers and the keeper have in common: the metadata store, the nodes, and what stands on them."""
 
 import asyncio
 import logging
 import sys
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.store import Metadata
 from gateway.objects.store import ObjectStore
 from gateway.objects.topology import Topology
-from ops.settings import ProcessSettings
+from ops.refusal import Refused
+from ops.settings import ClusterSettings, ProcessSettings
 from ops.storage_process import NODE
 from placement.clock import SystemClock, SystemRandomness
 from placement.codec import codec_for
+from placement.errors import MetastoreUnavailable
+from placement.membership import ClusterRecord, MembershipRefused, NodeRecord
+from placement.membership_view import LiveView
+from placement.metastore.port import Metastore
 from placement.metastore.remote import EmbeddedMetastore
 from placement.rpc.client import RpcClient
+from placement.rpc.handshake import ClusterKey, TcpEndpoint, parse_address
+from storage_node.client import RemoteNodeClient
+from storage_node.directory import NodeDirectory
 from storage_node.local import LocalNodeClient
+from storage_node.port import NodePort
 
 CONNECT_SECONDS = 30.0
+MAP_WAIT_SECONDS = 0.5
+MAP_ATTEMPTS_QUIET = 4
 
 
 @dataclass(slots=True)
+class Machine:
+    """The storage process of `serve`, as the other processes of the machine reach it."""
+
+    rpc: RpcClient
+    node: LocalNodeClient
+
+
+@dataclass(slots=True)
+class Member:
+    """The cluster that a process belongs to."""
+
+    record: ClusterRecord
+    view: LiveView
+
+
+@dataclass(slots=True, kw_only=True)
 class Clients:
-    """Everything a process needs to serve objects. `close` in reverse order of making."""
+    """Everything a process needs to serve objects: on one `machine`, or as `member` of a cluster.
+    `nodes` are all that are known, `live_nodes` those that are registered now."""
 
     clock: SystemClock
     randomness: SystemRandomness
-    rpc: RpcClient
-    metastore: EmbeddedMetastore
-    node: LocalNodeClient
+    metastore: Metastore
+    nodes: Mapping[str, NodePort]
+    live_nodes: Mapping[str, NodePort]
     topology: Topology
     objects: ObjectStore
     metadata: Metadata
+    machine: Machine | None = None
+    member: Member | None = None
+    closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What to close after the rest, in this order."""
+
+    @property
+    def rpc(self) -> RpcClient:
+        """To the storage process of `serve`."""
+        assert self.machine is not None, "only on one machine"
+        return self.machine.rpc
+
+    @property
+    def node(self) -> LocalNodeClient:
+        """The one node of `serve`."""
+        assert self.machine is not None, "only on one machine"
+        return self.machine.node
+
+    @property
+    def direct_reads(self) -> Mapping[Any, Any]:
+        """What was read from drives of this host without asking their node, by drive."""
+        return {} if self.machine is None else self.machine.node.direct_reads
 
     async def close(self) -> None:
         """Stop following and release connections."""
         await self.objects.close()
         await self.metadata.close()
         await self.topology.close()
-        await self.node.close()
-        await self.metastore.close()
-        await self.rpc.close()
+        for close in self.closers:
+            await close()
 
 
 async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
-    """Open everything against the running storage process."""
+    """Open everything: against the running storage process, or against the cluster."""
+    if settings.cluster is not None:
+        name = f"{settings.role}-{settings.number}"
+        return await connect_cluster(settings.cluster, name, buffers=buffers)
     clock, randomness = SystemClock(), SystemRandomness()
     rpc = await RpcClient.connect(
         settings.storage_socket,
@@ -58,25 +110,93 @@ async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
     nodes = {NODE: node}
     topology = Topology(nodes, metastore, clock)
     await topology.start()
+    return _complete(
+        settings.cluster_key,
+        buffers,
+        clock=clock,
+        randomness=randomness,
+        metastore=metastore,
+        nodes=nodes,
+        live_nodes=nodes,
+        topology=topology,
+        machine=Machine(rpc, node),
+        closers=[node.close, metastore.close, rpc.close],
+    )
+
+
+async def connect_cluster(settings: ClusterSettings, name: str, *, buffers: int) -> Clients:
+    """Join a cluster as one that holds nothing. Waits for etcd and for the first cluster map.
+
+    Raises Refused when the cluster key is another one.
+    """
+    from ops.cluster_settings import open_cluster  # a single machine needs no gRPC
+
+    clock, randomness = SystemClock(), SystemRandomness()
+    try:
+        metastore, record = await open_cluster(settings, clock, randomness)
+    except (MembershipRefused, MetastoreUnavailable) as error:
+        raise Refused(str(error)) from error
+    view = LiveView(metastore, clock)
+    await _patiently(view.start)
+    key = ClusterKey(settings.cluster_key)
+
+    def dial(node: NodeRecord) -> NodePort:
+        endpoint = TcpEndpoint(*parse_address(node.address), key)
+        return RemoteNodeClient(RpcClient.dial(endpoint, name=name, randomness=randomness))
+
+    nodes = NodeDirectory(view, dial)
+    topology = Topology(nodes, metastore, clock, view=view)
+    await _patiently(topology.start)
+    return _complete(
+        settings.cluster_key,
+        buffers,
+        clock=clock,
+        randomness=randomness,
+        metastore=metastore,
+        nodes=nodes,
+        live_nodes=nodes.live,
+        topology=topology,
+        member=Member(record, view),
+        closers=[nodes.close, view.close, metastore.close],
+    )
+
+
+async def _patiently(start: Callable[[], Awaitable[None]]) -> None:
+    """Until the metadata store answers, and holds what is needed."""
+    attempts = 0
+    while True:
+        try:
+            return await start()
+        except MetastoreUnavailable as error:
+            attempts += 1
+            if attempts == MAP_ATTEMPTS_QUIET:
+                logging.getLogger("ostraka.cluster").warning("waiting: %s", error)
+            await asyncio.sleep(MAP_WAIT_SECONDS)
+
+
+def _complete(cluster_key: bytes, buffers: int, **parts: Any) -> Clients:
+    """The rest, which is alike everywhere."""
+    topology, clock, randomness = parts["topology"], parts["clock"], parts["randomness"]
     # The first use loads the coding library: not while a client waits for its PUT.
     if topology.map.scheme.k > 1:
         codec_for(topology.map.scheme.k, topology.map.scheme.m)
     metadata = Metadata(
-        metastore,
+        parts["metastore"],
         clock=clock,
         randomness=randomness,
-        sealing_key=SealingKey(settings.cluster_key),
+        sealing_key=SealingKey(cluster_key),
     )
     metadata.start()
-    objects = ObjectStore(nodes, topology, clock, randomness, buffers=buffers)
-    return Clients(clock, randomness, rpc, metastore, node, topology, objects, metadata)
+    objects = ObjectStore(parts["nodes"], topology, clock, randomness, buffers=buffers)
+    return Clients(metadata=metadata, objects=objects, **parts)
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(level: int = logging.WARNING) -> None:
     """Warnings and worse, one line each; the access log is apart."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    logging.getLogger("ostraka").setLevel(level)
     asyncio.get_running_loop().set_debug(False)

@@ -23,7 +23,6 @@ from ops.keeper.repair import Repair, View
 from ops.keeper.sweep import Sweep
 from ops.process_counts import ProcessWatch
 from ops.settings import ProcessSettings
-from ops.storage_process import NODE
 from placement.hashing import Placement
 from storage_node.port import DriveCondition
 
@@ -38,7 +37,7 @@ class Duties:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._placement = Placement(clients.topology.map)
-        nodes = {NODE: clients.node}
+        nodes = clients.live_nodes
         self.garbage = Garbage(clients.metastore, clients.objects, nodes, clients.clock)
         self.sweep = Sweep(clients.metastore, nodes, clients.clock)
         self.repair = Repair(clients.metastore, clients.objects, nodes, self.view, clients.clock)

@@ -12,10 +12,20 @@ class DriveEntry(msgspec.Struct, frozen=True):
     may_adopt: bool
 
 
+class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the options of a cluster's commands say. Certificates are PEM."""
+
+    etcd: list[str]
+    cluster_key: bytes
+    etcd_ca: bytes = b""
+    etcd_cert: bytes = b""
+    etcd_key: bytes = b""
+
+
 class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one process. It travels over a pipe, never in arguments or the environment."""
 
-    role: str  # storage, worker, keeper
+    role: str  # storage, worker, keeper, admin
     number: int  # of a worker, from 0
     directory: str
     run: str
@@ -36,6 +46,8 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: str = ""
     tls_key: str = ""
     access_log: str = ""
+    cluster: ClusterSettings | None = None
+    """Of a gateway of a cluster; None inside `serve`."""
 
     @property
     def storage_socket(self) -> str:

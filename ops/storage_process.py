@@ -9,11 +9,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.metadata import keys
 from gateway.metadata.errors import MetadataError
-from gateway.metadata.records import MapCurrent, decode, encode
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.store import Metadata
+from ops.map_store import MapStore
 from ops.process_counts import PROCESS_VERB, CommitFacts, ProcessWatch
 from ops.refusal import Refused
 from ops.settings import ProcessSettings
@@ -21,7 +20,7 @@ from placement.clock import SystemClock, SystemRandomness
 from placement.cluster_map import ClusterMap, MapDrive
 from placement.errors import MetastoreUnavailable
 from placement.ids import DriveId, Epoch, Slot
-from placement.metastore.port import Metastore, Put, Txn, unchanged
+from placement.metastore.port import Metastore
 from placement.metastore.serve import serve_metastore
 from placement.metastore.sqlite import SqliteOwner
 from placement.rpc.server import RpcServer
@@ -41,36 +40,18 @@ INCARNATION = 1
 log = logging.getLogger("ostraka.storage")
 
 
-class MapKeeper:
-    """Reads and replaces the cluster map of one machine."""
+class MapKeeper(MapStore):
+    """The cluster map of one machine, whose only writer this process is."""
 
     def __init__(self, metastore: Metastore) -> None:
-        self._metastore = metastore
+        super().__init__(metastore)
         self._lock = asyncio.Lock()
 
-    async def current(self) -> tuple[ClusterMap | None, int]:
-        """The newest map and the revision of `m/current` (0: there is none)."""
-        (current,) = await self._metastore.get_many([keys.MAP_CURRENT])
-        if current is None:
-            return None, 0
-        epoch = Epoch(decode(MapCurrent, current.value).epoch)
-        (found,) = await self._metastore.get_many([keys.map_epoch(epoch)])
-        if found is None:
-            raise Refused("the metadata names a cluster map that is not there")
-        return ClusterMap.decode(found.value), current.mod_revision
-
-    async def replace(self, new: ClusterMap, revision: int) -> None:
+    async def replace(self, new: ClusterMap, revision: int) -> bool:
         """Make `new` the newest map."""
-        done = await self._metastore.txn(
-            Txn(
-                (unchanged(keys.MAP_CURRENT, revision),),
-                (
-                    Put(keys.map_epoch(new.epoch), new.encode()),
-                    Put(keys.MAP_CURRENT, encode(MapCurrent(epoch=new.epoch))),
-                ),
-            )
-        )
-        assert done.succeeded, "one process owns the map of a single machine"
+        done = await super().replace(new, revision)
+        assert done, "one process owns the map of a single machine"
+        return done
 
     async def adopted(self, slot: Slot, old: DriveId, new: DriveId) -> None:
         """A drive came back empty: the slot is the same, so placement is, too."""

@@ -103,7 +103,7 @@ def _counts_handler(
         counts.degraded_reads, counts.degraded_writes = blobs.degraded_reads, blobs.degraded_writes
         counts.drive_reads = {
             drive.hex(): DriveReads(read.reads, read.read_bytes, read.seconds)
-            for drive, read in clients.node.direct_reads.items()
+            for drive, read in clients.direct_reads.items()
         }
         if access_log is not None:
             counts.lost_log_lines = access_log.lost_total
