@@ -16,6 +16,7 @@
     r/<group 16>/<record key>       further records that use a group (copies)
     n/<record key>                  objects stored narrower than the scheme asks: to be re-encoded
     d/<partition 2><slot 2>         damage: a write left this drive out of this partition
+    e/<key id>                      master keys of the local key ring (sealed)
 
 <key><end>: the key's UTF-8 bytes with 0x00 written as 0x00 0xff, then 0x00 0x01. So any key works,
 byte order is kept, and no key's record is a prefix of another's.
@@ -36,6 +37,7 @@ PARTS = b"p/"
 GARBAGE = b"g/"
 NARROW = b"n/"
 DAMAGE = b"d/"
+KMS_KEYS = b"e/"
 _ORDER_MAX = (1 << 64) - 1
 ROOT_ACCOUNT_ID = "000000000000"
 
@@ -185,3 +187,8 @@ def narrow(record_key: bytes) -> bytes:
 def damage(partition: Partition, slot: Slot) -> bytes:
     """Key marking that a committed write left a drive out of a partition."""
     return DAMAGE + partition.to_bytes(2, "big") + slot.to_bytes(2, "big")
+
+
+def kms_key(key_id: str) -> bytes:
+    """Key of a master key of the local key ring."""
+    return KMS_KEYS + key_id.encode()

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
+from gateway.domain.ciphertext import plain_size
+
 VERSION = 1
 _PREFIX = bytes([VERSION])
 
@@ -18,7 +20,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True, kw_only=True, gc=Fals
 
 
 class BlobRef(Record, frozen=True, kw_only=True):
-    """Where bytes are: blob, geometry, plain size. k = 1 means m + 1 whole copies."""
+    """Where bytes are: blob, geometry, size. k = 1 means m + 1 whole copies. The size is that of
+    the bytes as they are stored: of encrypted ones that of the ciphertext."""
 
     blob: bytes
     k: int
@@ -28,11 +31,19 @@ class BlobRef(Record, frozen=True, kw_only=True):
 
 
 class PartRef(Record, frozen=True, kw_only=True):
-    """One part of a multipart object, in order. `number` is the client's part number."""
+    """One part of a multipart object, in order. `number` is the client's part number. `salt` is
+    that of an encrypted part (`gateway.objects.ciphers`), b"" of one that is not."""
 
     number: int
     data: BlobRef
     checksum: bytes = b""
+    salt: bytes = b""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the plain bytes."""
+        size = self.data.size_bytes
+        return plain_size(size) if self.salt else size
 
 
 class Checksum(Record, frozen=True, kw_only=True):
@@ -69,7 +80,7 @@ class ObjectRecord(Record, frozen=True, kw_only=True):
     tags: tuple[tuple[str, str], ...] = ()
     retention: tuple[str, int] | None = None
     legal_hold: bool = False
-    encryption: bytes = b""  # envelope with key id
+    encryption: bytes = b""  # an encoded EncryptionEnvelope; b"" when the bytes are stored plain
     delete_marker: bool = False
     group_owner: bytes = b""  # record key of the group's first owner, when that is not this record:
     # then `r/<group>/<this record's key>` exists as long as this record does
@@ -128,6 +139,52 @@ class ListedVersion(Record, frozen=True, kw_only=True):
     delete_marker: bool
 
 
+class BucketEncryption(Record, frozen=True, kw_only=True):
+    """How new objects of a bucket are encrypted when a request says nothing. `algorithm` is AES256,
+    aws:kms, or "" when the rule only blocks. `blocked` names forms that requests may not ask for."""
+
+    algorithm: str
+    key_id: str = ""
+    bucket_key: bool = False
+    blocked: tuple[str, ...] = ()
+
+
+class EncryptionEnvelope(Record, frozen=True, kw_only=True):
+    """How an object is encrypted: what `ObjectRecord.encryption` holds, encoded.
+
+    `kind` is AES256 (SSE-S3), aws:kms, SSE-C or at-rest (encrypted without anybody asking).
+    `wrapped_key` is the object's data key, wrapped by the key service under `key_id`, or under the
+    customer's key. `key_md5` is that key's MD5, in base64 as S3 shows it. `context` is the KMS
+    encryption context as canonical JSON. `cipher` names the format of the bytes: 1 is AES-256-GCM
+    in blocks (`gateway.domain.ciphertext`).
+    """
+
+    kind: str
+    wrapped_key: bytes
+    key_id: str = ""
+    key_md5: str = ""
+    context: str = ""
+    bucket_key: bool = False
+    cipher: int = 1
+
+
+class KmsKeyVersion(Record, frozen=True, kw_only=True):
+    """The bytes of a master key, sealed under the named sealing key."""
+
+    sealed: bytes
+    sealing_key: str
+    created_ms: int
+
+
+class KmsKeyRecord(Record, frozen=True, kw_only=True):
+    """A master key of the local key ring. The last version wraps, all of them unwrap; version n is
+    `versions[n - 1]`."""
+
+    key_id: str
+    created_ms: int
+    versions: tuple[KmsKeyVersion, ...]
+
+
 class BucketRecord(Record, frozen=True, kw_only=True):
     """A bucket. `settings_revision` grows with each change of settings."""
 
@@ -145,6 +202,7 @@ class BucketRecord(Record, frozen=True, kw_only=True):
     acl: tuple[tuple[str, str], ...] | None = None  # as an object's
     public_access_block: tuple[bool, bool, bool, bool] | None = None  # BlockPublicAcls,
     # IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets
+    encryption: BucketEncryption | None = None
 
 
 class AccountRecord(Record, frozen=True, kw_only=True):
@@ -190,6 +248,7 @@ class UploadRecord(Record, frozen=True, kw_only=True):
     completing_ms: int = 0
     tags: tuple[tuple[str, str], ...] = ()
     acl: tuple[tuple[str, str], ...] | None = None  # of the object that it will be
+    encryption: bytes = b""  # as an object's: of the object that it will be
 
 
 class PartRecord(Record, frozen=True, kw_only=True):
@@ -206,6 +265,14 @@ class PartRecord(Record, frozen=True, kw_only=True):
     number: int = 0
     declared_algorithm: str = ""
     declared: bytes = b""
+    salt: bytes = b""
+    encryption: bytes = b""  # the upload's, for whoever finds the record on a drive
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the plain bytes."""
+        size = self.data.size_bytes
+        return plain_size(size) if self.salt else size
 
 
 class GarbageRecord(Record, frozen=True, kw_only=True):
