@@ -14,6 +14,7 @@ from botocore.credentials import Credentials as SigningCredentials
 from rich.console import Console
 from rich.table import Table
 
+from ops import cluster_admin_cli
 from ops.config import ConfigError, Credentials, credentials_from
 from ops.directory import load_credentials
 
@@ -23,6 +24,7 @@ TIMEOUT_SECONDS = 30.0
 admin = typer.Typer(help="Operator commands.", no_args_is_help=True)
 account = typer.Typer(help="Accounts: who may own buckets.", no_args_is_help=True)
 admin.add_typer(account, name="account")
+cluster_admin_cli.register(admin)
 
 Url = Annotated[str, typer.Option(help="The admin port.")]
 Dir = Annotated[

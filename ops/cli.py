@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ops import cluster_cli
 from ops.config import ConfigError, ServeConfig, credentials_from, drive_settings
 from placement.schemes import Scheme
 
@@ -74,6 +75,9 @@ def serve(
     except (ConfigError, ValueError) as error:
         raise _fail(error) from None
     raise typer.Exit(run(config, credentials))
+
+
+app.command("node")(cluster_cli.node)
 
 
 def main() -> None:

@@ -124,10 +124,11 @@ async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
     )
 
 
-async def connect_cluster(settings: ClusterSettings, name: str, *, buffers: int) -> Clients:
-    """Join a cluster as one that holds nothing. Waits for etcd and for the first cluster map.
-
-    Raises Refused when the cluster key is another one.
+async def connect_cluster(
+    settings: ClusterSettings, name: str, *, buffers: int, patient: bool = True
+) -> Clients:
+    """Join a cluster as one that holds nothing. Waits for etcd and, if `patient`, for the first
+    cluster map. Raises Refused when the cluster key is another one or there is no map.
     """
     from ops.cluster_settings import open_cluster  # a single machine needs no gRPC
 
@@ -137,7 +138,7 @@ async def connect_cluster(settings: ClusterSettings, name: str, *, buffers: int)
     except (MembershipRefused, MetastoreUnavailable) as error:
         raise Refused(str(error)) from error
     view = LiveView(metastore, clock)
-    await _patiently(view.start)
+    await _started(view.start, patient=patient)
     key = ClusterKey(settings.cluster_key)
 
     def dial(node: NodeRecord) -> NodePort:
@@ -146,7 +147,12 @@ async def connect_cluster(settings: ClusterSettings, name: str, *, buffers: int)
 
     nodes = NodeDirectory(view, dial)
     topology = Topology(nodes, metastore, clock, view=view)
-    await _patiently(topology.start)
+    try:
+        await _started(topology.start, patient=patient)
+    except Refused:
+        for close in (nodes.close, view.close, metastore.close):
+            await close()
+        raise
     return _complete(
         settings.cluster_key,
         buffers,
@@ -161,13 +167,15 @@ async def connect_cluster(settings: ClusterSettings, name: str, *, buffers: int)
     )
 
 
-async def _patiently(start: Callable[[], Awaitable[None]]) -> None:
+async def _started(start: Callable[[], Awaitable[None]], *, patient: bool) -> None:
     """Until the metadata store answers, and holds what is needed."""
     attempts = 0
     while True:
         try:
             return await start()
         except MetastoreUnavailable as error:
+            if not patient:
+                raise Refused(str(error)) from error
             attempts += 1
             if attempts == MAP_ATTEMPTS_QUIET:
                 logging.getLogger("ostraka.cluster").warning("waiting: %s", error)

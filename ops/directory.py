@@ -201,10 +201,7 @@ def root_credentials(
             return Credentials(content["access_key"], Secret(content["secret_key"])), False
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DirectoryRefused(f"{path} is not readable: {error}") from error
-    credentials = Credentials(
-        _random_text(randomness, 20, _ACCESS_KEY_ALPHABET),
-        Secret(_random_text(randomness, 40, _SECRET_ALPHABET)),
-    )
+    credentials = new_credentials(randomness)
     write_durably(
         path,
         json.dumps(
@@ -212,6 +209,14 @@ def root_credentials(
         ).encode(),
     )
     return credentials, True
+
+
+def new_credentials(randomness: Randomness) -> Credentials:
+    """A random key pair."""
+    return Credentials(
+        _random_text(randomness, 20, _ACCESS_KEY_ALPHABET),
+        Secret(_random_text(randomness, 40, _SECRET_ALPHABET)),
+    )
 
 
 def _random_text(randomness: Randomness, length: int, alphabet: bytes) -> str:

@@ -1,0 +1,520 @@
+"""`ostraka admin` for clusters: init, key, drive, node, map, scheme and object commands."""
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ops import cluster_admin
+from ops.cluster_admin import DriveView, Plan
+from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey, KeyFile
+from ops.cluster_settings import cluster_settings
+from ops.config import ConfigError, credentials_from
+from ops.directory import new_credentials, write_durably
+from ops.map_store import MapStore
+from ops.object_locate import locate
+from ops.refusal import Refused
+from ops.settings import ClusterSettings
+from placement.clock import SystemRandomness
+from placement.cluster_map import ClusterMap
+from placement.errors import MetastoreUnavailable, PlacementError
+from placement.ids import DriveId
+from placement.map_changes import (
+    MapRefused,
+    add_drives,
+    drain,
+    remove,
+    replace,
+    with_scheme,
+)
+from placement.membership import DriveRecord
+from placement.schemes import Scheme
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")]
+Drives = Annotated[
+    list[str], typer.Argument(metavar="DRIVE…", help="Start of its id, its slot, or NODE:PATH.")
+]
+T = TypeVar("T")
+
+drive_app = typer.Typer(help="The drives of a cluster.", no_args_is_help=True)
+node_app = typer.Typer(help="The nodes of a cluster.", no_args_is_help=True)
+map_app = typer.Typer(help="The cluster map.", no_args_is_help=True)
+scheme_app = typer.Typer(help="The scheme of new objects.", no_args_is_help=True)
+object_app = typer.Typer(help="Where objects are.", no_args_is_help=True)
+
+
+def register(admin: typer.Typer) -> None:
+    """Add these commands to `ostraka admin`."""
+    admin.command("init")(init)
+    admin.command("key")(key)
+    admin.add_typer(drive_app, name="drive")
+    admin.add_typer(node_app, name="node")
+    admin.add_typer(map_app, name="map")
+    admin.add_typer(scheme_app, name="scheme")
+    admin.add_typer(object_app, name="object")
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run a command's work; what is refused is one sentence and status 1."""
+
+    async def main() -> T:
+        return await work()
+
+    try:
+        return asyncio.run(main())
+    except TimeoutError:
+        error: Exception = Refused("it took too long")
+    except (Refused, MapRefused, ConfigError, MetastoreUnavailable, PlacementError) as refused:
+        error = refused
+    typer.echo(f"ostraka: {error}", err=True)
+    raise typer.Exit(1)
+
+
+def settings_of(
+    etcd: list[str] | None,
+    ca: Path | None,
+    cert: Path | None,
+    certificate_key: Path | None,
+    key_file: Path | None,
+) -> ClusterSettings:
+    """From the options; exits with 2 when they contradict themselves."""
+    try:
+        return cluster_settings(etcd or [], ca, cert, certificate_key, key_file)
+    except ConfigError as error:
+        typer.echo(f"ostraka: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def key(file: Path) -> None:
+    """Make a cluster key: 32 random bytes in a new file of mode 0600."""
+    if file.exists():
+        typer.echo(f"ostraka: {file} exists already", err=True)
+        raise typer.Exit(1)
+    write_durably(file, SystemRandomness().token(32))
+    typer.echo(f"wrote {file}: copy it to every host of the cluster, and keep it safe")
+
+
+def init(
+    scheme: Annotated[
+        str | None, typer.Option(metavar="K+M", help="Default: what the drives allow.")
+    ] = None,
+    drives: Annotated[int, typer.Option(help="Wait until so many are registered.")] = 1,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for them.")] = 60.0,
+    credentials_file: Annotated[
+        Path | None, typer.Option(help="Write root's credentials there (mode 0600).")
+    ] = None,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make the first cluster map of the drives that nodes have registered, and the root account."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    try:
+        given = credentials_from(os.environ)
+        wanted = Scheme.parse(scheme) if scheme else None
+    except (ConfigError, ValueError) as error:
+        typer.echo(f"ostraka: {error}", err=True)
+        raise typer.Exit(2) from None
+    credentials = given or new_credentials(SystemRandomness())
+    new = run(
+        lambda: cluster_admin.init(
+            settings, credentials, scheme=wanted, drives=drives, wait_seconds=wait
+        )
+    )
+    warnings = cluster_admin.warnings_of(new)
+    shown = {"access_key": credentials.access_key, "secret_key": str(credentials.secret_key)}
+    if credentials_file is not None:
+        write_durably(credentials_file.absolute(), json.dumps(shown).encode())
+    if as_json:
+        document = {"drives": len(new.drives), "scheme": str(new.scheme), "warnings": warnings}
+        typer.echo(json.dumps(document | (shown if given is None else {})))
+        return
+    typer.echo(f"new cluster: {len(new.drives)} drives, scheme {new.scheme}")
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
+    if given is None:
+        typer.echo("root credentials, shown once:")
+        typer.echo(f"  access key  {shown['access_key']}")
+        typer.echo(f"  secret key  {shown['secret_key']}")
+
+
+@drive_app.command("list")
+def list_drives(
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """All drives: those of the map, and registered ones that are not in it."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+
+    async def work() -> list[DriveView]:
+        async with cluster_admin.session(settings) as clients:
+            return await cluster_admin.drives_of(clients)
+
+    show_drives(run(work), as_json=as_json)
+
+
+def show_drives(drives: list[DriveView], *, as_json: bool) -> None:
+    """As a table or as JSON."""
+    if as_json:
+        typer.echo(json.dumps([drive.shown() for drive in drives]))
+        return
+    table = Table("id", "slot", "node", "zone", "path", "state", "condition", "free", "shards")
+    for drive in drives:
+        table.add_row(
+            drive.drive.hex()[:12],
+            "" if drive.slot is None else str(drive.slot),
+            drive.node,
+            drive.zone,
+            drive.path,
+            drive.state,
+            drive.condition,
+            f"{drive.free_bytes / 1e9:.1f} of {drive.capacity_bytes / 1e9:.1f} GB",
+            str(drive.shards),
+        )
+    Console(width=160).print(table)
+
+
+Edit = Callable[[ClusterMap, list[DriveView], dict[DriveId, DriveRecord]], ClusterMap]
+
+
+def _change(settings: ClusterSettings, edit: Edit, *, dry_run: bool, as_json: bool) -> None:
+    """Apply a change to the map, or only say what it would do."""
+
+    async def work() -> Plan:
+        async with cluster_admin.session(settings) as clients:
+            drives = await cluster_admin.drives_of(clients)
+            assert clients.member is not None
+            records = dict(clients.member.view.drives)
+            maps = MapStore(clients.metastore)
+            now = clients.topology.map
+            plan = cluster_admin.plan_of(now, edit(now, drives, records), drives)
+            if not dry_run:
+                await maps.change(lambda current: edit(current, drives, records))
+            return plan
+
+    plan = run(work)
+    document = {
+        "epoch": plan.new.epoch,
+        "moved_share": round(plan.moved_share, 6),
+        "moved_bytes": plan.moved_bytes,
+        "warnings": plan.warnings,
+        "done": not dry_run,
+    }
+    if as_json:
+        typer.echo(json.dumps(document))
+        return
+    verb = "would move" if dry_run else "moves"
+    typer.echo(
+        f"epoch {plan.new.epoch}: {verb} {plan.moved_share:.1%} of all shards,"
+        f" about {plan.moved_bytes / 1e9:.2f} GB"
+    )
+    for warning in plan.warnings:
+        typer.echo(f"warning: {warning}")
+
+
+def _records_of(
+    drives: list[DriveView], records: dict[DriveId, DriveRecord], wanted: list[str]
+) -> list[DriveRecord]:
+    chosen = cluster_admin.choose(drives, wanted)
+    for drive in chosen:
+        if drive.drive not in records:
+            raise MapRefused(f"drive {drive.drive.hex()} is not registered: start its node first")
+    return [records[drive.drive] for drive in chosen]
+
+
+@drive_app.command("add")
+def add_drive(
+    drives: Annotated[
+        list[str] | None, typer.Argument(metavar="DRIVE…", help="Start of its id, or NODE:PATH.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every registered drive.")] = False,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Take registered drives into the map; the keeper moves their share of shards to them."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+
+    def edit(
+        now: ClusterMap, seen: list[DriveView], records: dict[DriveId, DriveRecord]
+    ) -> ClusterMap:
+        if every:
+            chosen = [records[d.drive] for d in seen if d.state == "new"]
+        else:
+            chosen = _records_of(seen, records, drives or [])
+        return add_drives(now, chosen)
+
+    _change(settings, edit, dry_run=dry_run, as_json=as_json)
+
+
+@drive_app.command("drain")
+def drain_drive(
+    drives: Drives,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Empty drives: they take no writes, and the keeper moves their shards away."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    _change(
+        settings,
+        lambda now, seen, _: drain(now, [d.drive for d in cluster_admin.choose(seen, drives)]),
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+@drive_app.command("remove")
+def remove_drive(
+    drives: Drives,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Forget drives that were drained, or put out, and whose shards are elsewhere now."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+
+    def edit(now: ClusterMap, seen: list[DriveView], _: dict[DriveId, DriveRecord]) -> ClusterMap:
+        chosen = cluster_admin.choose(seen, drives)
+        for drive in chosen:
+            if drive.state == "draining" and drive.shards:
+                raise MapRefused(f"drive {drive.drive.hex()} still holds {drive.shards} shards")
+            if drive.state == "draining" and drive.condition in ("away", "silent"):
+                raise MapRefused(f"drive {drive.drive.hex()} cannot be asked whether it is empty")
+        return remove(now, [drive.drive for drive in chosen])
+
+    _change(settings, edit, dry_run=dry_run, as_json=as_json)
+
+
+@drive_app.command("replace")
+def replace_drive(
+    old: Annotated[str, typer.Argument(help="The drive that is gone.")],
+    new: Annotated[str, typer.Argument(help="A registered drive that is not in the map.")],
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Put a new drive in the place of an old one; the keeper rebuilds what that held."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+
+    def edit(
+        now: ClusterMap, seen: list[DriveView], records: dict[DriveId, DriveRecord]
+    ) -> ClusterMap:
+        (gone,) = cluster_admin.choose(seen, [old])
+        (record,) = _records_of(seen, records, [new])
+        return replace(now, gone.drive, record)
+
+    _change(settings, edit, dry_run=dry_run, as_json=as_json)
+
+
+@node_app.command("list")
+def list_nodes(
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Nodes that are registered, and those that the map still expects."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+
+    async def work() -> list[dict[str, Any]]:
+        async with cluster_admin.session(settings) as clients:
+            drives = await cluster_admin.drives_of(clients)
+            assert clients.member is not None
+            nodes = clients.member.view.nodes
+            names = sorted({*nodes, *(drive.node for drive in drives)})
+            return [_node_shown(name, nodes.get(name), drives) for name in names]
+
+    shown = run(work)
+    if as_json:
+        typer.echo(json.dumps(shown))
+        return
+    table = Table("node", "address", "host", "zone", "state", "drives")
+    for node in shown:
+        table.add_row(*(str(value) for value in node.values()))
+    Console(width=160).print(table)
+
+
+def _node_shown(name: str, record: Any, drives: list[DriveView]) -> dict[str, Any]:
+    own = [drive for drive in drives if drive.node == name]
+    silent = own and all(drive.condition in ("away", "silent") for drive in own)
+    state = "away" if record is None else "silent" if silent else "live"
+    return {
+        "node": name,
+        "address": record.address if record else "",
+        "host": record.host if record else own[0].host,
+        "zone": record.zone if record else own[0].zone,
+        "state": state,
+        "drives": len(own),
+    }
+
+
+@map_app.command("show")
+def show_map(
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """The newest cluster map."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+
+    async def work() -> ClusterMap:
+        async with cluster_admin.session(settings) as clients:
+            return clients.topology.map
+
+    cluster = run(work)
+    warnings = cluster_admin.warnings_of(cluster)
+    if as_json:
+        document = {
+            "epoch": cluster.epoch,
+            "open_epochs": list(cluster.open_epochs),
+            "scheme": str(cluster.scheme),
+            "partitions": cluster.partition_count,
+            "warnings": warnings,
+            "drives": [
+                {
+                    "slot": d.slot,
+                    "id": d.drive_id.hex(),
+                    "node": d.node,
+                    "host": d.host,
+                    "zone": d.zone,
+                    "weight": d.weight,
+                    "state": d.state.value,
+                }
+                for d in cluster.drives
+            ],
+        }
+        typer.echo(json.dumps(document))
+        return
+    moving = f", moving from {list(cluster.open_epochs)}" if cluster.open_epochs else ""
+    typer.echo(f"epoch {cluster.epoch}{moving}, scheme {cluster.scheme}")
+    table = Table("slot", "id", "node", "host", "zone", "weight", "state")
+    for d in cluster.drives:
+        table.add_row(
+            str(d.slot), d.drive_id.hex()[:12], d.node, d.host, d.zone, str(d.weight), d.state.value
+        )
+    Console(width=160).print(table)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
+
+
+@map_app.command("plan")
+def plan_map(
+    change: Annotated[str, typer.Argument(help="add, drain or remove.")],
+    drives: Drives,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """What a change would move, and what would be tolerated after it. Changes nothing."""
+    commands: dict[str, Callable[..., None]] = {
+        "add": add_drive,
+        "drain": drain_drive,
+        "remove": remove_drive,
+    }
+    if change not in commands:
+        typer.echo("ostraka: what is planned is add, drain or remove", err=True)
+        raise typer.Exit(2)
+    commands[change](
+        drives=drives,
+        etcd=etcd,
+        etcd_ca=etcd_ca,
+        etcd_cert=etcd_cert,
+        etcd_key=etcd_key,
+        cluster_key_file=cluster_key_file,
+        dry_run=True,
+        as_json=as_json,
+    )
+
+
+@scheme_app.command("set")
+def set_scheme(
+    scheme: Annotated[str, typer.Argument(metavar="K+M")],
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Store new objects under another scheme; stored ones keep theirs."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    try:
+        wanted = Scheme.parse(scheme)
+    except ValueError as error:
+        typer.echo(f"ostraka: {error}", err=True)
+        raise typer.Exit(2) from None
+    _change(settings, lambda now, *_: with_scheme(now, wanted), dry_run=False, as_json=as_json)
+
+
+@object_app.command("locate")
+def locate_object(
+    bucket: str,
+    key: str,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Read and verify every shard of an object: drive, zone, health, remaining tolerance."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+
+    async def work() -> Any:
+        async with cluster_admin.session(settings) as clients:
+            return await locate(clients, bucket, key)
+
+    places = run(work)
+    if as_json:
+        typer.echo(json.dumps([place.shown() for place in places]))
+        return
+    console = Console(width=160)
+    for place in places:
+        console.print(
+            f"blob {place.blob} {place.scheme}, {place.size_bytes} bytes,"
+            f" tolerance [bold]{place.tolerance}[/bold]"
+        )
+        table = Table("index", "drive", "node", "host", "zone", "home", "health")
+        for s in place.shards:
+            home = "yes" if s.home else "no"
+            table.add_row(str(s.index), s.drive[:12], s.node, s.host, s.zone, home, s.health)
+        console.print(table)

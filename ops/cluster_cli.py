@@ -1,0 +1,121 @@
+"""The commands of a cluster's processes: `ostraka node`, `ostraka gateway`, `ostraka keeper`."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.config import CLUSTER_KEY_FILE, ETCD, ConfigError
+from ops.refusal import Refused
+
+Etcd = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", envvar=ETCD, help="A member of etcd; repeat for each."),
+]
+EtcdCa = Annotated[Path | None, typer.Option(help="Who signs etcd's certificates, PEM.")]
+EtcdCert = Annotated[Path | None, typer.Option(help="Our certificate for etcd, PEM.")]
+EtcdKey = Annotated[Path | None, typer.Option(help="Its private key, PEM.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        envvar=CLUSTER_KEY_FILE,
+        help="The cluster key: 32 random bytes that every process of the cluster has.",
+    ),
+]
+
+
+def refuse(error: Exception) -> typer.Exit:
+    """One sentence to standard error, status 2."""
+    typer.echo(f"ostraka: {error}", err=True)
+    return typer.Exit(2)
+
+
+def run_until_signal(
+    main: Callable[[asyncio.Event, Callable[[str], None]], Awaitable[None]], role: str
+) -> None:
+    """Run a process's main on uvloop until SIGTERM or SIGINT. Exits with 1 when it refuses."""
+    import gc
+
+    import uvloop
+
+    from ops.process import GC_THRESHOLD
+    from placement.codec import tune_allocator
+
+    tune_allocator()
+    gc.set_threshold(GC_THRESHOLD, 50, 100)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        work = asyncio.ensure_future(main(stop, ready))
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not begun and not work.done():
+            work.cancel()  # still waiting for etcd: there is nothing to finish
+        stopped.cancel()
+        try:
+            await work
+        except asyncio.CancelledError:
+            return
+
+    begun: list[str] = []
+
+    def ready(words: str) -> None:
+        gc.collect()
+        gc.freeze()
+        begun.append(words)
+        typer.echo(f"ready {words}")
+
+    try:
+        uvloop.run(run())
+    except Refused as error:
+        typer.echo(f"ostraka: {role}: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def node(
+    drive: Annotated[list[str], typer.Option(metavar="PATH", help="A drive; repeat for each.")],
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT")] = "127.0.0.1:9100",
+    advertise: Annotated[
+        str | None, typer.Option(metavar="HOST", help="How others reach it (default: as listened).")
+    ] = None,
+    zone: Annotated[str, typer.Option(help="Failure domain above hosts.")] = "default",
+    host_label: Annotated[
+        str | None, typer.Option(help="Failure domain: this host's name by default.")
+    ] = None,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+) -> None:
+    """Serve this host's drives to a cluster, in the foreground."""
+    from ops.cluster_settings import cluster_settings
+    from ops.node_process import NodeOptions, absolute_drives, run_node
+    from placement.rpc.handshake import parse_address
+
+    try:
+        listen_host, listen_port = parse_address(listen)
+        if advertise is None and listen_host in ("0.0.0.0", "::"):  # noqa: S104 - refused
+            raise ConfigError("--advertise HOST says how others reach a node on every address")
+        options = NodeOptions(
+            cluster=cluster_settings(etcd or [], etcd_ca, etcd_cert, etcd_key, cluster_key_file),
+            drives=absolute_drives(drive),
+            listen_host=listen_host,
+            listen_port=listen_port,
+            advertise_host=advertise or listen_host,
+            host=host_label or socket.gethostname(),
+            zone=zone,
+        )
+    except (ConfigError, ValueError) as error:
+        raise refuse(error) from None
+    run_until_signal(
+        lambda stop, ready: run_node(options, stop, lambda n: ready(f"node {n}")), "node"
+    )

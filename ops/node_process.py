@@ -1,0 +1,207 @@
+"""`ostraka node`: serves the drives of one host to the cluster, over TCP."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.clients import log_to_stderr
+from ops.cluster_settings import open_cluster
+from ops.refusal import Refused
+from ops.settings import ClusterSettings
+from placement.clock import SystemClock, SystemRandomness
+from placement.errors import MetastoreUnavailable
+from placement.ids import Slot
+from placement.membership import ClusterRecord, DriveRecord, MembershipRefused, NodeRecord
+from placement.membership_registrar import Registrar
+from placement.rpc.handshake import ClusterKey, format_address
+from placement.rpc.server import RpcServer
+from storage_node.care import DriveConfig, NodeConfig
+from storage_node.files import RealFiles
+from storage_node.identity import DriveRefused, read_identity
+from storage_node.node import Node
+from storage_node.port import DriveReport
+from storage_node.server import serve_node
+
+REPORT_SECONDS = 1.0
+FREE_SHARE = 0.02
+"""A registered drive's free space is written anew when it changed by this share of its capacity."""
+LEAVE_SECONDS = 0.5
+"""From leaving the membership to refusing calls: gateways learn of it by watch meanwhile."""
+UNASSIGNED_SLOT = Slot(0xFFFF_FFFF)
+"""In the identity of a drive made by a node: the cluster map knows its slot, the drive need not."""
+
+log = logging.getLogger("ostraka.node")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What the command line says. `address` is what others dial."""
+
+    cluster: ClusterSettings
+    drives: tuple[str, ...]
+    listen_host: str
+    listen_port: int
+    advertise_host: str
+    host: str
+    zone: str
+
+
+async def run_node(options: NodeOptions, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+    """Until `stop`, or until another process takes this node's name. Raises Refused."""
+    log_to_stderr()
+    clock, randomness = SystemClock(), SystemRandomness()
+    try:
+        metastore, cluster = await open_cluster(options.cluster, clock, randomness)
+    except (MembershipRefused, MetastoreUnavailable) as error:
+        raise Refused(str(error)) from error
+    node: Node | None = None
+    server: RpcServer | None = None
+    registrar: Registrar | None = None
+    try:
+        node = await _open_node(options, cluster, clock, randomness)
+        _refuse_twins(node.reports())
+        server = RpcServer(serve_node(node), name="node")
+        try:
+            port = await server.listen_tcp(
+                options.listen_host, options.listen_port, ClusterKey(options.cluster.cluster_key)
+            )
+        except OSError as error:
+            where = format_address(options.listen_host, options.listen_port)
+            raise Refused(f"cannot listen on {where}: {error.strerror}") from error
+        record = NodeRecord(
+            name=f"{options.host}:{port}",
+            address=format_address(options.advertise_host, port),
+            host=options.host,
+            zone=options.zone,
+            run=randomness.token(8),
+            started_ms=clock.now_ns() // 1_000_000,
+        )
+        registrar = await _register(metastore, record, node, clock)
+        ready(record.name)
+        await _tell_until(stop, registrar, record, node)
+    finally:
+        if registrar is not None:
+            await registrar.close()
+            await asyncio.sleep(LEAVE_SECONDS)
+        if server is not None:
+            await server.close()
+        if node is not None:
+            await node.close()
+        await metastore.close()
+
+
+async def _register(
+    metastore: object, record: NodeRecord, node: Node, clock: SystemClock
+) -> Registrar:
+    registrar = Registrar(metastore, record, clock)  # type: ignore[arg-type]
+    while True:
+        try:
+            await registrar.start(_records(record, node.reports(), {}))
+            return registrar
+        except MembershipRefused as error:
+            raise Refused(str(error)) from error
+        except MetastoreUnavailable as error:
+            log.warning("cannot register (trying on): %s", error)
+            await asyncio.sleep(REPORT_SECONDS)
+
+
+async def _tell_until(
+    stop: asyncio.Event, registrar: Registrar, record: NodeRecord, node: Node
+) -> None:
+    """Keep what is registered of the drives true."""
+    known: dict[bytes, DriveRecord] = {}
+    while not stop.is_set():
+        records = _records(record, node.reports(), known)
+        known = {drive.drive: drive for drive in records}
+        registrar.update(records)
+        if registrar.failed.done():
+            try:
+                registrar.failed.result()
+            except MembershipRefused as error:
+                raise Refused(str(error)) from error
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_SECONDS):
+                await stop.wait()
+
+
+def _records(
+    node: NodeRecord, reports: Sequence[DriveReport], known: dict[bytes, DriveRecord]
+) -> list[DriveRecord]:
+    """A record of every drive with an identity; small changes of free space are not worth one."""
+    records = []
+    for report in reports:
+        if not any(report.drive):
+            continue
+        before = known.get(report.drive)
+        free_bytes = report.free_bytes
+        if before is not None:
+            drift = abs(before.free_bytes - report.free_bytes)
+            if drift < report.capacity_bytes * FREE_SHARE:
+                free_bytes = before.free_bytes
+        records.append(
+            DriveRecord(
+                drive=report.drive,
+                node=node.name,
+                address=node.address,
+                host=node.host,
+                zone=node.zone,
+                path=report.path,
+                condition=report.condition.value,
+                capacity_bytes=report.capacity_bytes,
+                free_bytes=free_bytes,
+            )
+        )
+    return records
+
+
+async def _open_node(
+    options: NodeOptions, cluster: ClusterRecord, clock: SystemClock, randomness: SystemRandomness
+) -> Node:
+    files = RealFiles()
+    drives = []
+    for path in options.drives:
+        if not await asyncio.to_thread(Path(path).is_dir):
+            # Most likely a mount that is not mounted: no reason to keep the other drives back.
+            log.error("drive %s is not a folder: it is left out until the node starts again", path)
+            continue
+        try:
+            identity = read_identity(files, path)
+        except DriveRefused as error:
+            raise Refused(str(error)) from error
+        drives.append(
+            DriveConfig(
+                slot=UNASSIGNED_SLOT if identity is None else identity.slot,
+                path=path,
+                may_adopt=False,
+                expected=None if identity is None else identity.drive,
+            )
+        )
+    if not drives:
+        raise Refused("none of the drives is there")
+    config = NodeConfig(cluster.cluster_id, cluster.incarnation, tuple(drives))
+    try:
+        return await Node.open(config, files, clock, randomness)
+    except DriveRefused as error:
+        raise Refused(str(error)) from error
+
+
+def _refuse_twins(reports: Sequence[DriveReport]) -> None:
+    seen: dict[bytes, str] = {}
+    for report in reports:
+        if any(report.drive) and report.drive in seen:
+            raise Refused(
+                f"{seen[report.drive]} and {report.path} bear one identity: one of them is a copy"
+            )
+        seen[report.drive] = report.path
+
+
+def absolute_drives(paths: Sequence[str]) -> tuple[str, ...]:
+    """The drives as given, made absolute; ValueError when two are one folder."""
+    absolute = [os.path.abspath(path) for path in paths]
+    if len({os.path.realpath(path) for path in absolute}) != len(absolute):
+        raise ValueError("two --drive options name the same folder")
+    return tuple(absolute)
