@@ -121,8 +121,9 @@ def test_a_range_is_the_message_that_the_generated_classes_make(request: Range) 
 
 @given(st.lists(TXNS, max_size=5))
 def test_a_batch_is_one_transaction_of_transactions(members: list[Txn]) -> None:
-    sent = rpc_pb2.TxnRequest.FromString(encode_batch(map(encode_txn, members)))
-    assert sent == txn_message(Txn(success=tuple(members)))
+    sent = rpc_pb2.TxnRequest.FromString(encode_batch(map(encode_txn, members), b"k"))
+    # The put in the other branch is what etcd's quota sees.
+    assert sent == txn_message(Txn((), tuple(members), (Put(b"k", b""),)))
 
 
 def test_reads_are_one_flat_transaction_of_ranges() -> None:

@@ -8,6 +8,7 @@ from placement.clock import Clock, Randomness, SystemClock, SystemRandomness
 from placement.errors import (
     DuplicateKey,
     LeaseNotFound,
+    MetastoreFull,
     MetastoreUnavailable,
     OutcomeUnknown,
     RequestTooLarge,
@@ -22,6 +23,7 @@ from placement.metastore.coalesce import (
 from placement.metastore.etcd import watching
 from placement.metastore.etcd.members import Members, NoSpace, NotKept, Stream, Unary
 from placement.metastore.etcd.messages import (
+    at_revision,
     decode_key_value,
     decode_range,
     decode_txn,
@@ -126,9 +128,8 @@ class EtcdMetastore:
         if all(map(_is_small, requests)):
             found, revision = await self._reads.ask(WaitingRead(messages))
         else:
-            answer = await self._read(Unary.TXN, encode_reads(messages))
-            found = [one.response_range for one in answer.responses]
-            revision = answer.header.revision
+            pinned = [request.revision > 0 for request in requests]
+            found, revision = await self._read_at_once(messages, pinned)
         return tuple([decode_range(one, revision) for one in found])
 
     async def txn(self, txn: Txn) -> TxnResult:
@@ -197,12 +198,32 @@ class EtcdMetastore:
         except NotKept as error:
             raise await watching.not_kept(self._members, self._options, error) from error
 
+    async def _read_at_once(
+        self, messages: Sequence[bytes], pinned: Sequence[bool]
+    ) -> tuple[list[Any], int]:
+        """The RangeResponses, and the revision they are of; `pinned` are those that name their own.
+
+        An etcd that is full may refuse even a transaction that only reads (3.5 before its quota
+        looked at the cost), but never a single range: then one is read now, the others as of then.
+        """
+        try:
+            answer = await self._read(Unary.TXN, encode_reads(messages))
+        except MetastoreFull:
+            self._alarm.raise_()
+        else:
+            return [one.response_range for one in answer.responses], answer.header.revision
+        first = await self._read(Unary.RANGE, messages[0])
+        revision = first.header.revision
+        rest = [
+            self._read(Unary.RANGE, message if own else at_revision(message, revision))
+            for message, own in zip(messages[1:], pinned[1:], strict=True)
+        ]
+        return [first, *await asyncio.gather(*rest)], revision
+
     async def _send_reads(self, batch: list[WaitingRead]) -> Sequence[Any]:
         """The answers of each, and the revision of all."""
-        message = encode_reads([request for item in batch for request in item.requests])
-        answer = await self._members.read(Unary.TXN, message)
-        revision = answer.header.revision
-        found = [one.response_range for one in answer.responses]
+        messages = [request for item in batch for request in item.requests]
+        found, revision = await self._read_at_once(messages, [False] * len(messages))
         answers = []
         position = 0
         for item in batch:
@@ -214,10 +235,11 @@ class EtcdMetastore:
     async def _send_writes(self, batch: list[WaitingWrite]) -> Sequence[Any]:
         if len(batch) == 1:
             return (await self._send_alone(batch[0]),)
+        footprint = batch[0].footprint
+        any_key = next(iter(footprint.written_points), None) or footprint.written_spans[0][0]
+        message = encode_batch([item.message for item in batch], any_key)
         try:
-            answer = await self._members.write(
-                Unary.TXN, encode_batch([item.message for item in batch])
-            )
+            answer = await self._members.write(Unary.TXN, message)
         except NoSpace as error:
             self._alarm.raise_()
             raise OutcomeUnknown(f"etcd ran out of space: {error}") from error
