@@ -76,7 +76,7 @@ class HeadParser:
             keep_alive=keep_alive,
             # RFC 9110, 10.1.1: other expectations may be ignored, and S3 ignores them.
             expects_continue=modern
-            and (chunked or bool(content_length))
+            and (chunked or content_length is not None)
             and headers.get("expect", "").lower() == "100-continue",
         )
 

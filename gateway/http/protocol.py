@@ -288,6 +288,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
                     self._refuse(error.refusal)
                     return
             self._continue_due = head.expects_continue and not body.complete
+        elif head.expects_continue:
+            self._continue_due = True
         self._request = request = HttpRequest(
             head.method,
             head.target,
@@ -377,6 +379,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             length = len(body) if isinstance(body, bytes) else body.size_bytes
         if not self._close_after and not self._rest_is_drainable():
             self._close_after = True
+        if self._continue_due and self._body is None:
+            self._settle_expectation(response.status)
         try:
             head = self._encode_head(request, response, length)
         except UnsafeHeaderError:
@@ -407,6 +411,16 @@ class HttpProtocol(asyncio.BufferedProtocol):
             length=length,
             keep_alive=not self._close_after,
         )
+
+    def _settle_expectation(self, status: int) -> None:
+        """The client expects 100 for a body of no bytes. RFC 9110 lets a server leave it out, but
+        the AWS SDK for Python then misreads the next answer on the connection: so the interim
+        answer precedes a success, and a refusal ends the connection."""
+        self._continue_due = False
+        if status < 300:
+            self._outlet.write(_CONTINUE)
+        else:
+            self._close_after = True
 
     def _rest_is_drainable(self) -> bool:
         """Whether so little of the body is missing that swallowing it keeps the connection."""

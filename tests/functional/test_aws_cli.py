@@ -57,14 +57,16 @@ def differences(compared: "filecmp.dircmp[str]") -> list[str]:
 
 
 def source_tree(root: Path, files: int) -> Path:
-    """A folder of real files: part of the standard library, and an empty one."""
+    """A folder of real files: part of the standard library, empty ones among them."""
     library = Path(sysconfig.get_path("stdlib"))
-    chosen = [p for p in sorted(library.glob("*/*.py")) if p.stat().st_size][:files]
+    chosen = sorted(library.glob("*/*.py"))[:files]
     for file in chosen:
         target = root / file.relative_to(library)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
-    (root / "empty").write_bytes(b"")
+    # Clients keep connections, and an answer to an empty upload must not spoil the next one.
+    for number in range(20):
+        (root / f"empty-{number}").write_bytes(b"")
     return root
 
 

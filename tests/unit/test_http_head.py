@@ -140,13 +140,13 @@ def test_chunked_is_refused_before_http_1_1() -> None:
     assert refusal(text) is refusals.BAD_REQUEST
 
 
-def test_only_100_continue_with_a_body_is_an_expectation() -> None:
+def test_only_100_continue_with_a_framed_body_is_an_expectation() -> None:
     def expects(*lines: bytes, start: bytes = b"PUT / HTTP/1.1") -> bool:
         return parse(with_headers(*lines, start=start)).expects_continue
 
     assert expects(b"Expect: 100-Continue", b"Content-Length: 5")
     assert expects(b"Expect: 100-continue", b"Transfer-Encoding: chunked")
-    assert not expects(b"Expect: 100-continue", b"Content-Length: 0")
+    assert expects(b"Expect: 100-continue", b"Content-Length: 0")
     assert not expects(b"Expect: 100-continue")
     assert not expects(b"Expect: 200", b"Content-Length: 5")
     assert not expects(b"Expect: 100-continue", b"Content-Length: 5", start=b"PUT / HTTP/1.0")

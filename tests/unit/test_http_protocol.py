@@ -389,6 +389,42 @@ def test_an_answer_without_continue_is_the_last() -> None:
     run(scenario())
 
 
+EMPTY_PUT = (
+    PUT[:-11]
+    .replace(b"Content-Length: 11", b"Content-Length: 0")
+    .replace(b"Host", b"Expect: 100-continue\r\nHost")
+)
+
+
+def test_an_expectation_without_bytes_is_met_before_a_success() -> None:
+    # botocore takes a final answer in place of 100 for the status of the connection's next answer.
+    async def accept(_: HttpRequest) -> S3Response:
+        return S3Response(200)
+
+    async def scenario() -> None:
+        connection = Connection(accept)
+        await connection.feed(EMPTY_PUT + GET)
+        sent = bytes(connection.transport.sent)
+        assert sent.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+        assert sent.count(b"HTTP/1.1 ") == 3
+        assert not connection.transport.closed
+
+    run(scenario())
+
+
+def test_an_expectation_without_bytes_that_is_refused_ends_the_connection() -> None:
+    async def refuse(_: HttpRequest) -> S3Response:
+        return S3Response(403)
+
+    async def scenario() -> None:
+        connection = Connection(refuse)
+        await connection.feed(EMPTY_PUT)
+        assert connection.transport.sent.startswith(b"HTTP/1.1 403 ")
+        assert b"Connection: close" in connection.transport.sent
+
+    run(scenario())
+
+
 def test_a_small_unread_body_is_swallowed_and_a_large_one_ends_the_connection() -> None:
     async def scenario() -> None:
         connection = Connection(ignore)
