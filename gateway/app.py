@@ -8,10 +8,19 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.authorization import (
+    ANONYMOUS,
+    admit,
+    demand_admission,
+    demand_service,
+    is_plain,
+    refuse_of_anonymous,
+)
 from gateway.context import Context
 from gateway.http.message import BodyTooLargeError, HttpRequest
+from gateway.metadata.errors import NotBucketOwner
 from gateway.metrics import RequestCounts
-from gateway.operation import AnyOperation
+from gateway.operation import AnyOperation, Resource
 from gateway.operations.error_map import to_s3_error
 from gateway.router import Router
 from gateway.s3.addressing import locate, parse_query, split_target
@@ -23,6 +32,7 @@ from gateway.s3.payload import RawBody, gather_unsized, make_payload
 from gateway.s3.signature import UNSIGNED_PAYLOAD, Verified
 
 _NANOSECONDS = 1_000_000_000
+_CREATE_BUCKET: Final = "CreateBucket"
 UNROUTED = "Unrouted"
 """Label of requests that failed before an operation was found."""
 
@@ -75,9 +85,46 @@ class Gateway:
         http.operation = operation.name
         if operation.authenticates_itself:
             return await self._carry_out_form(operation, request, http, verified)
-        if verified is None:
-            raise S3Error(ErrorCode.ACCESS_DENIED)
         refuse_unoffered(operation.name, request.headers, request.query)
+        principal = request.principal
+        if principal is None or not is_plain(self._context, request, principal):
+            return await self._admit_and_carry_out(operation, request, http, verified)
+        try:
+            return await self._carry_out(operation, request, http, verified)
+        except NotBucketOwner:
+            # What was plainly the caller's own is so no more, or never was.
+            return await self._admit_and_carry_out(operation, request, http, verified)
+
+    async def _admit_and_carry_out(
+        self,
+        operation: AnyOperation,
+        request: S3Request,
+        http: HttpRequest,
+        verified: Verified | None,
+    ) -> S3Response:
+        """For a request that policies and lists must be asked about."""
+        principal = request.principal
+        if principal is None:
+            refuse_of_anonymous(request)
+            principal, verified = ANONYMOUS, _UNPROVED
+        request.principal = principal = admit(
+            self._context, request, principal, operation.permission, name=operation.name
+        )
+        if operation.match.resource is Resource.SERVICE or operation.name == _CREATE_BUCKET:
+            demand_service(principal)
+        elif operation.document_limit_bytes or http.body.size_bytes is None:
+            # No body is read before it is known that it may be sent.
+            await demand_admission(self._context, request, principal)
+        return await self._carry_out(operation, request, http, verified)
+
+    async def _carry_out(
+        self,
+        operation: AnyOperation,
+        request: S3Request,
+        http: HttpRequest,
+        verified: Verified | None,
+    ) -> S3Response:
+        assert verified is not None
         raw: RawBody = http.body
         # aws-chunked bodies tell their decoded length; others that HTTP's chunks hide are gathered.
         if raw.size_bytes is None and not verified.content_sha256.startswith("STREAMING-"):
@@ -90,7 +137,7 @@ class Gateway:
             body_checksums=operation.body_checksums,
         )
         request.body = payload
-        if operation.document_limit_bytes:
+        if operation.document_limit_bytes and not request.document:
             request.document = await payload.read_document(operation.document_limit_bytes)
         decoded = operation.decode(request)
         return operation.encode(await operation.handle(self._context, decoded))

@@ -41,9 +41,9 @@ class Operation(Generic[In, Out]):
     """One row of the registry. `name` is S3's own and labels logs and metrics.
 
     `document_limit_bytes` > 0: the body is read whole (and its checksums verified) before `decode`.
-    `permission` is the policy action. Authorisation: the pipeline lets every authenticated
-    principal through; handlers that touch a bucket call `Context.metadata.bucket(...)`, which
-    raises AccessDenied for anyone but the owner. `length_required`: a body without Content-Length
+    `permission` is the policy action. Authorisation: the pipeline gives the principal an admission
+    (`gateway.authorization`) unless it is plainly the owner; handlers read buckets and objects
+    through `Context.metadata`, which asks it about what was read. `length_required`: a body without Content-Length
     is refused. `body_checksums` is false where x-amz-checksum-* describe something else than the
     request's body (CompleteMultipartUpload: the object). `authenticates_itself`: the body says who
     asks (PostObject's form), so anonymous requests reach `handle`, which demands a proof before it
@@ -66,6 +66,6 @@ AnyOperation = Operation[Any, Any]
 
 
 def principal_of(request: S3Request) -> Principal:
-    """The authenticated caller; the pipeline has refused anonymous requests before."""
+    """Who asks; the pipeline has put somebody there, be it the anonymous principal."""
     assert request.principal is not None
     return request.principal

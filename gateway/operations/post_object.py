@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
+from gateway.authorization import ANONYMOUS, PUT_OBJECT, admit
 from gateway.context import Context
 from gateway.domain.tags import OBJECT_TAGS_MAX, Tags, check_tags
 from gateway.operation import AnyOperation, Match, Operation, Resource
@@ -98,14 +99,19 @@ async def _handle(context: Context, post: Post) -> Posted:
     fields = form_fields(parser.fields, parser.file_name)
     principal, policy_text = await _authenticate(context, fields)
     request.principal = principal
-    policy = parse_policy(policy_text)
-    now_ms = context.clock.now_ns() // _NANOSECONDS_A_MILLISECOND
-    policy.demand({**fields, BUCKET_FIELD: post.bucket}, now_ms)
+    size_range: tuple[int, int] | None = None
+    if policy_text is not None:
+        policy = parse_policy(policy_text)
+        now_ms = context.clock.now_ns() // _NANOSECONDS_A_MILLISECOND
+        policy.demand({**fields, BUCKET_FIELD: post.bucket}, now_ms)
+        size_range = policy.size_range
     key = _key(fields)
     request.key = key
     headers = header_fields(fields)
+    request.headers = {**request.headers, **headers}
+    request.principal = principal = admit(context, request, principal, PUT_OBJECT)
     refuse_unoffered(_NAME, headers, {})
-    least, most = policy.size_range or (0, OBJECT_SIZE_BYTES_MAX)
+    least, most = size_range or (0, OBJECT_SIZE_BYTES_MAX)
     file.bounds = (least, min(most, OBJECT_SIZE_BYTES_MAX))
 
     entry, previous = await context.metadata.lookup(post.bucket, key, principal)
@@ -172,11 +178,13 @@ def header_fields(fields: Mapping[str, str]) -> dict[str, str]:
     return headers
 
 
-async def _authenticate(context: Context, fields: Mapping[str, str]) -> tuple[Principal, str]:
-    """Who signed the form's policy, and the policy. AccessDenied for an anonymous form."""
+async def _authenticate(
+    context: Context, fields: Mapping[str, str]
+) -> tuple[Principal, str | None]:
+    """Who signed the form's policy, and the policy; nobody, and none, for a form without."""
     claim = parse_post_claim(fields, context.region)
     if claim is None:
-        raise S3Error(ErrorCode.ACCESS_DENIED)
+        return ANONYMOUS, None
     identity = context.metadata.identity_now(claim.access_key)
     if identity is None:
         identity = await context.metadata.identity(claim.access_key)

@@ -1,0 +1,169 @@
+"""May this caller do this? Policies, lists and public access blocks joined as AWS joins them.
+
+Sources: IAM User Guide, "Policy evaluation logic"; S3 User Guide, "How Amazon S3 authorizes a
+request" and "Blocking public access".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from gateway.domain import acl
+from gateway.domain.policy.document import Policy
+from gateway.domain.policy.principals import Match
+from gateway.domain.policy.publicity import is_public
+from gateway.domain.policy.question import Caller, Question
+from gateway.domain.policy.verdict import SILENT, Opinion, opinion
+
+ENFORCED: Final = "BucketOwnerEnforced"
+PREFERRED: Final = "BucketOwnerPreferred"
+OBJECT_WRITER: Final = "ObjectWriter"
+OWNERSHIPS: Final = frozenset({ENFORCED, PREFERRED, OBJECT_WRITER})
+
+_KEPT_FOR_ROOT: Final = frozenset(
+    {"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"}
+)
+"""A bucket's policy cannot lock out the root of the account that owns it from the policy itself."""
+
+OF_OBJECTS: Final = frozenset(
+    {
+        *("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAcl", "s3:GetObjectVersionAcl"),
+        *("s3:GetObjectAttributes", "s3:GetObjectVersionAttributes", "s3:GetObjectTagging"),
+        *("s3:GetObjectVersionTagging", "s3:PutObjectTagging", "s3:PutObjectVersionTagging"),
+        *("s3:DeleteObjectTagging", "s3:DeleteObjectVersionTagging", "s3:PutObjectAcl"),
+        *("s3:PutObjectVersionAcl", "s3:GetObjectRetention", "s3:PutObjectRetention"),
+        *("s3:GetObjectLegalHold", "s3:PutObjectLegalHold", "s3:RestoreObject"),
+        *("s3:GetObjectTorrent", "s3:GetObjectVersionTorrent"),
+    }
+)
+"""What is done to an object that exists, and is its owner's to permit. To write, replace or delete
+one is the bucket owner's."""
+
+
+class PublicAccessBlock(NamedTuple):
+    """The four settings, all off unless set. Source: S3 User Guide, "Blocking public access"."""
+
+    block_public_acls: bool = False
+    ignore_public_acls: bool = False
+    block_public_policy: bool = False
+    restrict_public_buckets: bool = False
+
+
+OPEN: Final = PublicAccessBlock()
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRules:
+    """What a bucket says of who may do what in it. `owner` is an account id, as in lists."""
+
+    owner: str
+    policy: Policy | None = None
+    ownership: str = ""
+    grants: acl.Grants | None = None
+    block: PublicAccessBlock = OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRules:
+    """The same of an object."""
+
+    owner: str
+    grants: acl.Grants | None = None
+
+
+def is_permitted(
+    question: Question,
+    bucket: BucketRules,
+    existing: ObjectRules | None = None,
+    identity: Sequence[Policy] = (),
+) -> bool:
+    """The decision. `existing`: the object in question, None when there is none or it does not
+    matter. `identity`: the policies of the caller, when it is a user."""
+    caller = question.caller
+    own = _of_identity(question, identity)
+    if own.denied:
+        return False
+    policy = _of_bucket(question, bucket)
+    if policy.denied:
+        return False
+    owner, granted = bucket.owner, policy.allowed
+    lists_count = bucket.ownership != ENFORCED
+    if (
+        lists_count
+        and existing is not None
+        and existing.owner != owner
+        and question.action in OF_OBJECTS
+    ):
+        # The bucket's owner cannot give away what is another's.
+        owner, granted = existing.owner, Match.NONE
+    if lists_count and granted is not Match.DIRECT:
+        granted = max(granted, _of_lists(question, bucket, existing))
+    if caller.is_anonymous:
+        return granted is not Match.NONE
+    if caller.account_id == owner:
+        return own.allowed is not Match.NONE or granted is Match.DIRECT
+    return own.allowed is not Match.NONE and granted is not Match.NONE
+
+
+def _of_identity(question: Question, identity: Sequence[Policy]) -> Opinion:
+    """The root of an account needs no policy, and whoever did not sign has none."""
+    if question.caller.is_anonymous:
+        return SILENT
+    if question.caller.is_root:
+        return Opinion(False, Match.DIRECT)
+    return opinion(identity, question)
+
+
+def _of_bucket(question: Question, bucket: BucketRules) -> Opinion:
+    if bucket.policy is None:
+        return SILENT
+    caller = question.caller
+    said = opinion((bucket.policy,), question)
+    mine = caller.account_id == bucket.owner
+    if said.denied and mine and caller.is_root and question.action in _KEPT_FOR_ROOT:
+        return SILENT
+    if (
+        said.allowed
+        and bucket.block.restrict_public_buckets
+        and not mine
+        and is_public(bucket.policy)
+    ):
+        return SILENT
+    return said
+
+
+def _of_lists(question: Question, bucket: BucketRules, existing: ObjectRules | None) -> Match:
+    """What the bucket's list grants, or the object's."""
+    caller, action = question.caller, question.action
+    permission = acl.object_permission(action)
+    if permission is not None:
+        if existing is None:
+            return Match.NONE
+        return _granted(caller, existing.grants, existing.owner, permission, bucket.block)
+    permission = acl.bucket_permission(action)
+    if permission is None:
+        return Match.NONE
+    if (
+        action == acl.DELETING
+        and existing is not None
+        and caller.account_id not in (existing.owner, bucket.owner)
+    ):
+        return Match.NONE  # WRITE lets delete one's own objects only
+    return _granted(caller, bucket.grants, bucket.owner, permission, bucket.block)
+
+
+def _granted(
+    caller: Caller, grants: acl.Grants | None, owner: str, permission: str, block: PublicAccessBlock
+) -> Match:
+    """A list names accounts, which must let their users; groups are meant as they are."""
+    return (
+        Match.ACCOUNT
+        if acl.permits(
+            grants,
+            owner=owner,
+            caller=caller.account_id,
+            permission=permission,
+            ignore_public=block.ignore_public_acls,
+        )
+        else Match.NONE
+    )
