@@ -49,9 +49,7 @@ def blocks_of(offset: int, length: int, stored_size_bytes: int) -> Iterator[Bloc
     end = offset + length
     while offset < end:
         number, skip = divmod(offset, BLOCK_PLAIN_SIZE_BYTES)
-        stored = min(
-            BLOCK_STORED_SIZE_BYTES, stored_size_bytes - number * BLOCK_STORED_SIZE_BYTES
-        )
+        stored = min(BLOCK_STORED_SIZE_BYTES, stored_size_bytes - number * BLOCK_STORED_SIZE_BYTES)
         take = min(stored - TAG_SIZE_BYTES - skip, end - offset)
         assert take > 0, "the range goes beyond the stored bytes"
         yield Block(number, stored, skip, take)
