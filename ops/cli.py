@@ -27,7 +27,7 @@ def _fail(error: Exception) -> typer.Exit:
 
 @app.command()
 def serve(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the store lives.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Where the store lives.")],
     drives: Annotated[
         int | None, typer.Option(help="Folders drive1 … driveN under DIR (default 6).")
     ] = None,
@@ -59,8 +59,8 @@ def serve(
     try:
         credentials = credentials_from(os.environ)
         config = ServeConfig(
-            directory=directory,
-            drives=drive_settings(directory.absolute(), drives, tuple(drive or ())),
+            directory=_folder(directory),
+            drives=drive_settings(_folder(directory), drives, tuple(drive or ())),
             scheme=Scheme.parse(scheme) if scheme else None,
             bind=bind,
             port=port,
@@ -78,6 +78,12 @@ def serve(
 
 
 app.command("node")(cluster_cli.node)
+
+
+def _folder(directory: str) -> Path:
+    if not directory or "\0" in directory:
+        raise ConfigError("DIR must name a folder")
+    return Path(directory).absolute()
 
 
 def main() -> None:

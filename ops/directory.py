@@ -8,6 +8,7 @@ DIR/driveN/            drives made by --drives
 DIR/run/               sockets of the running processes
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from ops.config import (
     Credentials,
     DriveSetting,
     Secret,
+    checked_credentials,
     own_folders,
 )
 from placement.clock import Randomness
@@ -62,7 +64,8 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     temporary = path.with_name(path.name + ".tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        os.write(descriptor, data)
+        if os.write(descriptor, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -82,7 +85,8 @@ def flush_folder(path: Path) -> None:
 def open_directory(
     path: Path, drives: tuple[DriveSetting, ...], randomness: Randomness
 ) -> Directory:
-    """Lock DIR and read or make its marker. Raises DirectoryRefused."""
+    """Lock DIR and read or make its marker. Raises DirectoryRefused, and OSError for what the
+    filesystem refuses."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / "run").mkdir(mode=0o700, exist_ok=True)
@@ -152,8 +156,12 @@ def _open_existing(
             DriveSetting(os.path.normpath(path / entry["path"]), bool(entry["made_here"]))
             for entry in content["drives"]
         ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DirectoryRefused(f"{marker} is not readable: {error}") from error
+    except KeyError as error:
+        raise DirectoryRefused(f"{marker} has no {error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise DirectoryRefused(f"{marker} is not readable: {_reason(error)}") from error
+    if len(cluster_id) != 16 or not known:
+        raise DirectoryRefused(f"{marker} is damaged")
     if newer:
         raise DirectoryRefused(
             f"{path} was written by a newer version of ostraka, which this one cannot read"
@@ -198,9 +206,11 @@ def root_credentials(
     if path.exists():
         try:
             content = json.loads(path.read_bytes())
-            return Credentials(content["access_key"], Secret(content["secret_key"])), False
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DirectoryRefused(f"{path} is not readable: {error}") from error
+            return checked_credentials(content["access_key"], content["secret_key"]), False
+        except KeyError as error:
+            raise DirectoryRefused(f"{path} has no {error}") from error
+        except (OSError, ValueError, TypeError, ConfigError) as error:
+            raise DirectoryRefused(f"{path} is not readable: {_reason(error)}") from error
     credentials = new_credentials(randomness)
     write_durably(
         path,
@@ -209,6 +219,10 @@ def root_credentials(
         ).encode(),
     )
     return credentials, True
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def new_credentials(randomness: Randomness) -> Credentials:

@@ -37,30 +37,39 @@ def serve(config: ServeConfig, given: Credentials | None) -> int:
     except (DirectoryRefused, ConfigError) as error:
         complain(str(error))
         return 1
+    except OSError as error:
+        complain(f"{error.filename or config.directory} cannot be used: {error.strerror}")
+        return 1
+    port = config.admin_port
     try:
-        listeners = [listening_socket(config.bind, config.port, shared=True)]
+        admin = listening_socket(config.bind, port, shared=False)
+        port = config.port
+        listeners = [listening_socket(config.bind, port, shared=True)]
         port = listeners[0].getsockname()[1]
         listeners += [
             listening_socket(config.bind, port, shared=True) for _ in range(1, config.workers)
         ]
-        admin = listening_socket(config.bind, config.admin_port, shared=False)
     except OSError as error:
-        complain(f"cannot listen on {config.bind}: {error.strerror}")
+        complain(f"cannot listen on {config.bind}, port {port}: {error.strerror}")
         return 1
     children = _children(
         config, directory, credentials, [s.fileno() for s in listeners], admin.fileno()
     )
     # Before anything is written under it: the cluster's id must outlive a first start that fails.
-    if directory.is_new:
-        write_marker(directory)
     supervisor = Supervisor(children, complain)
     try:
+        if directory.is_new:
+            write_marker(directory)
         supervisor.start()
         if config.drives:
             write_marker(directory)  # drives that were added count once they are in use
     except StartFailed as error:
         supervisor.stop()
         complain(str(error))
+        return 1
+    except OSError as error:
+        supervisor.stop()
+        complain(f"{error.filename or directory.path} cannot be used: {error.strerror}")
         return 1
     if directory.is_new:
         say(f"new store in {directory.path}: {len(directory.drives)} drives, scheme {scheme}")

@@ -1,6 +1,7 @@
 """Configuration and the folder of `ostraka serve`: what is refused, and in which words."""
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_root_credentials_of_the_environment_come_in_pairs() -> None:
         {"workers": 0},
         {"tls_cert": Path("/nowhere")},
         {"region": ""},
+        {"bind": ""},
+        {"bind": "a\n"},
+        {"domains": ("bad domain!",)},
+        {"domains": ("-a.example",)},
+        {"domains": ("a..example",)},
+        {"access_log": "/nowhere/at/all.log"},
+        {"access_log": "/"},
+        {"access_log": "a\0b"},
+        {"tls_cert": Path(__file__), "tls_key": Path(__file__)},
     ],
 )
 def test_contradictions_are_refused_before_anything_starts(
@@ -146,3 +156,45 @@ def test_a_missing_drive_folder_is_not_made_again(tmp_path: Path) -> None:
 def test_secrets_do_not_show(tmp_path: Path) -> None:
     assert "hush" not in repr(Secret("hush"))
     assert "hush" not in f"{[Secret('hush')]}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"access_key": 5, "secret_key": "long-enough"}',
+        '{"access_key": "ROOTKEY", "secret_key": ""}',
+        '{"access_key": "R/T", "secret_key": "long-enough"}',
+        "\udcff",
+    ],
+)
+def test_garbled_credentials_are_refused(text: str, tmp_path: Path) -> None:
+    directory = open_directory(tmp_path / "d", (), RANDOM)
+    path = tmp_path / "d" / "credentials.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DirectoryRefused, match=r"credentials\.json"):
+        root_credentials(directory, None, RANDOM)
+    os.close(directory.lock)
+
+
+@pytest.mark.parametrize(
+    "change", [{"cluster_id": "00"}, {"cluster_id": 7}, {"drives": []}, {"drives": 3}, None]
+)
+def test_a_garbled_marker_is_refused(change: dict[str, object] | None, tmp_path: Path) -> None:
+    directory = open_directory(tmp_path / "d", (), RANDOM)
+    write_marker(directory)
+    os.close(directory.lock)
+    marker = tmp_path / "d" / "ostraka.json"
+    content = json.loads(marker.read_text())
+    marker.write_text("[" if change is None else json.dumps(content | change))
+    with pytest.raises(DirectoryRefused, match=r"ostraka\.json"):
+        open_directory(tmp_path / "d", (), RANDOM)
+
+
+@pytest.mark.parametrize("paths", [("",), ("a\0b",)])
+def test_drives_must_have_names(paths: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--drive"):
+        drive_settings(tmp_path, None, paths)
