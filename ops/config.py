@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ ETCD = "OSTRAKA_ETCD"
 CLUSTER_KEY_FILE = "OSTRAKA_CLUSTER_KEY_FILE"
 _KNOWN_VARIABLES = frozenset({ROOT_ACCESS_KEY, ROOT_SECRET_KEY, ETCD, CLUSTER_KEY_FILE})
 _PREFIX = "OSTRAKA_"
+_DOMAIN = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
+)
 _SECRET_KEY = re.compile(r"[!-~]{8,128}")
 
 DRIVES_DEFAULT = 6
@@ -87,8 +91,37 @@ class ServeConfig:
         for file in (self.tls_cert, self.tls_key):
             if file is not None and not file.is_file():
                 raise ConfigError(f"{file} is not a file")
+        _check_certificate(self.tls_cert, self.tls_key)
+        if not self.bind or not self.bind.isascii() or not self.bind.isprintable():
+            raise ConfigError(f"--bind must name an address, not {self.bind!r}")
+        for domain in self.domains:
+            if len(domain) > 253 or not _DOMAIN.fullmatch(domain):
+                raise ConfigError(f"--domain must be a host name, not {domain!r}")
+        _check_log_file(self.access_log)
         if not self.region or not self.region.isascii() or "/" in self.region:
             raise ConfigError(f"{self.region!r} is not a region's name")
+
+
+def _check_certificate(certificate: Path | None, key: Path | None) -> None:
+    if certificate is None or key is None:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A password would be asked for at the terminal, of every process.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{certificate} and {key} cannot be used for TLS: {reason}") from None
+
+
+def _check_log_file(path: str) -> None:
+    if path in ("", "-"):
+        return
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"--access-log {path!r} cannot be written: {reason}") from None
 
 
 def scheme_for(asked: Scheme | None, drives: int) -> Scheme:
@@ -106,6 +139,8 @@ def drive_settings(
     """The drives of `--drives N` or of repeated `--drive PATH`, not both; () for neither."""
     if paths and count is not None:
         raise ConfigError("give either --drives N or --drive PATH, not both")
+    if any(not path or "\0" in path for path in paths):
+        raise ConfigError("--drive must name a folder")
     if paths:
         return tuple(DriveSetting(os.path.abspath(path), may_adopt=False) for path in paths)
     if count is None:
@@ -137,6 +172,13 @@ def credentials_from(environ: Mapping[str, str]) -> Credentials | None:
         return None
     if access_key is None or secret_key is None:
         raise ConfigError(f"{ROOT_ACCESS_KEY} and {ROOT_SECRET_KEY} go together")
+    return checked_credentials(access_key, secret_key)
+
+
+def checked_credentials(access_key: object, secret_key: object) -> Credentials:
+    """A key pair from outside; ConfigError for one that could not be signed with."""
+    if not isinstance(access_key, str) or not isinstance(secret_key, str):
+        raise ConfigError("access key and secret key must be text")
     if not (3 <= len(access_key) <= 128 and access_key.isalnum() and access_key.isascii()):
         raise ConfigError(f"{ROOT_ACCESS_KEY} must be 3 to 128 letters and digits")
     if not _SECRET_KEY.fullmatch(secret_key):
