@@ -64,7 +64,6 @@ _BUCKET: Final = _rows(
         ("PutBucketReplication", "PUT", ("replication",)),
         ("PutBucketRequestPayment", "PUT", ("requestPayment",)),
         ("PutBucketWebsite", "PUT", ("website",)),
-        ("PutObjectLockConfiguration", "PUT", ("object-lock",)),
         ("PutPublicAccessBlock", "PUT", ("publicAccessBlock",)),
         (
             "UpdateBucketMetadataAnnotationTableConfiguration",
@@ -81,13 +80,9 @@ _OBJECT: Final = _rows(
     (
         ("DeleteObjectAnnotation", "DELETE", ("annotation",)),
         ("GetObjectAnnotation", "GET", ("annotation", "annotationName")),
-        ("GetObjectLegalHold", "GET", ("legal-hold",)),
-        ("GetObjectRetention", "GET", ("retention",)),
         ("GetObjectTorrent", "GET", ("torrent",)),
         ("ListObjectAnnotations", "GET", ("annotation",)),
         ("PutObjectAnnotation", "PUT", ("annotation",)),
-        ("PutObjectLegalHold", "PUT", ("legal-hold",)),
-        ("PutObjectRetention", "PUT", ("retention",)),
         ("RenameObject", "PUT", ("renameObject",)),
         ("RestoreObject", "POST", ("restore",)),
         ("SelectObjectContent", "POST", ("select",)),

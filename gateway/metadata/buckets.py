@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gateway.domain.versions import ENABLED
 from gateway.metadata import keys
 from gateway.metadata.admission import admit_to_bucket
 from gateway.metadata.entries import BucketEntry
@@ -156,8 +157,9 @@ class Buckets:
         ownership: str = "",
         acl: tuple[tuple[str, str], ...] | None = None,
         public_access_block: tuple[bool, bool, bool, bool] | None = None,
+        object_lock: bool = False,
     ) -> BucketEntry:
-        """Make a bucket. The name was checked before.
+        """Make a bucket. The name was checked before. Object lock brings versioning.
 
         Raises BucketOwned, BucketTaken, TooManyBuckets, NoSuchAccount (deleted meanwhile).
         """
@@ -179,6 +181,8 @@ class Buckets:
             ownership=ownership,
             acl=acl,
             public_access_block=public_access_block,
+            object_lock=object_lock,
+            versioning=ENABLED if object_lock else "",
         )
         value = encode(record)
         txn = Txn(

@@ -74,6 +74,14 @@ class PreconditionFailed(MetadataError):
         self.condition = condition
 
 
+class ObjectLocked(MetadataError):
+    """Retention or a legal hold keeps the version."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(f"a version of {key!r} is locked")
+        self.key = key
+
+
 class ConditionalConflict(MetadataError):
     """A conditional request lost every race it was allowed. Try again."""
 

@@ -203,6 +203,7 @@ class BucketRecord(Record, frozen=True, kw_only=True):
     public_access_block: tuple[bool, bool, bool, bool] | None = None  # BlockPublicAcls,
     # IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets
     encryption: BucketEncryption | None = None
+    lock_default: tuple[str, int, str] | None = None  # retention of new versions: mode, count, unit
 
 
 class AccountRecord(Record, frozen=True, kw_only=True):
@@ -249,6 +250,8 @@ class UploadRecord(Record, frozen=True, kw_only=True):
     tags: tuple[tuple[str, str], ...] = ()
     acl: tuple[tuple[str, str], ...] | None = None  # of the object that it will be
     encryption: bytes = b""  # as an object's: of the object that it will be
+    retention: tuple[str, int] | None = None  # asked for the object that it will be
+    legal_hold: bool = False
 
 
 class PartRecord(Record, frozen=True, kw_only=True):

@@ -167,6 +167,7 @@ class Metadata:
         ownership: str = "",
         acl: tuple[tuple[str, str], ...] | None = None,
         public_access_block: tuple[bool, bool, bool, bool] | None = None,
+        object_lock: bool = False,
     ) -> BucketEntry:
         """Raises BucketOwned, BucketTaken, TooManyBuckets, BucketBusy."""
         return await self.buckets.create(
@@ -176,6 +177,7 @@ class Metadata:
             ownership=ownership,
             acl=acl,
             public_access_block=public_access_block,
+            object_lock=object_lock,
         )
 
     async def delete_bucket(self, name: str, principal: Principal) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.domain.conditions import DeleteConditions, WriteConditions
+from gateway.domain.object_lock import Lock, is_locked
 from gateway.domain.versions import (
     ENABLED,
     RANDOM_SIZE_BYTES,
@@ -28,6 +29,7 @@ from gateway.metadata.errors import (
     ConditionalConflict,
     Contended,
     GroupReclaimed,
+    ObjectLocked,
     RelianceBroken,
 )
 from gateway.metadata.outcomes import Transactions
@@ -188,6 +190,7 @@ class VersionCommits:
                     record, version_id=stamp.version_id, order=stamp.order
                 )
                 value = encode(record)
+            self._demand_unlocked(versions.replaced_null(slot, record))
             telling = () if write.telling is None else (write.telling(record),)
             writes = versions.succeed(slot, record, value, self._now_ms())
             compares = [entry.unchanged, *slot.compares, *_null_unchanged(slot), *write.relied]
@@ -284,9 +287,11 @@ class VersionCommits:
         version_id: bytes,
         *,
         conditions: DeleteConditions | None = None,
+        bypass_governance: bool = False,
     ) -> ObjectEntry | None:
         """End one version, or nothing when it is not there; what was ended. If it was the current
-        one, the newest of the others becomes current. Conditions are on the version."""
+        one, the newest of the others becomes current. Conditions are on the version. Raises
+        ObjectLocked for one that must stay."""
         unsure: ObjectEntry | None = None
         for race in range(RACES_MAX):
             entry, found = await self.find(entry, object_key, version_id)
@@ -296,6 +301,7 @@ class VersionCommits:
                 return None
             if conditions is not None:
                 demand_delete(conditions, found)
+            self._demand_unlocked(found, bypass=bypass_governance)
             txn = await self._removal(entry, object_key, found)
             if txn is not None:
                 applied = await self._transactions.run(txn)
@@ -333,6 +339,15 @@ class VersionCommits:
             extra = (unchanged(kv.key, kv.mod_revision),)
         writes = versions.promote(slot, newest, narrow=narrow is not None, now_ms=now_ms)
         return Txn((entry.unchanged, *slot.compares, *extra), writes.operations())
+
+    def _demand_unlocked(self, version: ObjectEntry | None, *, bypass: bool = False) -> None:
+        """Nothing that is locked ends: every transaction that ends a version asks this first, of
+        the record that it compares."""
+        if version is None:
+            return
+        lock = Lock(version.record.retention, version.record.legal_hold)
+        if is_locked(lock, now_ms=self._now_ms(), bypass=bypass):
+            raise ObjectLocked(version.key.encode())
 
     def _now_ms(self) -> int:
         return self._clock.now_ns() // 1_000_000

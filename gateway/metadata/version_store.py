@@ -74,11 +74,16 @@ class Versions:
         version_id: bytes,
         *,
         conditions: DeleteConditions | None = None,
+        bypass_governance: bool = False,
     ) -> ObjectEntry | None:
         """End one version; what was ended, None when there was none. Raises as
-        `Metadata.delete_object`."""
+        `Metadata.delete_object`, and ObjectLocked."""
         return await self._commits.delete_version(
-            entry, entry.object_key(key), version_id, conditions=conditions
+            entry,
+            entry.object_key(key),
+            version_id,
+            conditions=conditions,
+            bypass_governance=bypass_governance,
         )
 
     async def amend(

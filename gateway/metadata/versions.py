@@ -103,6 +103,15 @@ def succeed(slot: Slot, record: ObjectRecord, value: bytes, now_ms: int) -> Writ
     return writes
 
 
+def replaced_null(slot: Slot, record: ObjectRecord) -> ObjectEntry | None:
+    """The version that ends when `record` becomes current: the null version, by another."""
+    if record.version_id:
+        return None
+    if slot.present is not None and not slot.present.record.version_id:
+        return slot.present
+    return slot.null
+
+
 def remove(version: ObjectEntry, now_ms: int) -> Writes:
     """End a version that is not current."""
     writes = Writes()

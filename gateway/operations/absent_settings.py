@@ -102,12 +102,6 @@ _ABSENT: tuple[AnyOperation, ...] = tuple(
         ),
         ("GetBucketWebsite", "website", "s3:GetBucketWebsite", ErrorCode.NO_SUCH_WEBSITE),
         (
-            "GetObjectLockConfiguration",
-            "object-lock",
-            "s3:GetBucketObjectLockConfiguration",
-            ErrorCode.NO_SUCH_OBJECT_LOCK,
-        ),
-        (
             "GetPublicAccessBlock",
             "publicAccessBlock",
             "s3:GetBucketPublicAccessBlock",

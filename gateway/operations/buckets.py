@@ -21,6 +21,7 @@ LEGACY_REGION = "us-east-1"
 """The region that has no LocationConstraint, and where making one's own bucket again succeeds."""
 BUCKETS_A_PAGE_MAX = 10_000
 _TOKEN_LENGTH_MAX = 1024
+_OBJECT_LOCK = "x-amz-bucket-object-lock-enabled"
 
 
 def xml_response(root: str, children: list[str]) -> S3Response:
@@ -148,6 +149,7 @@ class CreateBucketInput:
     bucket: str
     principal: Principal
     location: str | None
+    object_lock: bool
 
 
 def _decode_create_bucket(request: S3Request) -> CreateBucketInput:
@@ -162,14 +164,19 @@ def _decode_create_bucket(request: S3Request) -> CreateBucketInput:
             ErrorCode.NOT_IMPLEMENTED, details={"Element": ",".join(configuration.unoffered)}
         )
     return CreateBucketInput(
-        request.bucket, principal_of(request), configuration.location_constraint
+        request.bucket,
+        principal_of(request),
+        configuration.location_constraint,
+        request.headers.get(_OBJECT_LOCK, "").lower() == "true",
     )
 
 
 async def _create_bucket(context: Context, asked: CreateBucketInput) -> str:
     _check_location(asked.location, context.region)
     try:
-        await context.metadata.create_bucket(asked.bucket, asked.principal, context.region)
+        await context.metadata.create_bucket(
+            asked.bucket, asked.principal, context.region, object_lock=asked.object_lock
+        )
     except BucketOwned:
         if context.region != LEGACY_REGION:
             raise

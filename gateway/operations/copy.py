@@ -15,6 +15,7 @@ from gateway.domain.conditions import (
     WriteConditions,
     judge_copy_source,
 )
+from gateway.domain.object_lock import Lock
 from gateway.domain.tags import Tags
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
 from gateway.metadata.errors import PreconditionFailed, RelianceBroken
@@ -22,6 +23,7 @@ from gateway.metadata.groups import group_owner_of_copy
 from gateway.metadata.records import Checksum, ObjectRecord
 from gateway.objects.errors import BlobDamaged
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_headers import (
     ObjectHeaders,
     checksum_elements,
@@ -75,6 +77,7 @@ class Copy:
     algorithm: ChecksumAlgorithm | None
     conditions: WriteConditions | None
     tags: Tags | None
+    lock: Lock
 
 
 def copy_source(headers: Mapping[str, str]) -> CopySource:
@@ -162,6 +165,7 @@ def _decode(request: S3Request) -> Copy:
         None if name is None else algorithm_named(name, "x-amz-checksum-algorithm"),
         write_conditions(headers),
         copy_tags(request),
+        asked_lock(headers),
     )
 
 
@@ -214,6 +218,7 @@ async def _record(
     """The destination's record: the source's data, the asked-for headers."""
     found = source.record
     stamp = context.metadata.versions.stamp(entry, previous)
+    lock = lock_of_version(entry.record, copy.lock, context.clock)
     kept = (
         ObjectHeaders(found.content_type, found.headers, found.metadata)
         if copy.headers is None
@@ -237,8 +242,8 @@ async def _record(
         tags=found.tags if copy.tags is None else copy.tags,
         version_id=stamp.version_id,
         order=stamp.order,
-        retention=None,
-        legal_hold=False,
+        retention=lock.retention,
+        legal_hold=lock.legal_hold,
     )
 
 

@@ -13,6 +13,7 @@ from gateway.metadata.entries import BucketEntry, Deleted, ObjectEntry
 from gateway.metadata.errors import MetadataError
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.error_map import to_s3_error
+from gateway.operations.lock_headers import bypasses_governance
 from gateway.operations.object_headers import named_version, version_argument
 from gateway.operations.object_versions import DELETE_MARKER, version_headers
 from gateway.s3.documents import DELETE_DOCUMENT_LIMIT_BYTES, ObjectIdentifier, parse_delete
@@ -29,15 +30,23 @@ _IF_SIZE = "x-amz-if-match-size"
 _IF_MODIFIED = "x-amz-if-match-last-modified-time"
 
 
+class Wanted(NamedTuple):
+    """One thing to delete; `version` is None when none is named, b"" for the null one. `bypass`:
+    governance mode is to be passed over."""
+
+    key: str
+    version: bytes | None
+    conditions: DeleteConditions | None
+    bypass: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Input of DeleteObject; `version` is None when none is named, b"" for the null one."""
+    """Input of DeleteObject."""
 
     bucket: str
-    key: str
     principal: Principal
-    conditions: DeleteConditions | None
-    version: bytes | None
+    wanted: Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,7 @@ class DeleteMany:
     principal: Principal
     objects: tuple[ObjectIdentifier, ...]
     quiet: bool
+    bypass: bool
 
 
 class Removed(NamedTuple):
@@ -56,14 +66,6 @@ class Removed(NamedTuple):
 
     version: str = ""
     marker: bool = False
-
-
-class Wanted(NamedTuple):
-    """One entry of a DeleteObjects document, read."""
-
-    key: str
-    version: bytes | None
-    conditions: DeleteConditions | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,13 @@ class DeletedMany:
 def _decode_one(request: S3Request) -> Delete:
     assert request.bucket is not None
     assert request.key is not None
-    return Delete(
-        request.bucket,
+    wanted = Wanted(
         request.key,
-        principal_of(request),
-        _conditions(request.headers),
         version_argument(request),
+        _conditions(request.headers),
+        bypasses_governance(request.headers),
     )
+    return Delete(request.bucket, principal_of(request), wanted)
 
 
 def _conditions(headers: Mapping[str, str]) -> DeleteConditions | None:
@@ -104,15 +106,14 @@ def _conditions(headers: Mapping[str, str]) -> DeleteConditions | None:
 
 
 async def _delete_one(context: Context, delete: Delete) -> Removed:
-    entry, current = await context.metadata.lookup(delete.bucket, delete.key, delete.principal)
-    if delete.version is not None:
-        return await _delete_version(
-            context, entry, delete.key, delete.version, current, delete.conditions
-        )
+    wanted = delete.wanted
+    entry, current = await context.metadata.lookup(delete.bucket, wanted.key, delete.principal)
+    if wanted.version is not None:
+        return await _delete_version(context, entry, wanted, current)
     if current is None and not entry.record.versioning:
         return Removed()
     deleted = await context.metadata.delete_object(
-        entry, entry.object_key(delete.key), previous=current, conditions=delete.conditions
+        entry, entry.object_key(wanted.key), previous=current, conditions=wanted.conditions
     )
     return _with_marker(deleted)
 
@@ -124,23 +125,24 @@ def _with_marker(deleted: Deleted) -> Removed:
 
 
 async def _delete_version(
-    context: Context,
-    entry: BucketEntry,
-    key: str,
-    version: bytes,
-    current: ObjectEntry | None,
-    conditions: DeleteConditions | None,
+    context: Context, entry: BucketEntry, wanted: Wanted, current: ObjectEntry | None
 ) -> Removed:
-    """End one version. That it was not there is success."""
-    text = version_text(version)
+    """End one version. That it was not there is success. `current` matters in buckets that never
+    had versioning."""
+    assert wanted.version is not None
+    text = version_text(wanted.version)
     if entry.record.versioning:
         ended = await context.metadata.versions.delete_version(
-            entry, key, version, conditions=conditions
+            entry,
+            wanted.key,
+            wanted.version,
+            conditions=wanted.conditions,
+            bypass_governance=wanted.bypass,
         )
         return Removed(text, marker=ended is not None and ended.record.delete_marker)
-    if not version and current is not None:  # all there is, is the null version
+    if not wanted.version and current is not None:  # all there is, is the null version
         await context.metadata.delete_object(
-            entry, current.record_key, previous=current, conditions=conditions
+            entry, current.record_key, previous=current, conditions=wanted.conditions
         )
     return Removed(text)
 
@@ -161,7 +163,13 @@ def _decode_many(request: S3Request) -> DeleteMany:
             "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
         )
     parsed = parse_delete(request.document)
-    return DeleteMany(request.bucket, principal_of(request), parsed.objects, parsed.quiet)
+    return DeleteMany(
+        request.bucket,
+        principal_of(request),
+        parsed.objects,
+        parsed.quiet,
+        bypasses_governance(request.headers),
+    )
 
 
 async def _delete_many(context: Context, delete: DeleteMany) -> DeletedMany:
@@ -170,7 +178,7 @@ async def _delete_many(context: Context, delete: DeleteMany) -> DeletedMany:
     wanted: list[tuple[int, Wanted]] = []
     for position, each in enumerate(delete.objects):
         try:
-            wanted.append((position, _wanted(each)))
+            wanted.append((position, _wanted(each, bypass=delete.bypass)))
         except S3Error as error:
             outcomes[position] = error
     if entry.record.versioning:
@@ -221,9 +229,7 @@ async def _delete_versions(
 async def _delete_wanted(context: Context, entry: BucketEntry, wanted: Wanted) -> Removed | S3Error:
     try:
         if wanted.version is not None:
-            return await _delete_version(
-                context, entry, wanted.key, wanted.version, None, wanted.conditions
-            )
+            return await _delete_version(context, entry, wanted, None)
         return _with_marker(
             await context.metadata.versions.delete(entry, wanted.key, conditions=wanted.conditions)
         )
@@ -231,20 +237,20 @@ async def _delete_wanted(context: Context, entry: BucketEntry, wanted: Wanted) -
         return to_s3_error(error) or S3Error(ErrorCode.INTERNAL_ERROR)
 
 
-def _wanted(asked: ObjectIdentifier) -> Wanted:
+def _wanted(asked: ObjectIdentifier, *, bypass: bool) -> Wanted:
     if len(asked.key.encode()) > KEY_SIZE_BYTES_MAX:
         raise S3Error(ErrorCode.KEY_TOO_LONG)
     if version_asked(asked.version_id) is VersionAsked.MALFORMED:
         raise S3Error(ErrorCode.NO_SUCH_VERSION)
     version = named_version(asked.version_id)
     if asked.etag is None and asked.size is None and asked.last_modified is None:
-        return Wanted(asked.key, version, None)
+        return Wanted(asked.key, version, None, bypass)
     conditions = DeleteConditions(
         if_match=None if asked.etag is None else parse_etags(asked.etag),
         if_match_size_bytes=_size(asked.size),
         if_match_last_modified=_seconds(asked.last_modified),
     )
-    return Wanted(asked.key, version, conditions)
+    return Wanted(asked.key, version, conditions, bypass)
 
 
 def _size(text: str | None) -> int | None:

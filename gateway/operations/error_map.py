@@ -28,6 +28,12 @@ def _precondition_failed(error: metadata.PreconditionFailed) -> S3Error:
     return S3Error(ErrorCode.PRECONDITION_FAILED, details={"Condition": error.condition})
 
 
+def _locked(_: metadata.ObjectLocked) -> S3Error:
+    return S3Error(
+        ErrorCode.ACCESS_DENIED, "Access Denied because object protected by object lock."
+    )
+
+
 def _invalid_tag(error: TagRefused) -> S3Error:
     details = {"TagKey": error.key} if error.key else {}
     return S3Error(ErrorCode.INVALID_TAG, error.reason, details=details)
@@ -44,6 +50,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     metadata.TooManyBuckets: ErrorCode.TOO_MANY_BUCKETS,
     metadata.NoSuchKey: _no_such_key,
     metadata.PreconditionFailed: _precondition_failed,
+    metadata.ObjectLocked: _locked,
     # Lost a race; SDKs try again
     metadata.ConditionalConflict: ErrorCode.CONDITIONAL_REQUEST_CONFLICT,
     metadata.BucketBusy: ErrorCode.OPERATION_ABORTED,

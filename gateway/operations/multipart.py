@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gateway.context import Context
 from gateway.domain.multipart import PART_SIZE_BYTES_MAX
+from gateway.domain.object_lock import Lock
 from gateway.domain.tags import Tags
 from gateway.metadata import upload_commits, uploads
 from gateway.metadata.errors import Contended
@@ -11,6 +12,7 @@ from gateway.metadata.records import UploadRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations import multipart_complete, multipart_listing, part_copy
 from gateway.operations.buckets import xml_response
+from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_headers import ObjectHeaders, object_headers
 from gateway.operations.put import payload_of
 from gateway.operations.tag_headers import request_tags
@@ -54,6 +56,7 @@ class Create:
     headers: ObjectHeaders
     checksum: tuple[ChecksumAlgorithm, ChecksumType] | None
     tags: Tags
+    lock: Lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,14 @@ def _decode_create(request: S3Request) -> Create:
         object_headers(request.headers),
         upload_checksum(request.headers),
         request_tags(request),
+        asked_lock(request.headers),
     )
 
 
 async def _create(context: Context, asked: Create) -> Created:
     bucket = await context.metadata.bucket(asked.bucket, asked.principal)
     now_ms = context.clock.now_ns() // 1_000_000
+    lock_of_version(bucket.record, asked.lock, context.clock)  # refused now, not at the end
     upload_id = uploads.new_upload_id(now_ms, context.randomness)
     algorithm, kind = asked.checksum if asked.checksum is not None else (None, None)
     record = UploadRecord(
@@ -93,6 +98,8 @@ async def _create(context: Context, asked: Create) -> Created:
         headers=asked.headers.headers,
         metadata=asked.headers.metadata,
         tags=asked.tags,
+        retention=asked.lock.retention,
+        legal_hold=asked.lock.legal_hold,
     )
     await upload_commits.create(context.metadata, bucket, asked.key, record)
     return Created(asked, upload_id.hex())

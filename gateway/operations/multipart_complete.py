@@ -42,6 +42,7 @@ from gateway.objects.manifest import encode_parts
 from gateway.objects.port import Stored
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import xml_response
+from gateway.operations.lock_headers import lock_of_upload
 from gateway.operations.object_headers import checksum_elements, write_conditions
 from gateway.operations.object_versions import made_version, version_headers
 from gateway.operations.put import demand_write
@@ -384,6 +385,7 @@ async def _finish(
     commit_id = context.randomness.token(8)
     table = encode_parts(assembly.parts)
     stamp = context.metadata.versions.stamp(bucket, previous)
+    lock = lock_of_upload(bucket.record, upload.record, now_ms)
     inline = len(table) <= INLINE_TABLE_SIZE_BYTES_MAX
 
     def build(manifest: BlobRef | None) -> ObjectRecord:
@@ -406,6 +408,8 @@ async def _finish(
             tags=upload.record.tags,
             version_id=stamp.version_id,
             order=stamp.order,
+            retention=lock.retention,
+            legal_hold=lock.legal_hold,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored | None) -> Committed:

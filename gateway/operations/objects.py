@@ -12,6 +12,7 @@ from gateway.metadata.records import BlobRef, Checksum, ObjectRecord, PartRef
 from gateway.objects.errors import BlobDamaged, BlobOutOfReach
 from gateway.objects.manifest import parts_of
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.lock_headers import lock_headers
 from gateway.operations.object_headers import (
     Headers,
     checksum_headers,
@@ -228,6 +229,7 @@ def _headers(found: Found, window: Window) -> Headers:
         headers.append(("Content-Range", f"bytes {window.offset}-{last}/{record.size_bytes}"))
     if found.version:
         headers.append((VERSION_ID, found.version))
+        headers += lock_headers(record)
     if record.tags:
         headers.append(("x-amz-tagging-count", str(len(record.tags))))
     if window.parts_count:

@@ -10,6 +10,7 @@ from gateway.authorization import ANONYMOUS, PUT_OBJECT, admit
 from gateway.context import Context
 from gateway.domain.tags import OBJECT_TAGS_MAX, Tags, check_tags
 from gateway.operation import AnyOperation, Match, Operation, Resource
+from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_headers import (
     checksum_headers,
     object_headers,
@@ -123,6 +124,7 @@ async def _handle(context: Context, post: Post) -> Posted:
         object_headers(headers),
         write_conditions(headers),
         _tags(fields),
+        lock_of_version(entry.record, asked_lock(headers), context.clock),
     )
     demand_write(upload.conditions, key, previous)
     published = await _store(context, upload, file, headers)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from gateway.context import Context
 from gateway.domain.conditions import Verdict, WriteConditions, judge_write
+from gateway.domain.object_lock import Lock
 from gateway.domain.tags import Tags
 from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry, etag_text
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
@@ -12,6 +13,7 @@ from gateway.metadata.records import BlobRef, Checksum, ObjectRecord
 from gateway.objects.commit import commit_blob
 from gateway.objects.port import Staged, Stored
 from gateway.operation import Match, Operation, Resource, principal_of
+from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_headers import (
     ObjectHeaders,
     checksum_headers,
@@ -41,11 +43,12 @@ class Put:
     headers: ObjectHeaders
     conditions: WriteConditions | None
     tags: Tags
+    lock: Lock
 
 
 class Upload(NamedTuple):
     """What becomes of a body: bucket, key, and what the request says of the object. `previous` is
-    what the key held when the request began."""
+    what the key held when the request began, `lock` what the new version gets."""
 
     entry: BucketEntry
     previous: ObjectEntry | None
@@ -54,6 +57,7 @@ class Upload(NamedTuple):
     headers: ObjectHeaders
     conditions: WriteConditions | None
     tags: Tags
+    lock: Lock
 
 
 class Published(NamedTuple):
@@ -94,6 +98,7 @@ def _decode(request: S3Request) -> Put:
         object_headers(request.headers),
         write_conditions(request.headers),
         request_tags(request),
+        asked_lock(request.headers),
     )
 
 
@@ -123,6 +128,7 @@ def demand_write(
 async def _handle(context: Context, put: Put) -> Published:
     entry, previous = await context.metadata.lookup(put.bucket, put.key, put.principal)
     demand_write(put.conditions, put.key, previous)
+    lock = lock_of_version(entry.record, put.lock, context.clock)
     payload = put.payload
     digests = payload.digests(ChecksumAlgorithm.CRC64NVME)
     staged = await context.objects.stage(payload, payload.size_bytes, digests)
@@ -133,7 +139,9 @@ async def _handle(context: Context, put: Put) -> Published:
         raise
     return await publish_upload(
         context,
-        Upload(entry, previous, put.key, put.principal, put.headers, put.conditions, put.tags),
+        Upload(
+            entry, previous, put.key, put.principal, put.headers, put.conditions, put.tags, lock
+        ),
         staged,
         digests,
     )
@@ -167,6 +175,8 @@ async def publish_upload(
             tags=upload.tags,
             version_id=stamp.version_id,
             order=stamp.order,
+            retention=upload.lock.retention,
+            legal_hold=upload.lock.legal_hold,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Committed:

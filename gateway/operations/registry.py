@@ -10,6 +10,7 @@ from gateway.operations import (
     delete,
     listing,
     multipart,
+    object_lock,
     objects,
     post_object,
     tagging,
@@ -28,5 +29,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     *attributes.OPERATIONS,
     *tagging.OPERATIONS,
     *versions.OPERATIONS,
+    *object_lock.OPERATIONS,
     *absent_settings.OPERATIONS,
 )

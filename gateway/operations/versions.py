@@ -14,7 +14,7 @@ from gateway.domain.version_listing import (
     after_key_marker,
     list_versions,
 )
-from gateway.domain.versions import order_of, version_text
+from gateway.domain.versions import ENABLED, order_of, version_text
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.records import BucketRecord, ListedVersion
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
@@ -56,6 +56,12 @@ def _decode_set(request: S3Request) -> SetVersioning:
 
 async def _set(context: Context, asked: SetVersioning) -> None:
     def change(record: BucketRecord) -> BucketRecord:
+        if record.object_lock and asked.state != ENABLED:
+            raise S3Error(
+                ErrorCode.INVALID_BUCKET_STATE,
+                "An Object Lock configuration is present on this bucket, so the versioning state "
+                "cannot be changed.",
+            )
         return msgspec.structs.replace(record, versioning=asked.state)
 
     await context.metadata.change_bucket(asked.named.bucket, asked.named.principal, change)

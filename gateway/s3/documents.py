@@ -22,7 +22,8 @@ TAGGING_DOCUMENT_LIMIT_BYTES: Final = 256 * 1024
 MAX_ELEMENTS: Final = 100_000
 
 
-def _malformed(reason: str) -> S3Error:
+def malformed(reason: str) -> S3Error:
+    """MalformedXML, with what is wrong for whoever looks at the answer."""
     return S3Error(ErrorCode.MALFORMED_XML, details={"Reason": reason})
 
 
@@ -33,7 +34,7 @@ def parse(text: bytes, root: str) -> "etree._Element":
     bounded by libxml2 (256) and by the readers below, which refuse nested leaves.
     """
     if text.count(b"<") > 2 * MAX_ELEMENTS:
-        raise _malformed("the document holds too many elements")
+        raise malformed("the document holds too many elements")
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
@@ -47,18 +48,18 @@ def parse(text: bytes, root: str) -> "etree._Element":
     try:
         tree = etree.fromstring(text, parser)
     except (etree.XMLSyntaxError, ValueError, LookupError) as error:
-        raise _malformed(f"not well-formed: {error}") from error
+        raise malformed(f"not well-formed: {error}") from error
     if tree.getroottree().docinfo.internalDTD is not None:
-        raise _malformed("document type declarations are not allowed")
+        raise malformed("document type declarations are not allowed")
     if _local_name(tree) != root:
-        raise _malformed(f"the document is not a {root}")
+        raise malformed(f"the document is not a {root}")
     return tree
 
 
 def _local_name(node: "etree._Element") -> str:
     tag: object = node.tag
     if not isinstance(tag, str):  # lxml gives entities, comments and instructions a function
-        raise _malformed("only elements are allowed")
+        raise malformed("only elements are allowed")
     return tag.rpartition("}")[2]
 
 
@@ -121,11 +122,11 @@ def parse_delete(text: bytes) -> DeleteDocument:
     for child in parse(text, "Delete"):
         name = _local_name(child)
         if name == "Object":
-            fields = _fields(child, _OBJECT_FIELDS)
+            fields = child_texts(child, _OBJECT_FIELDS)
             if "Key" not in fields or not fields["Key"]:
-                raise _malformed("an Object without a Key")
+                raise malformed("an Object without a Key")
             if len(objects) == _MAX_DELETED_KEYS:
-                raise _malformed("more than 1,000 keys")
+                raise malformed("more than 1,000 keys")
             objects.append(
                 ObjectIdentifier(
                     key=fields["Key"],
@@ -138,9 +139,9 @@ def parse_delete(text: bytes) -> DeleteDocument:
         elif name == "Quiet":
             quiet = _boolean(_text(child))
         else:
-            raise _malformed(f"unknown element {name}")
+            raise malformed(f"unknown element {name}")
     if not objects:
-        raise _malformed("no keys")
+        raise malformed("no keys")
     return DeleteDocument(objects=tuple(objects), quiet=quiet)
 
 
@@ -158,14 +159,14 @@ def parse_complete(text: bytes) -> tuple[CompletedPart, ...]:
     parts: list[CompletedPart] = []
     for child in parse(text, "CompleteMultipartUpload"):
         if _local_name(child) != "Part":
-            raise _malformed("only Part elements are allowed")
-        fields = _fields(child, _PART_FIELDS)
+            raise malformed("only Part elements are allowed")
+        fields = child_texts(child, _PART_FIELDS)
         number = fields.get("PartNumber", "").strip()
         etag = fields.get("ETag")
         if etag is None or not number.isascii() or not number.isdigit() or len(number) > 9:
-            raise _malformed("a Part needs a PartNumber and an ETag")
+            raise malformed("a Part needs a PartNumber and an ETag")
         if len(parts) == _MAX_PARTS:
-            raise _malformed("more than 10,000 parts")
+            raise malformed("more than 10,000 parts")
         parts.append(
             CompletedPart(
                 part_number=int(number),
@@ -178,7 +179,7 @@ def parse_complete(text: bytes) -> tuple[CompletedPart, ...]:
             )
         )
     if not parts:
-        raise _malformed("no parts")
+        raise malformed("no parts")
     return tuple(parts)
 
 
@@ -192,21 +193,21 @@ def parse_create_bucket(text: bytes) -> BucketConfiguration:
         name = _local_name(child)
         if name == "LocationConstraint":
             if location is not None:
-                raise _malformed("LocationConstraint given twice")
+                raise malformed("LocationConstraint given twice")
             location = _text(child).strip()
         elif name in ("Location", "Bucket", "Tags"):
             unoffered.append(name)
         else:
-            raise _malformed(f"unknown element {name}")
+            raise malformed(f"unknown element {name}")
     return BucketConfiguration(location_constraint=location, unoffered=tuple(unoffered))
 
 
 def parse_versioning(text: bytes) -> dict[str, str]:
     """The settings of a VersioningConfiguration: Status, MfaDelete. Raises MalformedXML."""
-    fields = _fields(parse(text, "VersioningConfiguration"), frozenset(_VERSIONING_VALUES))
+    fields = child_texts(parse(text, "VersioningConfiguration"), frozenset(_VERSIONING_VALUES))
     for name, value in fields.items():
         if value not in _VERSIONING_VALUES[name]:
-            raise _malformed(f"{name} is none of {', '.join(_VERSIONING_VALUES[name])}")
+            raise malformed(f"{name} is none of {', '.join(_VERSIONING_VALUES[name])}")
     return fields
 
 
@@ -214,37 +215,48 @@ def parse_tagging(text: bytes) -> tuple[tuple[str, str], ...]:
     """The key and value of each tag of a Tagging document. Raises MalformedXML."""
     sets = list(parse(text, "Tagging"))
     if len(sets) != 1 or _local_name(sets[0]) != "TagSet":
-        raise _malformed("a Tagging holds one TagSet")
+        raise malformed("a Tagging holds one TagSet")
     tags: list[tuple[str, str]] = []
     for child in sets[0]:
         if _local_name(child) != "Tag":
-            raise _malformed("only Tag elements are allowed")
-        fields = _fields(child, _TAG_FIELDS)
+            raise malformed("only Tag elements are allowed")
+        fields = child_texts(child, _TAG_FIELDS)
         if len(fields) != len(_TAG_FIELDS):
-            raise _malformed("a Tag needs a Key and a Value")
+            raise malformed("a Tag needs a Key and a Value")
         tags.append((fields["Key"], fields["Value"]))
     return tuple(tags)
 
 
-def _fields(parent: "etree._Element", known: frozenset[str]) -> dict[str, str]:
+def child_texts(parent: "etree._Element", known: frozenset[str]) -> dict[str, str]:
     """The children's texts by name; each child at most once, none unknown, none nested."""
     fields: dict[str, str] = {}
     for child in parent:
         name = _local_name(child)
         if name not in known or name in fields:
-            raise _malformed(f"unexpected element {name}")
+            raise malformed(f"unexpected element {name}")
         fields[name] = _text(child)
     return fields
 
 
+def children_named(parent: "etree._Element") -> dict[str, "etree._Element"]:
+    """The children by name; each at most once."""
+    found: dict[str, etree._Element] = {}
+    for child in parent:
+        name = _local_name(child)
+        if name in found:
+            raise malformed(f"{name} given twice")
+        found[name] = child
+    return found
+
+
 def _text(leaf: "etree._Element") -> str:
     if len(leaf):
-        raise _malformed("an element must hold text only")
+        raise malformed("an element must hold text only")
     return leaf.text or ""
 
 
 def _boolean(text: str) -> bool:
     value = text.strip().lower()
     if value not in ("true", "false", "1", "0"):
-        raise _malformed("not a boolean")
+        raise malformed("not a boolean")
     return value in ("true", "1")

@@ -161,6 +161,21 @@ class ErrorCode(Enum):
         "You must provide the Content-Length HTTP header.",
     )
     MISSING_REQUEST_BODY = ("MissingRequestBodyError", 400, "Request Body is empty")
+    INVALID_BUCKET_STATE = (
+        "InvalidBucketState",
+        409,
+        "The request is not valid with the current state of the bucket.",
+    )
+    INVALID_RETENTION_PERIOD = (
+        "InvalidRetentionPeriod",
+        400,
+        "The retention period must be a positive integer value.",
+    )
+    NO_SUCH_VERSION_LOCK = (
+        "NoSuchObjectLockConfiguration",
+        404,
+        "The specified object does not have a ObjectLock configuration",
+    )
     ILLEGAL_VERSIONING = (
         "IllegalVersioningConfigurationException",
         400,

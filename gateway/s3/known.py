@@ -29,8 +29,7 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
     "x-amz-acl": frozenset({"private", "bucket-owner-full-control"}),
     "x-amz-storage-class": frozenset({"STANDARD"}),
     "x-amz-object-ownership": frozenset({"BucketOwnerEnforced"}),
-    "x-amz-bucket-object-lock-enabled": frozenset({"false", "False"}),
-    # Without object lock there is no retention that could stand in the way.
+    "x-amz-bucket-object-lock-enabled": frozenset({"false", "False", "true", "True"}),
     "x-amz-bypass-governance-retention": frozenset({"false", "False", "true", "True"}),
     "x-amz-bucket-namespace": frozenset({"global"}),
     "x-amz-object-annotation-directive": frozenset({"COPY"}),
@@ -45,6 +44,7 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
             "x-amz-grant-read-acp",
             "x-amz-grant-write",
             "x-amz-grant-write-acp",
+            "x-amz-bucket-object-lock-token",
             "x-amz-if-match-initiated-time",
             "x-amz-if-match-last-modified-time",
             "x-amz-if-match-size",
@@ -71,8 +71,19 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
 }
 """Header names and the values of them that are accepted."""
 
+_LOCK: Final = frozenset(
+    {
+        "x-amz-object-lock-legal-hold",
+        "x-amz-object-lock-mode",
+        "x-amz-object-lock-retain-until-date",
+    }
+)
 _OFFERED: Final = {
     "DeleteObject": frozenset({"x-amz-if-match-last-modified-time", "x-amz-if-match-size"}),
+    "PutObject": _LOCK,
+    "CopyObject": _LOCK,
+    "CreateMultipartUpload": _LOCK,
+    "PostObject": _LOCK,
 }
 """Headers of the table that some operation takes all the same."""
 

@@ -176,12 +176,12 @@ def test_response_overrides() -> None:
         ("x-amz-storage-class", "GLACIER", ErrorCode.NOT_IMPLEMENTED),
         ("x-amz-storage-class", "COLD", ErrorCode.INVALID_STORAGE_CLASS),
         ("x-amz-expected-bucket-owner", "1", ErrorCode.NOT_IMPLEMENTED),
-        ("x-amz-bucket-object-lock-enabled", "true", ErrorCode.NOT_IMPLEMENTED),
+        ("x-amz-bucket-object-lock-token", "t", ErrorCode.NOT_IMPLEMENTED),
         ("x-amz-acl", "private", None),
         ("x-amz-storage-class", "STANDARD", None),
         ("x-amz-request-payer", "requester", None),
         ("x-amz-meta-tagging", "x", None),
-        ("x-amz-bucket-object-lock-enabled", "false", None),
+        ("x-amz-bucket-object-lock-enabled", "true", None),
     ],
 )
 def test_headers_that_ask_for_what_is_not_offered(
