@@ -13,6 +13,8 @@ from placement.clock import SystemClock
 from placement.errors import DuplicateKey, MetastoreUnavailable, OutcomeUnknown
 from placement.metastore.coalesce import (
     BATCH_SIZE_BYTES_MAX,
+    FULL_ENOUGH,
+    PATIENCE_SECONDS,
     WAITING_MAX,
     Coalescer,
     WaitingRead,
@@ -242,27 +244,63 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_what_is_asked_in_one_turn_travels_together_and_two_batches_are_under_way() -> None:
+def test_what_is_asked_in_one_turn_travels_together_and_the_rest_when_it_is_back() -> None:
     async def scene() -> None:
         wire = Wire()
         first = [wire.ask(b"a"), wire.ask(b"b")]
         await settle()
         second = wire.ask(b"c")
         await settle()
-        third = [wire.ask(b"d"), wire.ask(b"e")]
+        third = wire.ask(b"d")
         await settle()
-        assert wire.sent == [[b"a", b"b"], [b"c"]]
-        wire.answers[1].set_result(["C"])
-        assert await second == "C"
-        await settle()
-        assert wire.sent[2:] == [[b"d", b"e"]]
+        assert wire.sent == [[b"a", b"b"]]
         wire.answers[0].set_result(["A", MetastoreUnavailable("B's own")])
         assert await first[0] == "A"
         with pytest.raises(MetastoreUnavailable, match="B's own"):
             await first[1]
-        wire.answers[2].set_result(["D", "E"])
-        assert [await one for one in third] == ["D", "E"]
-        assert (wire.shared.batches, wire.shared.members) == (3, 5)
+        await settle()
+        assert wire.sent[1:] == [[b"c", b"d"]]
+        wire.answers[1].set_result(["C", "D"])
+        assert [await second, await third] == ["C", "D"]
+        assert (wire.shared.batches, wire.shared.members) == (2, 4)
+
+    run(scene())
+
+
+def test_many_that_wait_do_not_wait_for_the_batch_before_them() -> None:
+    async def scene() -> None:
+        wire = Wire()
+        wire.ask(b"first")
+        await settle()
+        for i in range(2 * FULL_ENOUGH):
+            wire.ask(b"%d" % i)
+            await settle()
+        # Two batches under way; the others wait for either.
+        assert [len(batch) for batch in wire.sent] == [1, FULL_ENOUGH]
+        wire.answers[0].set_result([""])
+        await settle()
+        assert [len(batch) for batch in wire.sent] == [1, FULL_ENOUGH, FULL_ENOUGH]
+        for answer, batch in zip(wire.answers[1:], wire.sent[1:], strict=True):
+            answer.set_result([""] * len(batch))
+        await settle()
+
+    run(scene())
+
+
+def test_a_batch_that_does_not_come_back_holds_nobody_up() -> None:
+    async def scene() -> None:
+        wire = Wire()
+        wire.ask(b"stuck")
+        await settle()
+        answered = wire.ask(b"a")
+        await settle()
+        assert len(wire.sent) == 1
+        await asyncio.sleep(2 * PATIENCE_SECONDS)
+        assert wire.sent == [[b"stuck"], [b"a"]]
+        wire.answers[1].set_result(["A"])
+        assert await answered == "A"
+        wire.answers[0].set_result([""])
+        await settle()
 
     run(scene())
 
