@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from gateway.authorization import admission_of
 from gateway.context import Context
 from gateway.domain.conditions import (
     ReadConditions,
@@ -17,6 +18,7 @@ from gateway.domain.conditions import (
 )
 from gateway.domain.object_lock import Lock
 from gateway.domain.tags import Tags
+from gateway.domain.versions import version_text
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
 from gateway.metadata.errors import PreconditionFailed, RelianceBroken
 from gateway.metadata.groups import group_owner_of_copy
@@ -113,7 +115,12 @@ async def find_source(
     context: Context, source: CopySource, principal: Principal
 ) -> tuple[BucketEntry, ObjectEntry]:
     """The source as it is now, its conditions judged. Raises NoSuchBucket, NoSuchKey,
-    NoSuchVersion, NotBucketOwner, PreconditionFailed; InvalidRequest for a delete marker."""
+    NoSuchVersion, NotBucketOwner, AccessDenied, PreconditionFailed; InvalidRequest for a delete
+    marker."""
+    admission = admission_of(principal)
+    if admission is not None:
+        version_id = None if source.version is None else version_text(source.version)
+        principal = admission.for_source(source.bucket, source.key, version_id)
     try:
         entry, current = await find_version(
             context, source.bucket, source.key, principal, source.version

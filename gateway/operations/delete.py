@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gateway.authorization import admission_of, may
 from gateway.context import Context
 from gateway.domain.conditions import DeleteConditions
 from gateway.domain.versions import VersionAsked, version_asked, version_text
@@ -25,6 +26,8 @@ from gateway.s3.xml import document, escape
 from placement.errors import PlacementError
 
 KEY_SIZE_BYTES_MAX = 1024
+_PERMISSION = "s3:DeleteObject"
+_BYPASS_PERMISSION = "s3:BypassGovernanceRetention"
 _CONCURRENT_DELETES = 32
 _IF_SIZE = "x-amz-if-match-size"
 _IF_MODIFIED = "x-amz-if-match-last-modified-time"
@@ -109,6 +112,7 @@ async def _delete_one(context: Context, delete: Delete) -> Removed:
     wanted = delete.wanted
     entry, current = await context.metadata.lookup(delete.bucket, wanted.key, delete.principal)
     if wanted.version is not None:
+        _demand_bypass(entry, delete.principal, wanted)
         return await _delete_version(context, entry, wanted, current)
     if current is None and not entry.record.versioning:
         return Removed()
@@ -178,7 +182,9 @@ async def _delete_many(context: Context, delete: DeleteMany) -> DeletedMany:
     wanted: list[tuple[int, Wanted]] = []
     for position, each in enumerate(delete.objects):
         try:
-            wanted.append((position, _wanted(each, bypass=delete.bypass)))
+            one = _wanted(each, bypass=delete.bypass)
+            _demand(entry, delete.principal, one)
+            wanted.append((position, one))
         except S3Error as error:
             outcomes[position] = error
     if entry.record.versioning:
@@ -186,6 +192,24 @@ async def _delete_many(context: Context, delete: DeleteMany) -> DeletedMany:
     else:
         await _delete_plain(context, entry, wanted, outcomes)
     return DeletedMany(delete, tuple(outcomes))
+
+
+def _demand(entry: BucketEntry, principal: Principal, wanted: Wanted) -> None:
+    """The permission to delete one of many keys. Raises AccessDenied."""
+    admission = admission_of(principal)
+    if admission is None:
+        return
+    version_id = None if wanted.version is None else version_text(wanted.version)
+    one = admission_of(admission.for_key(wanted.key, _PERMISSION, version_id))
+    assert one is not None
+    one.to_bucket(entry)
+    _demand_bypass(entry, principal, wanted)
+
+
+def _demand_bypass(entry: BucketEntry, principal: Principal, wanted: Wanted) -> None:
+    """Passing over governance mode is a permission of its own."""
+    if wanted.bypass and not may(principal, entry, _BYPASS_PERMISSION, wanted.key):
+        raise S3Error(ErrorCode.ACCESS_DENIED)
 
 
 async def _delete_plain(
@@ -300,7 +324,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     Operation(
         name="DeleteObject",
         match=Match("DELETE", Resource.OBJECT),
-        permission="s3:DeleteObject",
+        permission=_PERMISSION,
         decode=_decode_one,
         handle=_delete_one,
         encode=_encode_one,
@@ -308,7 +332,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     Operation(
         name="DeleteObjects",
         match=Match("POST", Resource.BUCKET, query=("delete",)),
-        permission="s3:DeleteObject",
+        permission=_PERMISSION,
         decode=_decode_many,
         handle=_delete_many,
         encode=_encode_many,

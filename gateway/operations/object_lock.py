@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gateway.authorization import may
 from gateway.context import Context
 from gateway.domain.object_lock import (
     PERIOD_MAX,
@@ -13,7 +14,7 @@ from gateway.domain.object_lock import (
     may_change_retention,
 )
 from gateway.domain.versions import ENABLED
-from gateway.metadata.entries import BucketEntry
+from gateway.metadata.entries import BucketEntry, ObjectEntry
 from gateway.metadata.records import BucketRecord, ObjectRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
@@ -125,25 +126,27 @@ def _decode_retention(request: S3Request) -> SetRetention:
 
 
 async def _set_retention(context: Context, asked: SetRetention) -> None:
-    await _find(context, asked.named)
+    named = asked.named
+    entry = await _demand_lock(context, named)
+    bypass = asked.bypass and may(named.principal, entry, "s3:BypassGovernanceRetention", named.key)
     now_ms = context.clock.now_ns() // 1_000_000
     if asked.retention is not None:
         demand_future(asked.retention[1], now_ms)
 
     def change(record: ObjectRecord) -> ObjectRecord:
         if not may_change_retention(
-            record.retention, asked.retention, now_ms=now_ms, bypass=asked.bypass
+            record.retention, asked.retention, now_ms=now_ms, bypass=bypass
         ):
             raise S3Error(
                 ErrorCode.ACCESS_DENIED, "Access Denied because object protected by object lock."
             )
         return msgspec.structs.replace(record, retention=asked.retention)
 
-    await _change(context, asked.named, change)
+    await _change(context, named, change)
 
 
 async def _set_hold(context: Context, asked: SetHold) -> None:
-    await _find(context, asked.named)
+    await _demand_lock(context, asked.named)
     await _change(
         context,
         asked.named,
@@ -158,12 +161,22 @@ async def _change(
 
 
 async def _find(context: Context, named: VersionNamed) -> ObjectRecord:
+    return (await _locking_version(context, named))[1].record
+
+
+async def _demand_lock(context: Context, named: VersionNamed) -> BucketEntry:
+    return (await _locking_version(context, named))[0]
+
+
+async def _locking_version(
+    context: Context, named: VersionNamed
+) -> tuple[BucketEntry, ObjectEntry]:
     entry, found = await find_version(
         context, named.bucket, named.key, named.principal, named.version
     )
     if not entry.record.object_lock:
         raise S3Error(ErrorCode.INVALID_REQUEST, "Bucket is missing Object Lock Configuration")
-    return found.record
+    return entry, found
 
 
 def _encode_retention(record: ObjectRecord) -> S3Response:

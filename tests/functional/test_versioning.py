@@ -432,3 +432,32 @@ def test_a_null_version_deleted_between_two_pages_loses_no_other(s3: Any, bucket
     s3.delete_object(Bucket=bucket, Key="key", VersionId="null")
     rest = listed(s3, bucket, KeyMarker="key", VersionIdMarker="null")
     assert rest == [("key", older, True, False)]
+
+
+def test_another_account_deletes_and_copies_nothing(
+    s3: Any, other_s3: Any, versioned: str, bucket: str
+) -> None:
+    version = put(s3, versioned, b"x")
+    put(s3, bucket, b"x")
+    for name, named in ((versioned, {"VersionId": version}), (versioned, {}), (bucket, {})):
+        asked = {"Objects": [{"Key": "key", **named}]}
+        answer = refusal_or_answer(other_s3.delete_objects, Bucket=name, Delete=asked)
+        assert answer.get("Deleted", []) == []
+        errors = answer["Errors"] if "Errors" in answer else [answer["Error"]]
+        assert [error["Code"] for error in errors] == ["AccessDenied"]
+        assert body_of(s3, name) == b"x"
+    other_s3.create_bucket(Bucket="versions-of-others")
+    for named in ({"VersionId": version}, {}):
+        source = {"Bucket": versioned, "Key": "key", **named}
+        assert error_of(
+            other_s3.copy_object, Bucket="versions-of-others", Key="k", CopySource=source
+        ) == ("AccessDenied", 403)
+    empty_and_delete(other_s3, "versions-of-others")
+
+
+def refusal_or_answer(call: Any, **arguments: Any) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = call(**arguments)
+    except ClientError as error:
+        answer = dict(error.response)
+    return answer
