@@ -1,7 +1,7 @@
 """The admin port: health and metrics for everyone, status and accounts for root."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -16,13 +16,17 @@ DOCUMENT_SIZE_BYTES_MAX = 1 << 16
 @dataclass(frozen=True, slots=True)
 class Status:
     """What `/api/v1/status` tells. `state`: ok, degraded (loss tolerated, but less than the scheme
-    promises), read-only (fewer than m + 1 drives) or unavailable."""
+    promises), read-only (fewer than m + 1 drives) or unavailable. Of a cluster also: the map's epoch,
+    whether shards move, and what the leaders of the duties published."""
 
     state: str
     drives: tuple[DriveReport, ...]
     repairs_pending: int
     orphan_shards: int
     tolerance: int
+    epoch: int = 0
+    moving: bool = False
+    duties: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,9 @@ def _api_routes(
             "repairs_pending": now.repairs_pending,
             "orphan_shards": now.orphan_shards,
             "tolerance": now.tolerance,
+            "epoch": now.epoch,
+            "moving": now.moving,
+            "duties": now.duties,
         }
 
     @app.get("/api/v1/accounts", dependencies=guard)

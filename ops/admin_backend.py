@@ -45,15 +45,24 @@ class AdminBackend:
     """Implements `ops.admin_api.Backend`."""
 
     def __init__(
-        self, settings: ProcessSettings, clients: Clients, duties: "Duties", watch: ProcessWatch
+        self,
+        settings: ProcessSettings,
+        clients: Clients,
+        duties: "Duties | None",
+        watch: ProcessWatch,
     ) -> None:
         self._settings = settings
         self._clients = clients
-        self._duties = duties
+        self._own_duties = duties
         self._watch = watch
         self._workers: dict[int, RpcClient] = {}
         self._requests = RequestTotals()
         self._grown = Growing()
+
+    @property
+    def _duties(self) -> "Duties":
+        assert self._own_duties is not None, "the duties run in another process"
+        return self._own_duties
 
     async def close(self) -> None:
         """Release the connections to the workers."""
@@ -97,12 +106,8 @@ class AdminBackend:
 
     async def counts(self) -> StoreCounts:
         """Everything that is counted anywhere in the store."""
-        answers = await asyncio.gather(*map(self._worker_counts, range(self._settings.workers)))
-        for number, (requests, _) in enumerate(answers):
-            self._requests.take(number, requests)
-        processes = [process for _, process in answers if process is not None]
+        requests, processes = await self._process_counts()
         processes.append(self._watch.counts())
-        requests = self._requests.total()
         reports: tuple[DriveReport, ...] = ()
         drive_counts: tuple[DriveCounts, ...] = ()
         commits: tuple[CommitCounts, ...] = ()
@@ -131,6 +136,14 @@ class AdminBackend:
             garbage_pending=self._duties.garbage.pending,
             tolerance=tolerance,
         )
+
+    async def _process_counts(self) -> tuple[RequestCounts, list[ProcessCounts]]:
+        """What the workers counted."""
+        answers = await asyncio.gather(*map(self._worker_counts, range(self._settings.workers)))
+        for number, (requests, _) in enumerate(answers):
+            self._requests.take(number, requests)
+        processes = [process for _, process in answers if process is not None]
+        return self._requests.total(), processes
 
     async def _node_counts(
         self, reports: tuple[DriveReport, ...], requests: RequestCounts

@@ -78,6 +78,8 @@ def serve(
 
 
 app.command("node")(cluster_cli.node)
+app.command("gateway")(cluster_cli.gateway)
+app.command("keeper")(cluster_cli.keeper)
 
 
 def _folder(directory: str) -> Path:

@@ -119,3 +119,80 @@ def node(
     run_until_signal(
         lambda stop, ready: run_node(options, stop, lambda n: ready(f"node {n}")), "node"
     )
+
+
+def gateway(
+    port: Annotated[int, typer.Option(help="S3 port.")] = 9000,
+    admin_port: Annotated[int, typer.Option(help="Health, metrics and admin API.")] = 9001,
+    bind: Annotated[str, typer.Option(help="Address of both ports.")] = "127.0.0.1",
+    region: Annotated[str, typer.Option(help="Region that clients sign for.")] = "us-east-1",
+    workers: Annotated[
+        int | None, typer.Option(help="Gateway processes (default: one a core).")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key, PEM.")] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option(help="Serve BUCKET.DOMAIN as virtual hosts; repeatable.")
+    ] = None,
+    access_log: Annotated[
+        str, typer.Option(metavar="FILE", help="Append one line a request; '-' for stdout.")
+    ] = "",
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+) -> None:
+    """Serve S3 for a cluster, in the foreground. Any number of them may run."""
+    from ops.cluster_settings import cluster_settings
+    from ops.gateway_command import GatewayOptions, ports_of
+    from ops.gateway_command import gateway as run
+
+    try:
+        options = GatewayOptions(
+            cluster=cluster_settings(etcd or [], etcd_ca, etcd_cert, etcd_key, cluster_key_file),
+            ports=ports_of(
+                bind=bind,
+                port=port,
+                admin_port=admin_port,
+                region=region,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                domains=tuple(domain or ()),
+                access_log=access_log,
+                **({"workers": workers} if workers is not None else {}),
+            ),
+        )
+    except (ConfigError, ValueError) as error:
+        raise refuse(error) from None
+    raise typer.Exit(run(options))
+
+
+def keeper(
+    admin_port: Annotated[int, typer.Option(help="Health, metrics and admin API.")] = 9002,
+    bind: Annotated[str, typer.Option(help="Its address.")] = "127.0.0.1",
+    grace: Annotated[
+        float, typer.Option(help="Seconds that a drive may be away before it is put out.")
+    ] = 600.0,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+) -> None:
+    """Do a cluster's background duties, in the foreground. Run two: each duty has one leader."""
+    from ops.cluster_settings import cluster_settings
+    from ops.keeper_command import KeeperOptions, run_cluster_keeper
+    from ops.supervisor import listening_socket
+
+    try:
+        settings = cluster_settings(etcd or [], etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+        if grace < 0:
+            raise ConfigError("--grace is a number of seconds")
+        listener = listening_socket(bind, admin_port, shared=False)
+    except (ConfigError, ValueError) as error:
+        raise refuse(error) from None
+    except OSError as error:
+        raise refuse(ConfigError(f"cannot listen on {bind}: {error.strerror}")) from None
+    options = KeeperOptions(settings, listener, grace)
+    run_until_signal(lambda stop, ready: run_cluster_keeper(options, stop, ready), "keeper")

@@ -42,6 +42,10 @@ def _main_of(role: str) -> Main:
         from ops.keeper_process import run_keeper
 
         return run_keeper
+    if role == "admin":
+        from ops.gateway_process import run_gateway_admin
+
+        return run_gateway_admin
     raise SystemExit(f"unknown role {role!r}")
 
 

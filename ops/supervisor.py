@@ -62,8 +62,16 @@ def listening_socket(host: str, port: int, *, shared: bool) -> socket.socket:
 class Supervisor:
     """Runs children given in start order; stops them in reverse groups."""
 
-    def __init__(self, children: list[Child], report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        children: list[Child],
+        report: Callable[[str], None],
+        *,
+        start_timeout_seconds: float | None = START_TIMEOUT_SECONDS,
+    ) -> None:
+        """`start_timeout_seconds` None: what a child waits for may take as long as it likes."""
         self._children = children
+        self._start_timeout_seconds = start_timeout_seconds
         self._report = report
         self._stopping = False
         self._hung_up = False
@@ -127,9 +135,9 @@ class Supervisor:
         child.pause_seconds = min(child.pause_seconds * 2, _RESTART_PAUSE_SECONDS_MAX)
 
     def stop(self) -> None:
-        """Workers drain first, then the keeper, last the storage process."""
+        """Workers drain first, then the keeper or admin process, last the storage process."""
         self._stopping = True
-        order = ("worker", "keeper", "storage")
+        order = ("worker", "keeper", "admin", "storage")
         for role in order:
             self._stop_group([c for c in self._children if c.settings.role == role])
 
@@ -166,7 +174,8 @@ class Supervisor:
             child.status = -1
 
     def _await_ready(self, child: Child) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        patience = self._start_timeout_seconds
+        deadline = None if patience is None else time.monotonic() + patience
         while b"\n" not in child.words:
             if self._stopping:
                 raise StartFailed("interrupted while starting")
@@ -176,7 +185,7 @@ class Supervisor:
                 self._wait(0.0 if ended else 0.5)
             if ended and b"\n" not in child.words:
                 raise StartFailed(f"the {child.name} process ended while starting")
-            if time.monotonic() > deadline:
+            if deadline is not None and time.monotonic() > deadline:
                 raise StartFailed(f"the {child.name} process did not become ready in time")
         line = child.words.decode(errors="replace").partition("\n")[0]
         if line.startswith("refused "):

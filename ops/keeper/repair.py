@@ -29,22 +29,26 @@ from storage_node.shard import ShardEnvelope, decode_envelope, encode_envelope
 
 DAMAGED_PER_ROUND = 64
 MARKS_PER_TXN = 64
+MARKS_PER_PAGE = 1000
 
 log = logging.getLogger("ostraka.keeper.repair")
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The cluster as the keeper sees it now: placement and the drives that take writes."""
+    """The cluster as the keeper sees it now: placement and the drives that take writes. Those it
+    `waits` for are away and may come back: what they hold is not rebuilt elsewhere."""
 
     placement: Placement
     live: frozenset[DriveId]
+    waits: frozenset[DriveId] = frozenset()
 
 
 @dataclass(slots=True)
 class RepairProgress:
     """What the gauges show. `due` while an inventory is wanted or running; `covered` are the drives
-    that the last whole inventory counted on; `reported` shards were set aside and not rebuilt yet."""
+    that the last whole inventory counted on; `reported` shards were set aside and not rebuilt yet;
+    `misplaced` ones lie where the map of `epoch`, under which it ran, does not want them."""
 
     due: bool = True
     covered: frozenset[DriveId] = frozenset()
@@ -53,6 +57,11 @@ class RepairProgress:
     rebuilt: int = 0
     unreadable: int = 0
     tolerance: int | None = None
+    misplaced: int = 0
+    moved: int = 0
+    moved_bytes: int = 0
+    examined: int = 0
+    epoch: int = 0
 
     @property
     def pending(self) -> int:
@@ -83,14 +92,21 @@ class Repair:
         self._nodes = nodes
         self._view = view
         self.progress = RepairProgress()
+        self._moved_some = False
 
     async def work(self) -> bool:
         """One round: reported damage, then, if it is due, a whole inventory. True if it found work."""
         busy = await self._reported()
-        live = self._view().live
+        view = self._view()
+        live = view.live
         # A drive that went is counted on no more: when it comes back, what it holds is looked at.
         self.progress.covered &= live
-        if live - self.progress.covered or await self.marks():
+        if (
+            live - self.progress.covered
+            or view.placement.map.epoch != self.progress.epoch
+            or self._moved_some
+            or await self.marks()
+        ):
             self.progress.due = True
         if self.progress.due:
             await self._inventory()
@@ -99,52 +115,82 @@ class Repair:
 
     async def marks(self) -> bool:
         """Whether a write has left a drive out since the last inventory began."""
-        end = prefix_end(keys.DAMAGE)
-        found = await self._metastore.range(Range(keys.DAMAGE, end, limit=1, keys_only=True))
-        return bool(found.kvs)
+        start, end = keys.DAMAGE, prefix_end(keys.DAMAGE)
+        waited_for = self._slots_waited_for()
+        limit = MARKS_PER_PAGE if waited_for else 1
+        while True:
+            found = await self._metastore.range(Range(start, end, limit=limit, keys_only=True))
+            if any(kv.key[-2:] not in waited_for for kv in found.kvs):
+                return True
+            if not found.more:
+                return False
+            start = found.kvs[-1].key + b"\x00"
+
+    def _slots_waited_for(self) -> frozenset[bytes]:
+        """As they end the keys of marks. Such marks stay until the drive is back, or out."""
+        view = self._view()
+        return frozenset(
+            drive.slot.to_bytes(2, "big")
+            for drive in view.placement.map.drives
+            if drive.drive_id in view.waits
+        )
 
     async def _forget_marks(self) -> None:
         """One pass over the marks: those that writes put meanwhile stay, for the next inventory."""
         start, end = keys.DAMAGE, prefix_end(keys.DAMAGE)
+        waited_for = self._slots_waited_for()
         while True:
             page = await self._metastore.range(Range(start, end, limit=MARKS_PER_TXN))
             if not page.kvs:
                 return
-            await self._metastore.txn(
-                Txn(
-                    compares=tuple(unchanged(kv.key, kv.mod_revision) for kv in page.kvs),
-                    success=tuple(DeleteRange(kv.key) for kv in page.kvs),
+            marks = [kv for kv in page.kvs if kv.key[-2:] not in waited_for]
+            if marks:
+                await self._metastore.txn(
+                    Txn(
+                        compares=tuple(unchanged(kv.key, kv.mod_revision) for kv in marks),
+                        success=tuple(DeleteRange(kv.key) for kv in marks),
+                    )
                 )
-            )
             start = page.kvs[-1].key + b"\x00"
 
     async def _inventory(self) -> None:
         await self._forget_marks()
-        live = self._view().live
-        missing = unreadable = 0
+        view = self._view()
+        live, epoch = view.live, view.placement.map.epoch
+        missing = unreadable = misplaced = 0
+        moved_before = self.progress.moved
+        self.progress.examined = 0
         tolerance: int | None = None
         async for refs in blobs(self._metastore, self._objects):
             found = await find(refs, self._nodes)
             found.sort(key=lambda blob: blob.tolerance)  # least remaining tolerance first
             for blob in found:
                 await self._complete(blob)
+                self.progress.examined += 1
+                misplaced += self._misplaced(blob)
                 left = blob.tolerance
                 missing += blob.ref.m - left
                 unreadable += left < 0
                 tolerance = left if tolerance is None else min(tolerance, left)
         # A drive that came back meanwhile may hold what was missing: look again.
         self.progress.covered = live & self._view().live
-        self.progress.due = bool(self._view().live - live)
+        now = self._view()
+        self.progress.due = bool(now.live - live) or now.placement.map.epoch != epoch
+        self.progress.epoch = epoch
+        self.progress.misplaced = misplaced
+        # Where one made room, another may follow; where none could move, trying again is idle.
+        self._moved_some = misplaced > 0 and self.progress.moved > moved_before
         self.progress.missing = missing
         self.progress.unreadable = unreadable
         self.progress.tolerance = tolerance
 
     async def _complete(self, blob: Found) -> None:
         """Rebuild what a blob misses, and bring home what lies elsewhere."""
-        for index in blob.missing:
-            await self._try(blob, index, None)
         view = self._view()
         order = view.placement.write_order(BlobId(blob.ref.blob))
+        for index in blob.missing:
+            if index >= len(order) or order[index].drive_id not in view.waits:
+                await self._try(blob, index, None)
         for index in range(blob.ref.k + blob.ref.m):
             home = order[index].drive_id if index < len(order) else None
             at_home = any(holding.drive == home for holding in blob.shards.get(index, ()))
@@ -152,11 +198,28 @@ class Repair:
             if blob.shards.get(index) and not at_home and (free or not blob.alone(index)):
                 await self._try(blob, index, blob.shards[index].copy())
 
+    def _misplaced(self, blob: Found) -> int:
+        """Shards on a drive that the newest map leaves out, or away from a home that is live."""
+        view = self._view()
+        order = view.placement.write_order(BlobId(blob.ref.blob))
+        takers = {drive.drive_id for drive in order}
+        count = 0
+        for index, held in blob.shards.items():
+            home = order[index].drive_id if index < len(order) else None
+            for holding in held:
+                away = home in view.live and holding.drive != home
+                count += away or holding.drive not in takers
+        return count
+
     async def _try(self, blob: Found, index: int, former: list[Holding] | None) -> None:
         """Rebuild one shard; then delete those of its index in their former places."""
         try:
-            await self._rebuild(blob, index)
-            self.progress.rebuilt += 1
+            size_bytes = await self._rebuild(blob, index)
+            if former:
+                self.progress.moved += 1
+                self.progress.moved_bytes += size_bytes
+            else:
+                self.progress.rebuilt += 1
             for holding in former or ():
                 shard = ShardId(BlobId(blob.ref.blob), index)
                 await self._nodes[holding.node].delete([(holding.drive, shard)])
@@ -164,8 +227,8 @@ class Repair:
         except (NotRebuilt, PeerUnavailable) as error:
             log.debug("shard %d of %s is not rebuilt: %s", index, blob.ref.blob.hex(), error)
 
-    async def _rebuild(self, blob: Found, index: int) -> None:
-        """One shard more, on a drive that has none of the blob. Raises NotRebuilt."""
+    async def _rebuild(self, blob: Found, index: int) -> int:
+        """One shard more, on a drive that has none of the blob; its bytes. Raises NotRebuilt."""
         sources = {
             i: Source(self._nodes[held[0].node], held[0].drive, i)
             for i, held in blob.shards.items()
@@ -178,8 +241,11 @@ class Repair:
             raise NotRebuilt("no drive is free for it")
         envelope = await self._envelope(blob.ref, list(sources.values()), index)
         node = self._nodes[drive.node]
-        await rebuild_shard(blob.ref, sources, Destination(node, drive.drive_id, index, envelope))
+        size_bytes = await rebuild_shard(
+            blob.ref, sources, Destination(node, drive.drive_id, index, envelope)
+        )
         blob.shards.setdefault(index, []).append(Holding(drive.node, drive.drive_id))
+        return size_bytes
 
     async def _envelope(self, ref: BlobRef, sources: Sequence[Source], index: int) -> bytes:
         for source in sources:

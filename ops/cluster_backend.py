@@ -1,0 +1,155 @@
+"""What the admin port of a cluster's gateway or keeper answers from: the map, the nodes, and what the
+leaders of the keepers' duties published."""
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+
+from ops.admin_api import Account, AdminError, Backend, Status
+from ops.admin_backend import READY_TIMEOUT_SECONDS, AdminBackend
+from ops.clients import Clients
+from ops.cluster_admin import reports_of
+from ops.metrics import StoreCounts
+from ops.process_counts import ProcessWatch
+from ops.settings import ProcessSettings
+from placement.cluster_map import DriveState, MapDrive
+from placement.errors import MetastoreUnavailable, PeerUnavailable
+from placement.membership import PROGRESS
+from placement.metastore.port import Range, prefix_end
+from storage_node.port import DriveCondition, DriveReport
+
+_SERVING = (DriveCondition.UP, DriveCondition.RECOVERING)
+
+
+class ClusterBackend(AdminBackend):
+    """As in `serve`, with many nodes and duties that run elsewhere."""
+
+    def __init__(self, settings: ProcessSettings, clients: Clients, watch: ProcessWatch) -> None:
+        super().__init__(settings, clients, None, watch)
+
+    async def ready(self) -> bool:
+        """The metadata answers and m + 1 drives take writes."""
+        topology = self._clients.topology
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                await self._clients.metastore.range(Range(PROGRESS, limit=1))
+        except (MetastoreUnavailable, TimeoutError):
+            return False
+        return len(topology.writable) >= topology.map.scheme.m + 1
+
+    async def status(self) -> Status:
+        """See Status."""
+        reports = await self._reports()
+        progress = await self.progress()
+        cluster = self._clients.topology.map
+        wanted = {d.drive_id for d in cluster.drives if d.state is DriveState.UP}
+        up = [report for report in reports if report.drive in wanted]
+        serving = sum(report.condition in _SERVING for report in up)
+        away = sum(report.condition not in (*_SERVING, DriveCondition.FULL) for report in up)
+        repair = progress.get("repair", {})
+        # Without a keeper nobody knows what is missing: that is no reason to call it nothing.
+        pending = int(repair.get("pending", 1)) + int(
+            progress.get("re-encoding", {}).get("pending", 0)
+        )
+        tolerance = cluster.scheme.m - away
+        if (known := repair.get("tolerance")) is not None:
+            tolerance = min(tolerance, int(known))
+        if serving < cluster.scheme.k:
+            state = "unavailable"
+        elif serving < cluster.scheme.m + 1:
+            state = "read-only"
+        elif pending or any(report.condition is not DriveCondition.UP for report in up):
+            state = "degraded"
+        else:
+            state = "ok"
+        orphans = int(progress.get("sweep", {}).get("orphans", 0))
+        return Status(
+            state,
+            reports,
+            pending,
+            orphans,
+            max(tolerance, 0),
+            epoch=cluster.epoch,
+            moving=bool(cluster.open_epochs),
+            duties=progress,
+        )
+
+    async def progress(self) -> dict[str, dict[str, Any]]:
+        """What the leaders of the duties last said, by duty."""
+        found = await self._clients.metastore.range(Range(PROGRESS, prefix_end(PROGRESS)))
+        return {kv.key[len(PROGRESS) :].decode(): json.loads(kv.value) for kv in found.kvs}
+
+    async def counts(self) -> StoreCounts:
+        """This gateway's requests and processes, and the gauges of the whole cluster."""
+        requests, processes = await self._process_counts()
+        processes.append(self._watch.counts())
+        counts = StoreCounts(
+            requests=requests,
+            processes=tuple(sorted(processes, key=lambda process: process.name)),
+            repairs_pending=1,
+        )
+        try:
+            status = await self.status()
+        except (PeerUnavailable, MetastoreUnavailable):
+            return counts
+        counts.drives, counts.tolerance = status.drives, status.tolerance
+        counts.repairs_pending, counts.orphan_shards = status.repairs_pending, status.orphan_shards
+        counts.repairs_done = int(status.duties.get("repair", {}).get("rebuilt", 0))
+        counts.garbage_pending = int(status.duties.get("garbage", {}).get("pending", 0))
+        return counts
+
+    async def _reports(self) -> tuple[DriveReport, ...]:
+        """One of every drive in the map; those that nobody reports are missing."""
+        reports = await reports_of(self._clients)
+        return tuple(
+            _named(drive, reports.get(drive.drive_id))
+            for drive in self._clients.topology.map.drives
+        )
+
+
+def _named(drive: MapDrive, report: DriveReport | None) -> DriveReport:
+    if report is None:
+        return DriveReport(
+            drive.drive_id, drive.node, DriveCondition.MISSING, 0, 0, 0, 0, 0, "its node is away"
+        )
+    return msgspec.structs.replace(report, path=f"{drive.node}:{report.path}")
+
+
+class WaitingBackend:
+    """A backend that comes later: until then the process is alive and not ready."""
+
+    def __init__(self) -> None:
+        self.backend: Backend | None = None
+
+    def _demanded(self) -> Backend:
+        if self.backend is None:
+            raise AdminError(503, "ServiceUnavailable", "The cluster cannot be reached yet.")
+        return self.backend
+
+    async def ready(self) -> bool:
+        """False before the backend is there."""
+        return self.backend is not None and await self.backend.ready()
+
+    async def counts(self) -> StoreCounts:
+        """See Backend."""
+        return await self._demanded().counts()
+
+    async def status(self) -> Status:
+        """See Backend."""
+        return await self._demanded().status()
+
+    async def create_account(
+        self, name: str, email: str, access_key: str | None, secret_key: str | None
+    ) -> Account:
+        """See Backend."""
+        return await self._demanded().create_account(name, email, access_key, secret_key)
+
+    async def list_accounts(self) -> list[Account]:
+        """See Backend."""
+        return await self._demanded().list_accounts()
+
+    async def delete_account(self, name: str) -> None:
+        """See Backend."""
+        await self._demanded().delete_account(name)

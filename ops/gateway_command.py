@@ -1,0 +1,105 @@
+"""`ostraka gateway`: S3 workers and their admin process under a supervisor. It keeps nothing."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.config import ConfigError, ServeConfig
+from ops.serve import complain, say
+from ops.settings import ClusterSettings, ProcessSettings
+from ops.supervisor import Child, StartFailed, Supervisor, listening_socket
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """The ports' options are those of `serve`, whose folder and drives are not used."""
+
+    cluster: ClusterSettings
+    ports: ServeConfig
+
+
+def gateway(options: GatewayOptions) -> int:
+    """Run in the foreground until SIGINT or SIGTERM; the exit status."""
+    config = options.ports
+    try:
+        listeners = [listening_socket(config.bind, config.port, shared=True)]
+        port = listeners[0].getsockname()[1]
+        listeners += [
+            listening_socket(config.bind, port, shared=True) for _ in range(1, config.workers)
+        ]
+        admin = listening_socket(config.bind, config.admin_port, shared=False)
+    except OSError as error:
+        complain(f"cannot listen on {config.bind}: {error.strerror}")
+        return 1
+    run = tempfile.mkdtemp(prefix="ostraka-gateway-")
+    children = [Child("admin", _settings(options, run, "admin", admin_fd=admin.fileno()), ())]
+    children[0].descriptors = (admin.fileno(),)
+    children += [
+        Child(
+            f"worker {number}",
+            _settings(options, run, "worker", number, listen_fd=listener.fileno()),
+            (listener.fileno(),),
+        )
+        for number, listener in enumerate(listeners)
+    ]
+    supervisor = Supervisor(children, complain, start_timeout_seconds=None)
+    try:
+        say(f"admin http://{config.bind}:{admin.getsockname()[1]} (health, metrics)")
+        supervisor.start()
+        scheme = "https" if config.tls_cert else "http"
+        say(f"ready {scheme}://{config.bind}:{port}")
+        supervisor.run()
+        say("stopping")
+        return 0
+    except StartFailed as error:
+        if str(error) != "interrupted while starting":
+            complain(str(error))
+            return 1
+        return 0
+    finally:
+        supervisor.stop()
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _settings(
+    options: GatewayOptions,
+    run: str,
+    role: str,
+    number: int = 0,
+    *,
+    listen_fd: int = -1,
+    admin_fd: int = -1,
+) -> ProcessSettings:
+    config = options.ports
+    return ProcessSettings(
+        role=role,
+        number=number,
+        directory="",
+        run=run,
+        cluster_id=b"",
+        cluster_key=options.cluster.cluster_key,
+        is_new=False,
+        drives=[],
+        scheme=None,
+        region=config.region,
+        domains=list(config.domains),
+        bind=config.bind,
+        root_access_key="",
+        root_secret_key="",
+        workers=config.workers,
+        listen_fd=listen_fd,
+        admin_fd=admin_fd,
+        tls_cert=str(config.tls_cert.absolute()) if config.tls_cert else "",
+        tls_key=str(config.tls_key.absolute()) if config.tls_key else "",
+        access_log=config.access_log,
+        cluster=options.cluster,
+    )
+
+
+def ports_of(**options: object) -> ServeConfig:
+    """`serve`'s checks of the options that both have. Raises ConfigError."""
+    try:
+        return ServeConfig(directory=Path(), **options)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
