@@ -58,7 +58,8 @@ def _read_key(path: Path) -> bytes:
     data = _read(path)
     if len(data) != KEY_SIZE_BYTES:
         raise ConfigError(f"{path} is no cluster key: it holds {len(data)} bytes, not 32")
-    if path.stat().st_mode & 0o077:
+    # A group may read it: that is how Kubernetes hands a secret to a process that is not root.
+    if path.stat().st_mode & 0o037:
         raise ConfigError(f"{path} may be read by others: chmod 600 it")
     return data
 

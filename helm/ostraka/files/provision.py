@@ -1,0 +1,121 @@
+"""Makes the accounts, buckets, versioning and policies that the chart's values list, where missing.
+
+Usage: provision.py WANTED.json. Run twice it changes nothing; it never removes anything.
+"""
+
+import json
+import os
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+
+REGION = os.environ["REGION"]
+ADMIN = os.environ["ADMIN_ENDPOINT"].rstrip("/")
+ROOT = (os.environ["OSTRAKA_ROOT_ACCESS_KEY"], os.environ["OSTRAKA_ROOT_SECRET_KEY"])
+
+
+def wait_until_ready(seconds: float) -> None:
+    """Until the write quorum is reachable."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(f"{ADMIN}/health/ready", timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise SystemExit(f"{ADMIN} is not ready: {error}") from None
+            time.sleep(2)
+
+
+def admin(method: str, path: str, document: Any = None) -> Any:
+    """A signed request to the admin API; its decoded answer."""
+    body = b"" if document is None else json.dumps(document).encode()
+    signed = AWSRequest(method, ADMIN + path, {"content-type": "application/json"}, data=body)
+    signed.context["payload_signing_enabled"] = True
+    S3SigV4Auth(Credentials(*ROOT), "s3", "us-east-1").add_auth(signed)
+    request = urllib.request.Request(
+        ADMIN + path, body or None, dict(signed.headers.items()), method=method
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def client(keys: tuple[str, str]) -> Any:
+    """An S3 client of whoever has these keys."""
+    ca_file = os.environ.get("CA_FILE", "")
+    return botocore.session.get_session().create_client(
+        "s3",
+        endpoint_url=os.environ["S3_ENDPOINT"],
+        region_name=REGION,
+        aws_access_key_id=keys[0],
+        aws_secret_access_key=keys[1],
+        verify=ca_file if os.path.exists(ca_file) else None,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
+def make_account(account: dict[str, str]) -> tuple[str, str]:
+    """The account's keys, as its secret has them."""
+    folder = Path(os.environ["ACCOUNTS_FOLDER"]) / account["name"]
+    keys = ((folder / "access-key").read_text(), (folder / "secret-key").read_text())
+    known = {found["name"]: found for found in admin("GET", "/api/v1/accounts")}
+    found = known.get(account["name"])
+    if found is None:
+        document = {"name": account["name"], "email": account.get("email", "")}
+        document |= {"access_key": keys[0], "secret_key": keys[1]}
+        admin("POST", "/api/v1/accounts", document)
+        print(f"account {account['name']}: made")
+    elif found["access_key"] != keys[0]:
+        raise SystemExit(f"account {account['name']} exists with another access key")
+    else:
+        print(f"account {account['name']}: is there")
+    return keys
+
+
+def make_bucket(bucket: dict[str, Any], keys: tuple[str, str]) -> None:
+    """The bucket, with what its entry says of versioning and policy."""
+    s3, name = client(keys), bucket["name"]
+    place = (
+        {}
+        if REGION == "us-east-1"
+        else {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
+    )
+    try:
+        s3.head_bucket(Bucket=name)
+        print(f"bucket {name}: is there")
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise SystemExit(f"bucket {name}: {error}") from None
+        s3.create_bucket(Bucket=name, **place)
+        print(f"bucket {name}: made")
+    if (
+        bucket.get("versioning")
+        and s3.get_bucket_versioning(Bucket=name).get("Status") != "Enabled"
+    ):
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        print(f"bucket {name}: versioning enabled")
+    if bucket.get("policy"):
+        s3.put_bucket_policy(Bucket=name, Policy=json.dumps(bucket["policy"]))
+        print(f"bucket {name}: policy set")
+
+
+def main() -> None:
+    """Everything in WANTED.json, accounts first."""
+    wanted = json.loads(Path(sys.argv[1]).read_text())
+    wait_until_ready(float(os.environ.get("WAIT_SECONDS", "600")))
+    keys = {account["name"]: make_account(account) for account in wanted["accounts"] or []}
+    for bucket in wanted["buckets"] or []:
+        make_bucket(bucket, keys[bucket["account"]] if bucket.get("account") else ROOT)
+
+
+if __name__ == "__main__":
+    main()
