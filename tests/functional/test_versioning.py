@@ -49,8 +49,7 @@ def listed(s3: Any, bucket: str, **asked: Any) -> list[tuple[str, str, bool, boo
 def refusal(call: Any, **arguments: Any) -> dict[str, Any]:
     with pytest.raises(ClientError) as raised:
         call(**arguments)
-    response: dict[str, Any] = raised.value.response
-    return response
+    return dict(raised.value.response)
 
 
 # The bucket's state
