@@ -147,13 +147,24 @@ async def run_storage(
             )
             await server.listen_unix(settings.storage_socket)
             ready()
-            await stop.wait()
+            await _first_of(stop, owner.broken)
             watch.stop()
             await server.close()
         finally:
             await node.close()
     finally:
         await owner.close()
+    if not stop.is_set():
+        raise SystemExit("the metadata must be opened again")  # the supervisor starts us anew
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _commits_of(owner: SqliteOwner) -> CommitFacts:

@@ -18,6 +18,7 @@ from storage_node.index import (
     Entry,
     Index,
     IndexDamaged,
+    IndexFull,
     SegmentFacts,
     decode_entry,
     encode_entry,
@@ -372,6 +373,11 @@ class Drive:
         self._writing_back = self._offload(work)
         try:
             await self._writing_back
+        except IndexFull as error:
+            self.index.take_back(marks)
+            self._facts_changed.update(facts)
+            self._segments_dropped = dropped + self._segments_dropped
+            self.filled(str(error))
         except IndexDamaged as error:
             self.index_failed(error)
         except OSError as error:

@@ -59,6 +59,10 @@ CONDEMNED = -1
 """In place of a segment's dead bytes: everything in it was copied, its file is being removed."""
 
 
+class IndexFull(Exception):
+    """There is no space to write changes to; the index itself is well."""
+
+
 class IndexDamaged(Exception):
     """SQLite cannot read the index: rebuild it."""
 
@@ -252,7 +256,8 @@ class Index:
         segments: dict[int, SegmentFacts],
         dropped_segments: Iterable[int] = (),
     ) -> None:
-        """Write changes in one transaction (in a worker thread). Raises IndexDamaged."""
+        """Write changes in one transaction (in a worker thread). Raises IndexDamaged, and IndexFull
+        when nothing was written for want of space."""
         stored = b"".join([k + e for k, e in sorted(changes.items()) if e])
         removed = b"".join(sorted(k for k, e in changes.items() if not e))
         unmarked = b"".join(k for k, marked in marks.items() if not marked)
@@ -282,13 +287,24 @@ class Index:
                 write.executemany(
                     "DELETE FROM segments WHERE segment = ?", [(s,) for s in dropped_segments]
                 )
+                write.execute("COMMIT")
             except BaseException:
-                write.execute("ROLLBACK")
+                if write.in_transaction:
+                    write.execute("ROLLBACK")
                 raise
-            write.execute("COMMIT")
         except _UNREADABLE as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
+                raise IndexFull(str(error)) from error
             raise IndexDamaged(str(error)) from error
         self._stored_change = change
+
+    def take_back(self, marks: dict[bytes, bool]) -> None:
+        """What was taken could not be written: it is among the recent changes again."""
+        self._recent = {**self._flushing, **self._recent}
+        self._marks = {**marks, **self._marks}
+        self._recent_change += self._flushing_change
+        self._flushing, self._flushing_change = {}, 0
 
     def end_write_back(self) -> None:
         """What was taken is in the file now."""

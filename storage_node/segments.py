@@ -164,7 +164,12 @@ class SegmentLog:
                 self._files.close(sealed.fd)
             path = f"{self._folder}/{segment_name(segment)}"
             fd = self._files.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            self._files.pwritev(fd, [encode_segment_header(self._drive, segment)], 0)
+            try:
+                self._files.pwritev(fd, [encode_segment_header(self._drive, segment)], 0)
+            except OSError:  # the disk is full: each try would leave a file
+                self._files.close(fd)
+                self._files.unlink(path)
+                raise
             fsync_directory(self._files, self._folder)
             return fd
 

@@ -118,6 +118,9 @@ class SqliteOwner:
         self._scheduled = False
         self._rows_checkpointed = 0
         self._broken: str | None = None
+        self._full = False
+        self.broken = asyncio.Event()
+        """Set when nothing can be done any more: the store must be closed and opened again."""
         self._loop = asyncio.get_running_loop()
         self._disk = _DiskThread(self._loop)
         self._leases.watch(self._expire)
@@ -286,6 +289,10 @@ class SqliteOwner:
         """The commit has ended: answer its members."""
         self._committing = False
         batch, self._batch = self._batch, []
+        if is_full(error):
+            # Its last page was not written, so nothing of it counts; what it wrote is overwritten.
+            self._roll_back([one for one, _ in batch], error)
+            return
         if error is not None:
             # Nobody knows what a failed flush left behind: never go on from here.
             _log.critical("the metadata commit failed", exc_info=error)
@@ -294,6 +301,7 @@ class SqliteOwner:
                 _fail(one.promise, OutcomeUnknown(f"the commit failed: {error}"))
             self._break(f"a commit failed and the store must be opened again: {error}")
             return
+        self._full = False
         self.batches += 1
         self.transactions += len(batch)
         self.commit_seconds += self._loop.time() - self._commit_began
@@ -317,15 +325,22 @@ class SqliteOwner:
 
     def _checkpointed(self, error: BaseException | None) -> None:
         self._committing = False
+        if is_full(error):
+            _log.warning("the metadata checkpoint is put off: %s", error)
+            error = None
         if error is not None:
             _log.critical("the metadata checkpoint failed", exc_info=error)
             self._break(f"a checkpoint failed and the store must be opened again: {error}")
         elif self._waiting:
             self._start_batch()
 
-    def _roll_back(self, waiting: list[_Waiting], error: Exception) -> None:
+    def _roll_back(self, waiting: list[_Waiting], error: BaseException | None) -> None:
         """Nothing of the batch was committed: take it back and say so."""
-        _log.error("a metadata batch was not applied", exc_info=error)
+        if not is_full(error):
+            _log.error("a metadata batch was not applied", exc_info=error)
+        elif not self._full:
+            self._full = True
+            _log.error("no metadata can be written: %s", error)
         self._batch = []
         self._space.forget()
         self._history.drop_after(self._watches.revision)
@@ -350,6 +365,7 @@ class SqliteOwner:
         if self._broken is not None:
             return
         self._broken = reason
+        self.broken.set()
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             _fail(one.promise, MetastoreUnavailable(reason))
@@ -397,6 +413,12 @@ class _DiskThread:
                 error = raised
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(done, error)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether SQLite had no space left to write what it was to write."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _fail(promise: Any, error: Exception) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -295,3 +295,39 @@ def test_what_was_acknowledged_survives_kill_minus_nine(path: str) -> None:
             await store.close()
 
     asyncio.run(scene())
+
+
+def test_a_full_disk_refuses_writes_and_they_succeed_again_with_space(path: str) -> None:
+    async def scenario() -> None:
+        owner = SqliteOwner(path, SystemClock(), cluster_id=bytes(16))
+        try:
+            kept = await owner.txn(Txn((), (Put(b"kept", b"1"),)))
+            real = owner._disk.run
+            full: list[str] = ["COMMIT"]
+
+            def run(
+                job: Callable[[], object], done: Callable[[BaseException | None], None]
+            ) -> None:
+                if full:
+                    error = sqlite3.OperationalError("database or disk is full")
+                    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                    done(error)
+                else:
+                    real(job, done)
+
+            owner._disk.run = run  # type: ignore[method-assign]
+            for _ in range(3):
+                with pytest.raises(MetastoreUnavailable) as refused:
+                    await owner.txn(Txn((), (Put(b"lost", b"1"),)))
+                assert not isinstance(refused.value, OutcomeUnknown)
+            found, lost = await owner.get_many([b"kept", b"lost"])
+            assert found is not None
+            assert (found.value, found.mod_revision, lost) == (b"1", kept.revision, None)
+            full.clear()
+            done = await owner.txn(Txn((), (Put(b"later", b"1"),)))
+            assert done.revision == kept.revision + 1
+            assert not owner.broken.is_set()
+        finally:
+            await owner.close()
+
+    asyncio.run(scenario())

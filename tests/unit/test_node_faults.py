@@ -440,3 +440,32 @@ def test_a_put_that_names_no_drive_in_use_is_an_outcome(tmp_path: Path) -> None:
         assert await node.put_shards([unknown], [body]) == (FAILED,)
 
     play(tmp_path, scene)
+
+
+def test_an_index_that_cannot_be_written_for_want_of_space_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(node: Node, drives: list[DriveId], files: FaultyFiles) -> None:
+        drive = node._care.drives[drives[0]]
+        first, _ = await put(node, drives)
+        pages = drive.index._writer.execute("PRAGMA page_count").fetchone()[0]
+        drive.index._writer.execute(f"PRAGMA max_page_count = {pages}")
+        kept = [first]
+        for _ in range(400):
+            blob, _ = await put(node, drives[:1])
+            kept.append(blob)
+        await drive.write_back()
+        assert not drive.failed
+        assert report_of(node, 0).condition is DriveCondition.FULL
+        assert report_of(node, 0).shards == 401
+        for blob in (kept[0], kept[-1]):
+            (got,) = await node.get([GetShard(drives[0], ShardId(blob, 0), 0, 9)])
+            assert got == body_of(b"x")
+        drive.index._writer.execute("PRAGMA max_page_count = 1000000")
+        await node.tend()
+        assert report_of(node, 0).condition is DriveCondition.UP
+        await drive.write_back()
+        assert drive.index.find_stored(kept[-1] + b"\0") is not None
+        assert report_of(node, 0).shards == 401
+
+    play(tmp_path, scene)
