@@ -135,6 +135,8 @@ class AdminBackend:
             orphan_shards=self._duties.sweep.progress.orphans,
             garbage_pending=self._duties.garbage.pending,
             tolerance=tolerance,
+            data_shards=self._clients.topology.map.scheme.k,
+            parity_shards=self._clients.topology.map.scheme.m,
         )
 
     async def _process_counts(self) -> tuple[RequestCounts, list[ProcessCounts]]:

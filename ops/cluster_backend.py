@@ -94,6 +94,8 @@ class ClusterBackend(AdminBackend):
             status = await self.status()
         except (PeerUnavailable, MetastoreUnavailable):
             return counts
+        scheme = self._clients.topology.map.scheme
+        counts.data_shards, counts.parity_shards = scheme.k, scheme.m
         counts.drives, counts.tolerance = status.drives, status.tolerance
         counts.repairs_pending, counts.orphan_shards = status.repairs_pending, status.orphan_shards
         counts.repairs_done = int(status.duties.get("repair", {}).get("rebuilt", 0))

@@ -16,6 +16,8 @@ from gateway.metrics import LATENCY_BOUNDS_SECONDS, Histogram, RequestCounts
 from ops.process_counts import ProcessCounts
 from storage_node.port import DriveCondition, DriveReport
 
+_SERVING = (DriveCondition.UP, DriveCondition.RECOVERING)
+
 
 @dataclass(slots=True)
 class DriveCounts:
@@ -51,6 +53,9 @@ class StoreCounts:
     orphan_shards: int = 0
     garbage_pending: int = 0
     tolerance: int = 0
+    data_shards: int = 0
+    parity_shards: int = 0
+    """k and m of the scheme of new objects."""
 
 
 def render(counts: StoreCounts) -> bytes:
@@ -80,6 +85,18 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     yield _gauge(
         "ostraka_remaining_tolerance", "Drives that may fail now without loss.", counts.tolerance
     )
+    serving = sum(drive.condition in _SERVING for drive in counts.drives)
+    yield _gauge(
+        "ostraka_write_quorum",
+        "1 while m + 1 drives take writes, else 0: writes are refused.",
+        float(0 < counts.data_shards and serving > counts.parity_shards),
+    )
+    scheme = GaugeMetricFamily(
+        "ostraka_scheme_shards", "k and m of the scheme of new objects.", labels=["kind"]
+    )
+    scheme.add_metric(["data"], counts.data_shards)
+    scheme.add_metric(["parity"], counts.parity_shards)
+    yield scheme
     total = CounterMetricFamily("ostraka_commits", "Group commits.", labels=["kind"])
     members = CounterMetricFamily("ostraka_commit_members", "Members of them.", labels=["kind"])
     seconds = CounterMetricFamily("ostraka_commit_seconds", "Time in them.", labels=["kind"])
