@@ -15,12 +15,12 @@ from gateway.domain.version_listing import VersionQuestion, list_versions
 from gateway.metadata import groups, keys
 from gateway.metadata.entries import ObjectEntry
 from gateway.metadata.errors import MetadataError, PreconditionFailed
-from gateway.metadata.records import BucketRecord, ObjectRecord, decode
+from gateway.metadata.records import BucketRecord, ObjectRecord, decode, encode
 from gateway.metadata.store import Metadata
 from gateway.s3.headers import parse_etags
 from ops.keeper import inventory
 from placement.errors import OutcomeUnknown
-from placement.metastore.port import KeyValue, Put, Range, Txn, prefix_end
+from placement.metastore.port import KeyValue, Put, Range, Txn, prefix_end, unchanged
 from tests.unit.metadata_doubles import OWNER, Rig, stored
 from tests.unit.test_metadata_commits import garbage, reclaim_all, references
 
@@ -110,6 +110,22 @@ async def copy(
         entry, entry.object_key(to), record, previous=previous, source=source
     )
     return committed.record
+
+
+async def reencode(rig: Rig, record_key: bytes) -> tuple[ObjectRecord, ObjectRecord] | None:
+    """What the keeper does to an object stored narrow: a new group under the same record key. The
+    record before and after; None when it was too late."""
+    (found,) = await rig.faulty.get_many([record_key])
+    if found is None:
+        return None
+    old = decode(ObjectRecord, found.value)
+    fresh = rig.record()
+    new = msgspec.structs.replace(old, group=fresh.group, data=fresh.data, group_owner=b"")
+    txn = Txn(
+        (unchanged(record_key, found.mod_revision), groups.first_commit_of(new.group)),
+        (Put(record_key, encode(new)), *groups.end_of(record_key, old, 1)),
+    )
+    return (old, new) if (await rig.faulty.txn(txn)).succeeded else None
 
 
 async def everything(rig: Rig) -> dict[bytes, KeyValue]:
@@ -354,6 +370,32 @@ def test_a_put_whose_answer_was_lost_finds_itself_among_the_older_versions() -> 
     run(main)
 
 
+def test_what_was_reencoded_under_another_key_moves_with_its_bytes() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        await ready(rig)
+        entry = await rig.metadata.bucket("bucket", OWNER)
+        first, second = await put(rig), await put(rig)
+        older = keys.version(entry.object_key("k"), first.order)
+        changed = await reencode(rig, older)
+        assert changed is not None
+        _, new = changed
+        await check(rig)
+        await delete_version(rig, second.version_id)
+        (current,) = await versions_of(rig)
+        assert (current.group, current.group_owner) == (new.group, older)
+        await check(rig)
+        await put(rig)  # back to where it was encoded: it is the first owner again
+        assert (await versions_of(rig))[1].group_owner == b""
+        await check(rig)
+        await delete_version(rig, first.version_id)
+        assert new.group in await garbage(rig)
+        await check(rig)
+
+    run(main)
+
+
 def test_deleting_the_current_version_and_the_one_below_it_at_once_ends_both() -> None:
     for seed in range(30):
         rig = Rig(seed)
@@ -380,12 +422,13 @@ def test_whatever_races_nothing_acknowledged_is_lost_and_nothing_leaks(
     choose = random.Random(seed)
     known: list[tuple[str, bytes]] = []
     kept: dict[tuple[str, bytes], bytes] = {}
+    renewed: dict[tuple[str, bytes], set[bytes]] = {}
     doomed: set[tuple[str, bytes]] = set()
     groups_made: set[bytes] = set()
 
     async def step(metadata: Metadata) -> None:
         key = choose.choice("ab")
-        what = choose.randrange(8)
+        what = choose.randrange(9)
         if what == 0:
             await set_state(metadata, choose.choice([ENABLED, SUSPENDED]))
         elif what in (1, 2, 3):
@@ -402,6 +445,16 @@ def test_whatever_races_nothing_acknowledged_is_lost_and_nothing_leaks(
             copied = await copy(rig, source, version, key, metadata)
             if copied is not None:
                 keep(key, copied)
+        elif what == 6:
+            stored_ones = [k for k, r in records(await everything(rig)) if not r.delete_marker]
+            if stored_ones:
+                record_key = choose.choice(stored_ones)
+                name = keys.key_of_object(keys.object_of(record_key)).decode()
+                changed = await reencode(rig, record_key)
+                if changed is not None:
+                    _, new = changed
+                    groups_made.add(new.group)
+                    renewed.setdefault((name, new.version_id), set()).add(new.group)
         elif known:
             target = choose.choice([*known, (key, b"")])
             doomed.add(target)
@@ -427,7 +480,7 @@ def test_whatever_races_nothing_acknowledged_is_lost_and_nothing_leaks(
             if (key, version) not in doomed:
                 found = await rig.metadata.versions.find(entry, key, version)
                 assert found is not None
-                assert found.record.group == group
+                assert found.record.group in {group, *renewed.get((key, version), ())} or lost
         space = dict(records(await everything(rig)))
         used = {record.group for record in space.values()}
         assert groups_made <= used | set(await garbage(rig)), "a group leaked"
