@@ -1,6 +1,7 @@
 # Every way to run, test and check Ostraka. Needs Python 3.11–3.13 and make; the rest is set up in .venv.
 #
 #   make serve [DIR=./data] [ARGS="--port 9000"]   run a store in the foreground
+#   make cluster [DIR=./cluster] [ARGS="--nodes 6"]  run a whole cluster on loopback
 #   make test  [TESTS=tests/unit] [PYTEST_ARGS=-x] all tests
 #   make check                                     format, lint, types, layers, fast tests
 #   make bench [ARGS=...]                          benchmarks, as a table and as JSON
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: serve test check bench lock clean
+.PHONY: serve cluster test check bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,6 +29,10 @@ FAST_TESTS := $(wildcard tests/unit tests/golden tests/contract tests/tidy)
 
 serve: $(RUN_READY)
 	@exec $(BIN)/ostraka serve "$${DIR:-./data}" $${ARGS:-}
+
+# etcd comes with the test requirements; another one is named by the variable ETCD.
+cluster: $(TEST_READY)
+	@exec $(BIN)/python -m ops.local_cluster "$${DIR:-./cluster}" $${ARGS:-}
 
 test: $(TEST_READY)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(TESTS) $(PYTEST_ARGS)

@@ -1,0 +1,257 @@
+"""A small cluster of real processes: what clients see while nodes are killed, lost, added and drained."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from ops.local_cluster import ClusterFailed, LocalCluster, etcd_binary
+
+BUCKET = "cluster-bucket"
+SIZES = (0, 1, 1000, 16 << 10, (16 << 10) + 1, 200_000, 3 << 20)
+
+
+def _etcd_is_there() -> bool:
+    try:
+        etcd_binary()
+    except ClusterFailed:
+        return False
+    return True
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not _etcd_is_there(), reason="there is no etcd"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """One etcd, four nodes of two drives, a gateway, a keeper that waits six seconds for drives."""
+    running = LocalCluster(
+        tmp_path_factory.mktemp("cluster"),
+        etcd_members=1,
+        nodes=4,
+        drives_per_node=2,
+        gateways=1,
+        scheme="4+2",
+        grace_seconds=6,
+        etcd_options=("--unsafe-no-fsync",),
+    )
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def s3(cluster: LocalCluster) -> Any:
+    """Root's client, without retries."""
+    access_key, secret_key = cluster.credentials
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=cluster.endpoints[0],
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name="us-east-1",
+        config=Config(
+            s3={"addressing_style": "path"},
+            retries={"total_max_attempts": 1},
+            max_pool_connections=16,
+            read_timeout=60,
+        ),
+    )
+    client.create_bucket(Bucket=BUCKET)
+    return client
+
+
+class Clients:
+    """Writers and readers that go on while things happen, and remember what was acknowledged."""
+
+    def __init__(self, s3: Any, prefix: str, threads: int = 3) -> None:
+        self._s3 = s3
+        self._prefix = prefix
+        self._stop = threading.Event()
+        self._numbers = itertools.count()
+        self.acknowledged: dict[str, str] = {}
+        self.errors: list[str] = []
+        self._threads = [threading.Thread(target=self._work, args=(i,)) for i in range(threads)]
+
+    def __enter__(self) -> "Clients":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, seed: int) -> None:
+        chance = random.Random(seed)
+        while not self._stop.is_set():
+            key = f"{self._prefix}/{next(self._numbers)}"
+            body = chance.randbytes(chance.choice(SIZES))
+            try:
+                self._s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+                self.acknowledged[key] = hashlib.sha256(body).hexdigest()
+                known = chance.choice(list(self.acknowledged))
+                check(self._s3, known, self.acknowledged[known])
+            except (ClientError, OSError) as error:
+                self.errors.append(f"{key} of {len(body)}: {error}")
+
+
+def check(s3: Any, key: str, digest: str) -> None:
+    """The object is what was stored."""
+    body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    assert hashlib.sha256(body).hexdigest() == digest, key
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Poll until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.3)
+
+
+def fetch(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def metric(cluster: LocalCluster, name: str) -> float:
+    _, body = fetch(f"{cluster.admin_urls[0]}/metrics")
+    for line in body.decode().splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    raise AssertionError(f"no {name}")
+
+
+def test_objects_of_all_sizes_go_through_nodes_and_etcd(cluster: LocalCluster, s3: Any) -> None:
+    for size in SIZES:
+        body = random.Random(size).randbytes(size)
+        s3.put_object(Bucket=BUCKET, Key=f"size/{size}", Body=body)
+        assert s3.get_object(Bucket=BUCKET, Key=f"size/{size}")["Body"].read() == body
+        if size > 1000:
+            part = s3.get_object(Bucket=BUCKET, Key=f"size/{size}", Range="bytes=500-899")
+            assert part["Body"].read() == body[500:900]
+    listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="size/")["Contents"]
+    assert sorted(item["Size"] for item in listed) == sorted(SIZES)
+    places = cluster.admin("object", "locate", BUCKET, f"size/{3 << 20}")
+    assert [place["tolerance"] for place in places] == [2]
+    assert {shard["health"] for shard in places[0]["shards"]} == {"whole"}
+    # Two shards at most on one host of four: losing a host loses no more than m.
+    hosts = [shard["host"] for shard in places[0]["shards"]]
+    assert max(map(hosts.count, hosts)) <= 2
+
+
+def test_operators_see_the_cluster(cluster: LocalCluster, s3: Any) -> None:
+    drives = cluster.admin("drive", "list")
+    assert [drive["state"] for drive in drives] == ["up"] * 8
+    assert {drive["condition"] for drive in drives} == {"up"}
+    nodes = cluster.admin("node", "list")
+    assert [node["state"] for node in nodes] == ["live"] * 4
+    shown = cluster.admin("map", "show")
+    assert (shown["epoch"], shown["scheme"], shown["warnings"]) == (1, "4+2", [])
+    assert fetch(f"{cluster.admin_urls[0]}/health/ready")[0] == 200
+    with pytest.raises(ClusterFailed, match="has a map already"):
+        cluster.admin("init")
+    with pytest.raises(ClusterFailed, match="names no drive"):
+        cluster.admin("drive", "drain", "nonsense")
+    with pytest.raises(ClusterFailed, match="no object nothing"):
+        cluster.admin("object", "locate", BUCKET, "nothing")
+    document = json.loads((cluster.directory / "cluster.json").read_text())
+    assert {p["kind"] for p in document["processes"]} == {"etcd", "node", "gateway", "keeper"}
+
+
+def test_a_node_is_killed_and_comes_back_while_clients_go_on(
+    cluster: LocalCluster, s3: Any
+) -> None:
+    node = cluster.members["node2"]
+    with Clients(s3, "killed") as clients:
+        time.sleep(1.5)
+        node.kill()
+        time.sleep(3)
+        node.start()
+        node.await_words("ready ")
+        time.sleep(1.5)
+    assert clients.errors == []
+    assert len(clients.acknowledged) > 20
+    for key, digest in clients.acknowledged.items():
+        check(s3, key, digest)
+    assert cluster.admin("map", "show")["epoch"] == 1
+    eventually(lambda: metric(cluster, "ostraka_repairs_pending") == 0)
+
+
+def test_a_node_that_stands_still_holds_nobody_up_for_long(cluster: LocalCluster, s3: Any) -> None:
+    node = cluster.members["node3"]
+    with Clients(s3, "stopped") as clients:
+        time.sleep(1)
+        node.signal(signal.SIGSTOP)
+        time.sleep(4)
+        node.signal(signal.SIGCONT)
+        time.sleep(1)
+    assert clients.errors == []
+    for key, digest in clients.acknowledged.items():
+        check(s3, key, digest)
+
+
+def test_strangers_are_refused_in_one_sentence(cluster: LocalCluster, tmp_path: Path) -> None:
+    def refused(*options: str, key: Path) -> str:
+        done = subprocess.run(
+            [
+                sys.executable, "-c", "from ops.cli import main; main()", "node",
+                "--listen", "127.0.0.1:0", "--etcd", cluster.etcd_urls[0],
+                "--cluster-key-file", str(key), *options,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode in (1, 2), done.stdout + done.stderr
+        return done.stderr.splitlines()[-1]
+
+    other_key = tmp_path / "other.key"
+    other_key.write_bytes(bytes(32))
+    other_key.chmod(0o600)
+    (tmp_path / "drive").mkdir()
+    drive = ("--drive", str(tmp_path / "drive"))
+    assert "not the one of this cluster" in refused(*drive, key=other_key)
+    other_key.chmod(0o644)
+    assert "may be read by others" in refused(*drive, key=other_key)
+    assert "none of the drives is there" in refused(
+        "--drive", str(tmp_path / "nothing"), key=cluster.key_file
+    )
+    identity = next((cluster.directory / "node1").glob("*/ostraka.drive")).read_text()
+    foreign = json.loads(identity) | {"cluster_id": "00" * 16}
+    (tmp_path / "drive" / "ostraka.drive").write_text(json.dumps(foreign))
+    assert "belongs to another cluster" in refused(*drive, key=cluster.key_file)
+    with contextlib.suppress(FileExistsError):
+        (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "ostraka.drive").write_text(identity)
+    (tmp_path / "drive" / "ostraka.drive").write_text(identity)
+    assert "bear one identity" in refused(
+        *drive, "--drive", str(tmp_path / "copy"), key=cluster.key_file
+    )
