@@ -52,7 +52,6 @@ _BUCKET: Final = _rows(
         ("PutBucketAccelerateConfiguration", "PUT", ("accelerate",)),
         ("PutBucketAnalyticsConfiguration", "PUT", ("analytics",)),
         ("PutBucketCors", "PUT", ("cors",)),
-        ("PutBucketEncryption", "PUT", ("encryption",)),
         ("PutBucketIntelligentTieringConfiguration", "PUT", ("intelligent-tiering",)),
         ("PutBucketInventoryConfiguration", "PUT", ("inventory",)),
         ("PutBucketLifecycleConfiguration", "PUT", ("lifecycle",)),

@@ -76,12 +76,6 @@ _ABSENT: tuple[AnyOperation, ...] = tuple(
     for name, argument, permission, code in (
         ("GetBucketCors", "cors", "s3:GetBucketCORS", ErrorCode.NO_SUCH_CORS),
         (
-            "GetBucketEncryption",
-            "encryption",
-            "s3:GetEncryptionConfiguration",
-            ErrorCode.NO_SUCH_ENCRYPTION,
-        ),
-        (
             "GetBucketLifecycleConfiguration",
             "lifecycle",
             "s3:GetLifecycleConfiguration",
@@ -144,7 +138,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         _encode_payer,
     ),
     _delete("DeleteBucketCors", "cors", "s3:PutBucketCORS"),
-    _delete("DeleteBucketEncryption", "encryption", "s3:PutEncryptionConfiguration"),
     _delete("DeleteBucketLifecycle", "lifecycle", "s3:PutLifecycleConfiguration"),
     _delete("DeleteBucketPolicy", "policy", "s3:DeleteBucketPolicy"),
     _delete("DeleteBucketReplication", "replication", "s3:PutReplicationConfiguration"),

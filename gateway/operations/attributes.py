@@ -8,6 +8,7 @@ from gateway.metadata.entries import etag_text
 from gateway.metadata.records import ObjectRecord, PartRef
 from gateway.objects.manifest import parts_of
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.object_encryption import EncryptionAsked, encryption_asked, key_to_read
 from gateway.operations.object_headers import checksum_elements, http_date, version_argument
 from gateway.operations.object_versions import find_version, shown_version, version_headers
 from gateway.s3.checksums import ChecksumAlgorithm, encode_base64
@@ -30,6 +31,7 @@ class Ask:
     marker: int
     parts_max: int
     version: bytes | None
+    encryption: EncryptionAsked | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def _decode(request: S3Request) -> Ask:
         _number(request, "x-amz-part-number-marker", 0),
         min(_number(request, "x-amz-max-parts", PARTS_DEFAULT), PARTS_DEFAULT),
         version_argument(request),
+        encryption_asked(request),
     )
 
 
@@ -81,6 +84,9 @@ async def _handle(context: Context, asked: Ask) -> Attributes:
     entry, current = await find_version(
         context, asked.bucket, asked.key, asked.principal, asked.version
     )
+    encryption = current.record.encryption
+    if encryption or asked.encryption is not None:
+        await key_to_read(context, encryption, asked.encryption)
     parts: Sequence[PartRef] = ()
     if "ObjectParts" in asked.attributes:
         parts = await parts_of(current.record, context.objects)
@@ -122,7 +128,7 @@ def _parts(found: Attributes) -> str:
             digest = element(name, encode_base64(part.checksum))
         rows.append(
             f"<Part>{digest}<PartNumber>{part.number}</PartNumber>"
-            f"<Size>{part.data.size_bytes}</Size></Part>"
+            f"<Size>{part.size_bytes}</Size></Part>"
         )
     truncated = "true" if len(after) > len(page) else "false"
     return (

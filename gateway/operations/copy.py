@@ -1,5 +1,5 @@
 """CopyObject: a further record for the same blobs. Bytes are read only for a checksum that the source
-does not have."""
+does not have, and stored again only where they have to be encrypted otherwise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,18 @@ from gateway.metadata.groups import group_owner_of_copy
 from gateway.metadata.records import Checksum, ObjectRecord
 from gateway.objects.errors import BlobDamaged
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.copy_encryption import (
+    NewCopy,
+    Transfer,
+    judge_transfer,
+    store_again,
+)
 from gateway.operations.lock_headers import asked_lock, lock_of_version
+from gateway.operations.object_encryption import (
+    EncryptionAsked,
+    encryption_asked,
+    encryption_headers,
+)
 from gateway.operations.object_headers import (
     ObjectHeaders,
     checksum_elements,
@@ -41,10 +52,10 @@ from gateway.operations.object_versions import (
     shown_version,
     version_headers,
 )
-from gateway.operations.objects import pieces_within
 from gateway.operations.put import demand_write, full_object
+from gateway.operations.source_body import open_range
 from gateway.operations.tag_headers import copy_tags
-from gateway.s3.checksums import ChecksumAlgorithm, Digests, algorithm_named
+from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests, algorithm_named
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import format_iso8601
 from gateway.s3.message import Principal, S3Request, S3Response
@@ -80,6 +91,7 @@ class Copy:
     conditions: WriteConditions | None
     tags: Tags | None
     lock: Lock
+    encryption: EncryptionAsked | None
 
 
 def copy_source(headers: Mapping[str, str]) -> CopySource:
@@ -155,7 +167,8 @@ def _decode(request: S3Request) -> Copy:
         raise invalid_argument("x-amz-metadata-directive", directive, "Unknown metadata directive.")
     replaces = directive == "REPLACE"
     itself = (source.bucket, source.key) == (request.bucket, request.key)
-    if itself and not replaces and source.version is None:
+    encryption = encryption_asked(request)
+    if itself and not replaces and source.version is None and encryption is None:
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
             "This copy request is illegal because it is trying to copy an object to itself without "
@@ -173,6 +186,7 @@ def _decode(request: S3Request) -> Copy:
         write_conditions(headers),
         copy_tags(request),
         asked_lock(headers),
+        encryption,
     )
 
 
@@ -189,17 +203,25 @@ async def _handle(context: Context, copy: Copy) -> Copied:
         entry, previous = await context.metadata.lookup(copy.bucket, copy.key, copy.principal)
         from_bucket, source = await find_source(context, copy.source, copy.principal)
         demand_write(copy.conditions, copy.key, previous)
-        record_key = entry.object_key(copy.key)
+        transfer = await judge_transfer(context, copy.encryption, source.record, entry)
         try:
-            record = await _record(context, copy, source, entry, previous)
-            committed = await context.metadata.commit_object(
-                entry,
-                record_key,
-                record,
-                source=source,
-                previous=previous,
-                conditions=copy.conditions,
-            )
+            record = await _record(context, copy, source, entry, previous, transfer)
+            if transfer.rewrites:
+                committed = await store_again(
+                    context,
+                    NewCopy(entry, copy.key, previous, record, copy.conditions),
+                    source.record,
+                    transfer,
+                )
+            else:
+                committed = await context.metadata.commit_object(
+                    entry,
+                    entry.object_key(copy.key),
+                    record,
+                    source=source,
+                    previous=previous,
+                    conditions=copy.conditions,
+                )
         except (RelianceBroken, BlobDamaged) as error:
             # The source was replaced or deleted meanwhile: copy what is there now. Else the data
             # cannot be read at present.
@@ -221,6 +243,7 @@ async def _record(
     source: ObjectEntry,
     entry: BucketEntry,
     previous: ObjectEntry | None,
+    transfer: Transfer,
 ) -> ObjectRecord:
     """The destination's record: the source's data, the asked-for headers."""
     found = source.record
@@ -242,7 +265,7 @@ async def _record(
             entry.object_key(copy.key),
             None if previous is None else previous.record,
         ),
-        checksum=await _checksum(context, copy.algorithm, found),
+        checksum=await _checksum(context, copy.algorithm, found, transfer),
         content_type=kept.content_type,
         headers=kept.headers,
         metadata=kept.metadata,
@@ -255,17 +278,22 @@ async def _record(
 
 
 async def _checksum(
-    context: Context, algorithm: ChecksumAlgorithm | None, source: ObjectRecord
+    context: Context,
+    algorithm: ChecksumAlgorithm | None,
+    source: ObjectRecord,
+    transfer: Transfer,
 ) -> Checksum | None:
-    """The source's checksum, unless another algorithm is asked for: then the bytes are read."""
+    """The source's checksum, unless another algorithm is asked for: then the bytes are read. One
+    that is stored again is summed on the way: then only the algorithm tells."""
+    if transfer.rewrites and algorithm is not None:
+        return Checksum(algorithm=algorithm.text, type=ChecksumType.FULL_OBJECT.value, value=b"")
     if algorithm is None:
         return source.checksum
     if source.checksum is not None and source.checksum.algorithm == algorithm.text:
         return source.checksum
     digests = Digests(algorithm, md5=False)
-    if source.size_bytes:
-        pieces = await pieces_within(context, source, 0, source.size_bytes)
-        stream = await context.objects.read(pieces)
+    stream = await open_range(context, source, 0, source.size_bytes, transfer.source_key)
+    if stream is not None:
         async for group in stream.chunks():
             for buffer in group:
                 digests.update_rest(memoryview(buffer))
@@ -283,6 +311,8 @@ def _encode(copied: Copied) -> S3Response:
         ),
     )
     headers = [("Content-Type", "application/xml"), *version_headers(copied.version)]
+    if record.encryption:
+        headers += encryption_headers(record.encryption, created=True)
     if copied.source_version:
         headers.append((SOURCE_VERSION, copied.source_version))
     return S3Response(200, headers, body)

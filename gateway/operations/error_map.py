@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from gateway.domain.encryption import EncryptionRefused, Refusal
 from gateway.domain.tags import TagRefused
+from gateway.kms import port as kms
 from gateway.metadata import errors as metadata
 from gateway.metadata.keys import unescape
 from gateway.metadata.records import RecordError
@@ -39,9 +41,34 @@ def _invalid_tag(error: TagRefused) -> S3Error:
     return S3Error(ErrorCode.INVALID_TAG, error.reason, details=details)
 
 
+_REFUSALS = {
+    Refusal.INVALID_ARGUMENT: ErrorCode.INVALID_ARGUMENT,
+    Refusal.INVALID_REQUEST: ErrorCode.INVALID_REQUEST,
+    Refusal.INVALID_ALGORITHM: ErrorCode.INVALID_ENCRYPTION_ALGORITHM,
+    Refusal.ACCESS_DENIED: ErrorCode.ACCESS_DENIED,
+    Refusal.NOT_OFFERED: ErrorCode.NOT_IMPLEMENTED,
+    Refusal.MALFORMED_XML: ErrorCode.MALFORMED_XML,
+}
+
+
+def _encryption(error: EncryptionRefused) -> S3Error:
+    details = {}
+    if error.argument:
+        details = {"ArgumentName": error.argument, "ArgumentValue": error.value}
+    return S3Error(_REFUSALS[error.refusal], error.message, details=details)
+
+
+def _no_such_master_key(error: kms.KeyNotFound) -> S3Error:
+    return S3Error(ErrorCode.KMS_KEY_NOT_FOUND, str(error))
+
+
 ERROR_MAP: dict[type[Exception], Row] = {
     # Asked for something that is not so
     TagRefused: _invalid_tag,
+    EncryptionRefused: _encryption,
+    kms.KeyNotFound: _no_such_master_key,
+    kms.KeyServiceUnavailable: ErrorCode.SERVICE_UNAVAILABLE,
+    kms.KeyServiceError: ErrorCode.INTERNAL_ERROR,
     metadata.NoSuchBucket: _bucket(ErrorCode.NO_SUCH_BUCKET),
     metadata.NotBucketOwner: ErrorCode.ACCESS_DENIED,
     metadata.BucketTaken: _bucket(ErrorCode.BUCKET_ALREADY_EXISTS),

@@ -13,6 +13,13 @@ from gateway.operation import AnyOperation, Match, Operation, Resource, principa
 from gateway.operations import multipart_complete, multipart_listing, part_copy
 from gateway.operations.buckets import xml_response
 from gateway.operations.lock_headers import asked_lock, lock_of_version
+from gateway.operations.object_encryption import (
+    EncryptionAsked,
+    encryption_asked,
+    encryption_headers,
+    keeps_md5,
+    new_encryption,
+)
 from gateway.operations.object_headers import ObjectHeaders, object_headers
 from gateway.operations.put import payload_of
 from gateway.operations.tag_headers import request_tags
@@ -23,6 +30,7 @@ from gateway.operations.upload_parts import (
     checksum_type_of,
     find_open,
     find_unfinished,
+    key_for_part,
     part_number,
     shown_checksum,
     store_part,
@@ -57,14 +65,16 @@ class Create:
     checksum: tuple[ChecksumAlgorithm, ChecksumType] | None
     tags: Tags
     lock: Lock
+    encryption: EncryptionAsked | None
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The upload begun."""
+    """The upload begun. `encryption` is its envelope."""
 
     asked: Create
     upload_id: str
+    encryption: bytes
 
 
 def _decode_create(request: S3Request) -> Create:
@@ -78,11 +88,20 @@ def _decode_create(request: S3Request) -> Create:
         upload_checksum(request.headers),
         request_tags(request),
         asked_lock(request.headers),
+        encryption_asked(request),
     )
 
 
 async def _create(context: Context, asked: Create) -> Created:
     bucket = await context.metadata.bucket(asked.bucket, asked.principal)
+    sealed = None
+    if (
+        asked.encryption is not None
+        or bucket.record.encryption is not None
+        or context.encrypts_everything
+    ):
+        sealed = await new_encryption(context, asked.encryption, bucket)
+    encryption = b"" if sealed is None else sealed.encoded
     now_ms = context.clock.now_ns() // 1_000_000
     lock_of_version(bucket.record, asked.lock, context.clock)  # refused now, not at the end
     upload_id = uploads.new_upload_id(now_ms, context.randomness)
@@ -100,9 +119,10 @@ async def _create(context: Context, asked: Create) -> Created:
         tags=asked.tags,
         retention=asked.lock.retention,
         legal_hold=asked.lock.legal_hold,
+        encryption=encryption,
     )
     await upload_commits.create(context.metadata, bucket, asked.key, record)
-    return Created(asked, upload_id.hex())
+    return Created(asked, upload_id.hex(), encryption)
 
 
 def _encode_create(created: Created) -> S3Response:
@@ -115,6 +135,8 @@ def _encode_create(created: Created) -> S3Response:
             element("UploadId", created.upload_id),
         ],
     )
+    if created.encryption:
+        response.headers.extend(encryption_headers(created.encryption, created=True))
     if asked.checksum is not None:
         algorithm, kind = asked.checksum
         response.headers.append(("x-amz-checksum-algorithm", algorithm.text))
@@ -132,6 +154,7 @@ class UploadPart:
     named: UploadNamed
     number: int
     payload: Payload
+    encryption: EncryptionAsked | None
 
 
 def _decode_part(request: S3Request) -> UploadPart:
@@ -144,7 +167,9 @@ def _decode_part(request: S3Request) -> UploadPart:
                 "MaxSizeAllowed": str(PART_SIZE_BYTES_MAX),
             },
         )
-    return UploadPart(upload_named(request), part_number(request), payload)
+    return UploadPart(
+        upload_named(request), part_number(request), payload, encryption_asked(request)
+    )
 
 
 def _demand_algorithm(upload: UploadRecord, sent: ChecksumAlgorithm | None) -> None:
@@ -168,7 +193,8 @@ async def _upload_part(context: Context, asked: UploadPart) -> NewPart:
     found = await find_open(context, asked.named)
     upload, payload = found[1].record, asked.payload
     _demand_algorithm(upload, payload.algorithm)
-    digests = payload.digests(algorithm_of(upload))
+    data_key = await key_for_part(context, upload, asked.encryption)
+    digests = payload.digests(algorithm_of(upload), md5=keeps_md5(upload.encryption))
     return await store_part(
         context,
         asked.named,
@@ -177,18 +203,19 @@ async def _upload_part(context: Context, asked: UploadPart) -> NewPart:
         payload,
         digests,
         lambda: payload.verify(digests),
+        data_key,
     )
 
 
 def _encode_part(part: NewPart) -> S3Response:
     algorithm, value = shown_checksum(part.upload, part.record)
-    return S3Response(
-        200,
-        [
-            ("ETag", quote_etag(part.record.etag.hex())),
-            (algorithm.header, encode_base64(value)),
-        ],
-    )
+    headers = [
+        ("ETag", quote_etag(part.record.etag.hex())),
+        (algorithm.header, encode_base64(value)),
+    ]
+    if part.record.encryption:
+        headers += encryption_headers(part.record.encryption)
+    return S3Response(200, headers)
 
 
 # AbortMultipartUpload

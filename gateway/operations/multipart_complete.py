@@ -43,6 +43,7 @@ from gateway.objects.port import Stored
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import xml_response
 from gateway.operations.lock_headers import lock_of_upload
+from gateway.operations.object_encryption import encryption_headers
 from gateway.operations.object_headers import checksum_elements, write_conditions
 from gateway.operations.object_versions import made_version, version_headers
 from gateway.operations.put import demand_write
@@ -163,15 +164,14 @@ def assemble(asked: Complete, upload: UploadRecord, entries: Sequence[PartEntry]
     """The object that the listed parts make. Raises InvalidPart, InvalidPartOrder, EntityTooSmall,
     BadDigest, InvalidRequest."""
     known = {
-        entry.number: KnownPart(entry.record.etag, entry.record.data.size_bytes)
-        for entry in entries
+        entry.number: KnownPart(entry.record.etag, entry.record.size_bytes) for entry in entries
     }
     refusal = judge_parts(asked.listed, known)
     if refusal is not None:
         raise _refused(refusal, asked)
     by_number = {entry.number: entry for entry in entries}
     chosen = [by_number.pop(part.number) for part in asked.listed]
-    size_bytes = sum(entry.record.data.size_bytes for entry in chosen)
+    size_bytes = sum(entry.record.size_bytes for entry in chosen)
     checksum = _checksum(upload, chosen)
     _demand_checksum(asked, upload, checksum)
     _demand_part_checksums(asked, upload, chosen)
@@ -183,7 +183,12 @@ def assemble(asked: Complete, upload: UploadRecord, entries: Sequence[PartEntry]
         )
     return Assembly(
         parts=tuple(
-            PartRef(number=entry.number, data=entry.record.data, checksum=entry.record.checksum)
+            PartRef(
+                number=entry.number,
+                data=entry.record.data,
+                checksum=entry.record.checksum,
+                salt=entry.record.salt,
+            )
             for entry in chosen
         ),
         size_bytes=size_bytes,
@@ -232,7 +237,7 @@ def _checksum(upload: UploadRecord, chosen: Sequence[PartEntry]) -> Checksum:
     else:
         value = full_object(
             algorithm,
-            [(entry.record.checksum, entry.record.data.size_bytes) for entry in chosen],
+            [(entry.record.checksum, entry.record.size_bytes) for entry in chosen],
         )
     return Checksum(
         algorithm=algorithm.text,
@@ -410,6 +415,7 @@ async def _finish(
             order=stamp.order,
             retention=lock.retention,
             legal_hold=lock.legal_hold,
+            encryption=upload.record.encryption,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored | None) -> Committed:
@@ -451,6 +457,8 @@ def _encode(completed: Completed) -> S3Response:
         ],
     )
     response.headers.extend(version_headers(completed.version))
+    if record.encryption:
+        response.headers.extend(encryption_headers(record.encryption))
     return response
 
 

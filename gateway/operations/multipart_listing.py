@@ -138,7 +138,7 @@ def _encode_parts(listed: ListedParts) -> S3Response:
             f"<Part><PartNumber>{number}</PartNumber>"
             f"<LastModified>{format_iso8601(part.modified_ms)}</LastModified>"
             f"{element('ETag', quote_etag(part.etag.hex()))}"
-            f"<Size>{part.data.size_bytes}</Size>"
+            f"<Size>{part.size_bytes}</Size>"
             f"{element(algorithm.element, encode_base64(value))}</Part>"
         )
     return xml_response("ListPartsResult", lines)

@@ -13,6 +13,13 @@ from gateway.objects.errors import BlobDamaged, BlobOutOfReach
 from gateway.objects.manifest import parts_of
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.lock_headers import lock_headers
+from gateway.operations.object_encryption import (
+    EncryptionAsked,
+    encryption_asked,
+    encryption_headers,
+    key_to_read,
+    read_opened,
+)
 from gateway.operations.object_headers import (
     Headers,
     checksum_headers,
@@ -52,6 +59,7 @@ class Read:
     overrides: dict[str, str] | None
     with_checksum: bool
     version: bytes | None = None
+    encryption: EncryptionAsked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,7 @@ def _decode(request: S3Request) -> Read:
         overrides,
         headers.get("x-amz-checksum-mode", "").upper() == "ENABLED",
         version,
+        encryption_asked(request),
     )
 
 
@@ -123,6 +132,8 @@ def _part_number(text: str | None) -> int | None:
 async def _head(context: Context, asked: Read) -> Found:
     entry, current = await _current(context, asked)
     record, version = current.record, shown_version(entry, current.record)
+    if record.encryption or asked.encryption is not None:
+        await key_to_read(context, record.encryption, asked.encryption)
     if _not_modified(asked, record):
         return Found(record, asked, None, version)
     return Found(record, asked, await _window(context, asked, record), version)
@@ -133,11 +144,15 @@ async def _get(context: Context, asked: Read) -> Found:
     for _ in range(_READS_MAX):
         entry, current = await _current(context, asked)
         record, version = current.record, shown_version(entry, current.record)
+        data_key: bytes | None = None
+        if record.encryption or asked.encryption is not None:
+            data_key = await key_to_read(context, record.encryption, asked.encryption)
         if _not_modified(asked, record):
             return Found(record, asked, None, version)
         try:
             window = await _window(context, asked, record)
-            return Found(record, asked, window, version, await _body(context, record, window))
+            body = await _body(context, record, window, data_key)
+            return Found(record, asked, window, version, body)
         except BlobDamaged:
             # The object may have been replaced or deleted while its shards were asked for.
             if unreadable is not None and unreadable.record.group == current.record.group:
@@ -181,9 +196,9 @@ async def _window(context: Context, asked: Read, record: ObjectRecord) -> Window
     offset = 0
     for part in parts:
         if part.number == asked.part_number:
-            length = part.data.size_bytes
+            length = part.size_bytes
             return Window(offset, length, length > 0, part, len(parts))
-        offset += part.data.size_bytes
+        offset += part.size_bytes
     raise _no_such_part(asked.part_number, len(parts))
 
 
@@ -194,8 +209,12 @@ def _no_such_part(number: int, count: int) -> S3Error:
     )
 
 
-async def _body(context: Context, record: ObjectRecord, window: Window) -> bytes | Stream:
+async def _body(
+    context: Context, record: ObjectRecord, window: Window, data_key: bytes | None
+) -> bytes | Stream:
     """The window's bytes: at once when they are at hand, else a stream whose start is verified."""
+    if data_key is not None:
+        return await read_opened(context, record, data_key, window.offset, window.length)
     data = record.data
     if data is not None:
         whole = context.objects.read_now(data)
@@ -210,7 +229,8 @@ async def _body(context: Context, record: ObjectRecord, window: Window) -> bytes
 async def pieces_within(
     context: Context, record: ObjectRecord, offset: int, length: int
 ) -> list[tuple[BlobRef, int, int]]:
-    """Which bytes of which blobs an object's range is."""
+    """Which bytes of which blobs an object's range is; of one that is stored plain."""
+    assert not record.encryption
     if record.data is not None:
         return [(record.data, offset, length)]
     parts = await parts_of(record, context.objects)
@@ -230,6 +250,8 @@ def _headers(found: Found, window: Window) -> Headers:
     if found.version:
         headers.append((VERSION_ID, found.version))
         headers += lock_headers(record)
+    if record.encryption:
+        headers += encryption_headers(record.encryption)
     if record.tags:
         headers.append(("x-amz-tagging-count", str(len(record.tags))))
     if window.parts_count:

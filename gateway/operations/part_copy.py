@@ -1,6 +1,5 @@
 """UploadPartCopy: a part whose bytes are a range of an object. They are read and stored again."""
 
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,13 +16,20 @@ from gateway.operations.copy import (
     copy_source,
     find_source,
 )
+from gateway.operations.object_encryption import (
+    EncryptionAsked,
+    encryption_asked,
+    encryption_headers,
+    source_key,
+)
 from gateway.operations.object_versions import shown_version
-from gateway.operations.objects import pieces_within
+from gateway.operations.source_body import StreamBody, open_range
 from gateway.operations.upload_parts import (
     NewPart,
     UploadNamed,
     algorithm_of,
     find_open,
+    key_for_part,
     part_number,
     shown_checksum,
     store_part,
@@ -32,7 +38,7 @@ from gateway.operations.upload_parts import (
 from gateway.s3.checksums import Digests, encode_base64
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.headers import ByteRange, format_iso8601, parse_copy_range, quote_etag
-from gateway.s3.message import Buffer, S3Request, S3Response, Stream
+from gateway.s3.message import S3Request, S3Response
 from gateway.s3.xml import element
 
 _COPY_RANGE = "x-amz-copy-source-range"
@@ -47,6 +53,7 @@ class CopyPart:
     number: int
     source: CopySource
     range: ByteRange | None
+    encryption: EncryptionAsked | None
 
 
 def _decode(request: S3Request) -> CopyPart:
@@ -58,6 +65,7 @@ def _decode(request: S3Request) -> CopyPart:
         part_number(request),
         copy_source(request.headers),
         None if text is None else parse_copy_range(text),
+        encryption_asked(request),
     )
 
 
@@ -95,14 +103,23 @@ class CopiedPart(NamedTuple):
 
 async def _copy(context: Context, asked: CopyPart) -> CopiedPart:
     found = await find_open(context, asked.named)
+    data_key = await key_for_part(context, found[1].record, asked.encryption)
     for _ in range(_TRIES):
         bucket, source = await find_source(context, asked.source, asked.named.principal)
         offset, length = _window(asked, source)
+        opening = await source_key(context, source.record.encryption, asked.encryption)
         digests = Digests(algorithm_of(found[1].record))
         try:
-            body = StreamBody(await _open(context, source, offset, length))
+            body = StreamBody(await open_range(context, source.record, offset, length, opening))
             part = await store_part(
-                context, asked.named, found, asked.number, body, digests, _nothing_announced
+                context,
+                asked.named,
+                found,
+                asked.number,
+                body,
+                digests,
+                _nothing_announced,
+                data_key,
             )
             return CopiedPart(part, shown_version(bucket, source.record))
         except BlobDamaged:
@@ -113,53 +130,8 @@ async def _copy(context: Context, asked: CopyPart) -> CopiedPart:
     raise S3Error(ErrorCode.OPERATION_ABORTED)
 
 
-async def _open(context: Context, source: ObjectEntry, offset: int, length: int) -> Stream | None:
-    if not length:
-        return None
-    return await context.objects.read(await pieces_within(context, source.record, offset, length))
-
-
 def _nothing_announced() -> None:
     """A copy's bytes were verified as they were read."""
-
-
-class StreamBody:
-    """A stored range as the body of a part. `None` is an empty one."""
-
-    def __init__(self, stream: Stream | None) -> None:
-        self.size_bytes = 0 if stream is None else stream.size_bytes
-        self.trailers: dict[str, str] = {}
-        self._groups: AsyncIterator[Sequence[Buffer]] | None = (
-            None if stream is None else stream.chunks()
-        )
-        self._pieces: list[memoryview] = []  # of the present group, last first
-
-    async def read_into(self, buffer: memoryview) -> int:
-        """Fill the buffer; fewer bytes only at the end."""
-        filled = 0
-        while filled < len(buffer):
-            if not self._pieces:
-                group = None if self._groups is None else await anext(self._groups, None)
-                if group is None:
-                    break
-                self._pieces = [memoryview(piece).cast("B") for piece in reversed(group)]
-                continue
-            piece = self._pieces.pop()
-            taken = min(len(piece), len(buffer) - filled)
-            buffer[filled : filled + taken] = piece[:taken]
-            filled += taken
-            if taken < len(piece):
-                self._pieces.append(piece[taken:])
-        return filled
-
-    async def read_all(self, limit_bytes: int) -> bytes:
-        """The whole of it, when nothing was read before; EntityTooLarge beyond the limit."""
-        if self.size_bytes > limit_bytes:
-            raise S3Error(ErrorCode.ENTITY_TOO_LARGE)
-        data = bytearray(self.size_bytes)
-        filled = await self.read_into(memoryview(data))
-        assert filled == self.size_bytes
-        return bytes(data)
 
 
 def _encode(copied: CopiedPart) -> S3Response:
@@ -173,6 +145,8 @@ def _encode(copied: CopiedPart) -> S3Response:
             element(algorithm.element, encode_base64(value)),
         ],
     )
+    if part.record.encryption:
+        response.headers.extend(encryption_headers(part.record.encryption))
     if copied.source_version:
         response.headers.append((SOURCE_VERSION, copied.source_version))
     return response

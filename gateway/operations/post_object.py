@@ -9,8 +9,14 @@ from urllib.parse import quote, urlsplit
 from gateway.authorization import ANONYMOUS, PUT_OBJECT, admit
 from gateway.context import Context
 from gateway.domain.tags import OBJECT_TAGS_MAX, Tags, check_tags
+from gateway.objects.encrypted import stage_encrypted_to_end
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.lock_headers import asked_lock, lock_of_version
+from gateway.operations.object_encryption import (
+    encryption_asked,
+    encryption_headers,
+    new_encryption,
+)
 from gateway.operations.object_headers import (
     checksum_headers,
     object_headers,
@@ -125,6 +131,7 @@ async def _handle(context: Context, post: Post) -> Posted:
         write_conditions(headers),
         _tags(fields),
         lock_of_version(entry.record, asked_lock(headers), context.clock),
+        sealed=await new_encryption(context, encryption_asked(request, headers), entry),
     )
     demand_write(upload.conditions, key, previous)
     published = await _store(context, upload, file, headers)
@@ -226,9 +233,16 @@ async def _store(
     """Receive the file and make it the object."""
     md5 = announced_md5(headers)
     checksum = announced_checksum(headers)
-    digests = Digests(ChecksumAlgorithm.CRC64NVME if checksum is None else checksum[0])
+    algorithm = ChecksumAlgorithm.CRC64NVME if checksum is None else checksum[0]
+    sealed = upload.sealed
+    digests = Digests(algorithm, md5=sealed is None or sealed.keeps_md5 or md5 is not None)
     size_bytes_max = min(file.size_bytes, file.bounds[1])
-    staged = await context.objects.stage_to_end(file, size_bytes_max, digests)
+    if sealed is None:
+        staged = await context.objects.stage_to_end(file, size_bytes_max, digests)
+    else:
+        staged = await stage_encrypted_to_end(
+            context.objects, file, size_bytes_max, digests, sealed.cipher
+        )
     try:
         if md5 is not None:
             compare_md5(md5, digests)
@@ -275,6 +289,7 @@ def _encode(posted: Posted) -> S3Response:
         ("ETag", etag),
         *checksum_headers(record.checksum),
         *version_headers(posted.published.version),
+        *encryption_headers(posted.published.record.encryption, created=True),
     ]
     redirect = redirect_url(posted.redirect, posted.bucket, posted.key, etag)
     if redirect is not None:

@@ -11,9 +11,17 @@ from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry, etag_t
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
 from gateway.metadata.records import BlobRef, Checksum, ObjectRecord
 from gateway.objects.commit import commit_blob
+from gateway.objects.encrypted import plain_size_of, stage_encrypted
 from gateway.objects.port import Staged, Stored
 from gateway.operation import Match, Operation, Resource, principal_of
 from gateway.operations.lock_headers import asked_lock, lock_of_version
+from gateway.operations.object_encryption import (
+    EncryptionAsked,
+    Sealed,
+    encryption_asked,
+    encryption_headers,
+    new_encryption,
+)
 from gateway.operations.object_headers import (
     ObjectHeaders,
     checksum_headers,
@@ -44,6 +52,7 @@ class Put:
     conditions: WriteConditions | None
     tags: Tags
     lock: Lock
+    encryption: EncryptionAsked | None = None
 
 
 class Upload(NamedTuple):
@@ -58,6 +67,7 @@ class Upload(NamedTuple):
     conditions: WriteConditions | None
     tags: Tags
     lock: Lock
+    sealed: Sealed | None = None
 
 
 class Published(NamedTuple):
@@ -99,6 +109,7 @@ def _decode(request: S3Request) -> Put:
         write_conditions(request.headers),
         request_tags(request),
         asked_lock(request.headers),
+        encryption=encryption_asked(request),
     )
 
 
@@ -129,9 +140,21 @@ async def _handle(context: Context, put: Put) -> Published:
     entry, previous = await context.metadata.lookup(put.bucket, put.key, put.principal)
     demand_write(put.conditions, put.key, previous)
     lock = lock_of_version(entry.record, put.lock, context.clock)
-    payload = put.payload
-    digests = payload.digests(ChecksumAlgorithm.CRC64NVME)
-    staged = await context.objects.stage(payload, payload.size_bytes, digests)
+    payload, sealed = put.payload, None
+    if (
+        put.encryption is not None
+        or entry.record.encryption is not None
+        or context.encrypts_everything
+    ):
+        sealed = await new_encryption(context, put.encryption, entry)
+    if sealed is None:
+        digests = payload.digests(ChecksumAlgorithm.CRC64NVME)
+        staged = await context.objects.stage(payload, payload.size_bytes, digests)
+    else:
+        digests = payload.digests(ChecksumAlgorithm.CRC64NVME, md5=sealed.keeps_md5)
+        staged = await stage_encrypted(
+            context.objects, payload, payload.size_bytes, digests, sealed.cipher
+        )
     try:
         payload.verify(digests)
     except S3Error:
@@ -140,7 +163,15 @@ async def _handle(context: Context, put: Put) -> Published:
     return await publish_upload(
         context,
         Upload(
-            entry, previous, put.key, put.principal, put.headers, put.conditions, put.tags, lock
+            entry,
+            previous,
+            put.key,
+            put.principal,
+            put.headers,
+            put.conditions,
+            put.tags,
+            lock,
+            sealed,
         ),
         staged,
         digests,
@@ -154,7 +185,8 @@ async def publish_upload(
     entry = upload.entry
     record_key = entry.object_key(upload.key)
     checksum = full_object(digests)
-    etag = digests.md5
+    sealed = upload.sealed
+    etag = digests.md5 if sealed is None or sealed.keeps_md5 else context.randomness.token(16)
     now_ms = context.clock.now_ns() // 1_000_000
     commit_id = context.randomness.token(8)
     stamp = context.metadata.versions.stamp(entry, upload.previous)
@@ -163,7 +195,7 @@ async def publish_upload(
         return ObjectRecord(
             owner=upload.principal.account_id,
             group=ref.blob,
-            size_bytes=ref.size_bytes,
+            size_bytes=ref.size_bytes if sealed is None else plain_size_of(ref),
             etag=etag,
             modified_ms=now_ms,
             commit_id=commit_id,
@@ -177,6 +209,7 @@ async def publish_upload(
             order=stamp.order,
             retention=upload.lock.retention,
             legal_hold=upload.lock.legal_hold,
+            encryption=b"" if sealed is None else sealed.encoded,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Committed:
@@ -197,6 +230,8 @@ async def publish_upload(
 def _encode(published: Published) -> S3Response:
     record = published.record
     headers = [("ETag", quoted_etag(record)), *checksum_headers(record.checksum)]
+    if record.encryption:
+        headers += encryption_headers(record.encryption, created=True)
     if published.version:
         headers.append((VERSION_ID, published.version))
     return S3Response(200, headers, b"")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.context import Context
+from gateway.domain.encryption import demand_part_key
 from gateway.domain.multipart import PART_NUMBER_MAX
 from gateway.metadata import upload_commits, uploads
 from gateway.metadata.entries import BucketEntry
@@ -13,8 +14,16 @@ from gateway.metadata.errors import RelianceBroken
 from gateway.metadata.records import BlobRef, PartRecord, UploadRecord, encode
 from gateway.metadata.uploads import COMPLETING, DONE, OPEN, UploadEntry
 from gateway.objects.commit import commit_blob
+from gateway.objects.encrypted import SALT_SIZE_BYTES, BlobCipher, stage_encrypted
 from gateway.objects.port import Stored
 from gateway.operation import principal_of
+from gateway.operations.object_encryption import (
+    EncryptionAsked,
+    envelope_of,
+    keeps_md5,
+    open_key,
+    part_customer,
+)
 from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.message import Body, Principal, S3Request
@@ -119,6 +128,22 @@ def shown_checksum(upload: UploadRecord, part: PartRecord) -> tuple[ChecksumAlgo
     return algorithm_of(upload), part.checksum
 
 
+async def key_for_part(
+    context: Context, upload: UploadRecord, asked: EncryptionAsked | None
+) -> bytes | None:
+    """The upload's data key; None when its parts are stored plain. A part of an upload with a
+    customer's key must bring the same one. Raises EncryptionRefused."""
+    if not upload.encryption and asked is None:
+        return None
+    envelope = envelope_of(upload.encryption)
+    customer = part_customer(context, asked)
+    if envelope is None:
+        demand_part_key(None, "", customer)
+        return None
+    demand_part_key(envelope.kind, envelope.key_md5, customer)
+    return await open_key(context, envelope, customer)
+
+
 class PartDigests:
     """The digests of a part: what the client's body demands, and the upload's checksum, when that is
     another one."""
@@ -166,19 +191,29 @@ async def store_part(
     body: Body,
     asked: Digests,
     verify: Callable[[], None],
+    data_key: bytes | None,
 ) -> NewPart:
-    """Receive a part, `verify` it, make it durable and the upload's part of that number."""
+    """Receive a part, `verify` it, make it durable and the upload's part of that number.
+    `data_key` as `key_for_part` gives it."""
     bucket, upload = found
     digests = PartDigests(asked, algorithm_of(upload.record))
-    staged = await context.objects.stage(
-        body, body.size_bytes, digests, group=GroupId(upload.upload_id)
-    )
+    group, salt = GroupId(upload.upload_id), b""
+    if data_key is None:
+        staged = await context.objects.stage(body, body.size_bytes, digests, group=group)
+    else:
+        salt = context.randomness.token(SALT_SIZE_BYTES)
+        cipher = BlobCipher(data_key, salt)
+        staged = await stage_encrypted(
+            context.objects, body, body.size_bytes, digests, cipher, group=group
+        )
     try:
         verify()
     except S3Error:
         await context.objects.discard(staged)
         raise
-    etag, checksum = digests.etag, digests.checksum
+    plain_etag = keeps_md5(upload.record.encryption)
+    etag = digests.etag if plain_etag else context.randomness.token(16)
+    checksum = digests.checksum
     declared_algorithm, declared = digests.declared
     commit_id = context.randomness.token(8)
     now_ms = context.clock.now_ns() // 1_000_000
@@ -193,6 +228,8 @@ async def store_part(
             number=number,
             declared_algorithm=declared_algorithm,
             declared=declared,
+            salt=salt,
+            encryption=upload.record.encryption,
         )
 
     async def publish(part: PartRecord, value: bytes, stored: Stored) -> PartRecord:

@@ -77,6 +77,12 @@ class ErrorCode(Enum):
     INVALID_ARGUMENT = ("InvalidArgument", 400, "Invalid Argument")
     INVALID_REQUEST = ("InvalidRequest", 400, "Invalid Request")
     INVALID_URI = ("InvalidURI", 400, "Couldn't parse the specified URI.")
+    INVALID_ENCRYPTION_ALGORITHM = (
+        "InvalidEncryptionAlgorithmError",
+        400,
+        "The Encryption request you specified is not valid. Supported value: AES256.",
+    )
+    KMS_KEY_NOT_FOUND = ("KMS.NotFoundException", 400, "The KMS key does not exist.")
     INVALID_RANGE = ("InvalidRange", 416, "The requested range is not satisfiable")
     METHOD_NOT_ALLOWED = (
         "MethodNotAllowed",

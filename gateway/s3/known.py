@@ -35,9 +35,6 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
     "x-amz-object-annotation-directive": frozenset({"COPY"}),
     **dict.fromkeys(
         (
-            "x-amz-copy-source-server-side-encryption-customer-algorithm",
-            "x-amz-copy-source-server-side-encryption-customer-key",
-            "x-amz-copy-source-server-side-encryption-customer-key-md5",
             "x-amz-expected-bucket-owner",
             "x-amz-grant-full-control",
             "x-amz-grant-read",
@@ -55,13 +52,6 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
             "x-amz-object-lock-legal-hold",
             "x-amz-object-lock-mode",
             "x-amz-object-lock-retain-until-date",
-            "x-amz-server-side-encryption",
-            "x-amz-server-side-encryption-aws-kms-key-id",
-            "x-amz-server-side-encryption-bucket-key-enabled",
-            "x-amz-server-side-encryption-context",
-            "x-amz-server-side-encryption-customer-algorithm",
-            "x-amz-server-side-encryption-customer-key",
-            "x-amz-server-side-encryption-customer-key-md5",
             "x-amz-source-expected-bucket-owner",
             "x-amz-website-redirect-location",
             "x-amz-write-offset-bytes",

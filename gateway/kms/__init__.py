@@ -1,0 +1,1 @@
+"""Key services: what wraps the data keys of objects."""
