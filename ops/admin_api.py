@@ -1,7 +1,7 @@
 """The admin port: health and metrics for everyone, status and accounts for root."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -41,6 +41,16 @@ class Account:
     secret_key: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class MasterKey:
+    """A master key of the local key ring as operators see it; times in ms since the epoch."""
+
+    key_id: str
+    versions: int
+    created_ms: int
+    rotated_ms: int
+
+
 class AdminError(Exception):
     """An operator's request that cannot be carried out: HTTP status, code and one sentence."""
 
@@ -78,6 +88,18 @@ class Backend(Protocol):
         """Raises AdminError."""
         ...
 
+    async def create_kms_key(self, key_id: str) -> MasterKey:
+        """Raises AdminError."""
+        ...
+
+    async def list_kms_keys(self) -> list[MasterKey]:
+        """All master keys."""
+        ...
+
+    async def rotate_kms_key(self, key_id: str) -> MasterKey:
+        """Raises AdminError."""
+        ...
+
 
 Authorize = Callable[[str, bytes, bytes, dict[str, str], bytes], Awaitable[None]]
 """Method, raw path, raw query, headers, body: raises AdminError unless root signed the request."""
@@ -90,6 +112,12 @@ class NewAccount(BaseModel, extra="forbid"):
     email: str = Field(default="", max_length=254)
     access_key: str | None = Field(default=None, min_length=3, max_length=128)
     secret_key: str | None = Field(default=None, min_length=8, max_length=128)
+
+
+class NewMasterKey(BaseModel, extra="forbid"):
+    """Body of POST /api/v1/kms-keys."""
+
+    key_id: str = Field(min_length=1, max_length=128)
 
 
 def admin_app(backend: Backend, authorize: Authorize) -> FastAPI:
@@ -115,6 +143,7 @@ def admin_app(backend: Backend, authorize: Authorize) -> FastAPI:
 
     _health_routes(app, backend)
     _api_routes(app, backend, signed)
+    _kms_routes(app, backend, signed)
     return app
 
 
@@ -177,6 +206,24 @@ def _api_routes(
     @app.delete("/api/v1/accounts/{name}", dependencies=guard, status_code=204)
     async def delete_account(name: Annotated[str, ...]) -> None:
         await backend.delete_account(name)
+
+
+def _kms_routes(
+    app: FastAPI, backend: Backend, signed: Callable[[Request], Awaitable[None]]
+) -> None:
+    guard = [Depends(signed)]
+
+    @app.get("/api/v1/kms-keys", dependencies=guard)
+    async def list_kms_keys() -> list[dict[str, Any]]:
+        return [asdict(key) for key in await backend.list_kms_keys()]
+
+    @app.post("/api/v1/kms-keys", dependencies=guard, status_code=201)
+    async def create_kms_key(new: NewMasterKey) -> dict[str, Any]:
+        return asdict(await backend.create_kms_key(new.key_id))
+
+    @app.post("/api/v1/kms-key-rotations", dependencies=guard, status_code=201)
+    async def rotate_kms_key(named: NewMasterKey) -> dict[str, Any]:
+        return asdict(await backend.rotate_kms_key(named.key_id))
 
 
 def _shown(account: Account) -> dict[str, str]:

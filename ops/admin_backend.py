@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.kms.port import KeyExists, KeyIdInvalid, KeyNotFound, KeyServiceError
+from gateway.kms.ring import KeyInfo
 from gateway.metadata.errors import (
     AccountExists,
     AccountInUse,
@@ -14,7 +16,7 @@ from gateway.metadata.errors import (
 )
 from gateway.metadata.records import AccountRecord
 from gateway.metrics import DriveReads, RequestCounts
-from ops.admin_api import Account, AdminError, Status
+from ops.admin_api import Account, AdminError, MasterKey, Status
 from ops.clients import Clients
 from ops.collected import Growing, RequestTotals
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts
@@ -236,6 +238,40 @@ class AdminBackend:
             raise AdminError(404, "NoSuchEntity", str(error)) from error
         except AccountInUse as error:
             raise AdminError(409, "DeleteConflict", str(error)) from error
+
+    async def create_kms_key(self, key_id: str) -> MasterKey:
+        """Raises AdminError."""
+        try:
+            return _master_key(await self._clients.keys.create(key_id))
+        except KeyServiceError as error:
+            raise _key_refused(error) from error
+
+    async def list_kms_keys(self) -> list[MasterKey]:
+        """All master keys."""
+        return [_master_key(info) for info in await self._clients.keys.list()]
+
+    async def rotate_kms_key(self, key_id: str) -> MasterKey:
+        """Raises AdminError."""
+        try:
+            return _master_key(await self._clients.keys.rotate(key_id))
+        except KeyServiceError as error:
+            raise _key_refused(error) from error
+
+
+def _master_key(info: KeyInfo) -> MasterKey:
+    return MasterKey(info.key_id, info.versions, info.created_ms, info.rotated_ms)
+
+
+def _key_refused(error: KeyServiceError) -> AdminError:
+    match error:
+        case KeyExists():
+            return AdminError(409, "EntityAlreadyExists", str(error))
+        case KeyNotFound():
+            return AdminError(404, "NoSuchEntity", str(error))
+        case KeyIdInvalid():
+            return AdminError(400, "InvalidInput", str(error))
+        case _:
+            return AdminError(503, "ServiceUnavailable", str(error))
 
 
 def _facts(storage: ProcessCounts) -> tuple[int, int, float]:

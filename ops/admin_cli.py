@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -24,6 +25,8 @@ TIMEOUT_SECONDS = 30.0
 admin = typer.Typer(help="Operator commands.", no_args_is_help=True)
 account = typer.Typer(help="Accounts: who may own buckets.", no_args_is_help=True)
 admin.add_typer(account, name="account")
+kms_key = typer.Typer(help="Master keys of SSE-KMS in the local key ring.", no_args_is_help=True)
+admin.add_typer(kms_key, name="kms-key")
 cluster_admin_cli.register(admin)
 
 Url = Annotated[str, typer.Option(help="The admin port.")]
@@ -168,3 +171,46 @@ def _show(accounts: list[dict[str, str]], as_json: bool, *, single: bool) -> Non
     for entry in accounts:
         table.add_row(*(entry[column] for column in columns))
     Console(width=160).print(table)
+
+
+@kms_key.command("create")
+def create_kms_key(
+    key_id: Annotated[
+        str, typer.Argument(help="What requests name it by; aws/s3 serves those that name none.")
+    ],
+    url: Url = URL_DEFAULT,
+    directory: Dir = None,
+    as_json: Json = False,
+) -> None:
+    """Make a master key. It is sealed with the cluster key and never shown."""
+    made = _ask(url, directory, "POST", "/api/v1/kms-keys", {"key_id": key_id})
+    _show_kms_keys([made], as_json, single=True)
+
+
+@kms_key.command("list")
+def list_kms_keys(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False) -> None:
+    """All master keys; ostraka/sse-s3 is the store's own."""
+    _show_kms_keys(_ask(url, directory, "GET", "/api/v1/kms-keys"), as_json, single=False)
+
+
+@kms_key.command("rotate")
+def rotate_kms_key(
+    key_id: str, url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False
+) -> None:
+    """Add a version, which new objects use from now on; older objects stay readable."""
+    made = _ask(url, directory, "POST", "/api/v1/kms-key-rotations", {"key_id": key_id})
+    _show_kms_keys([made], as_json, single=True)
+
+
+def _show_kms_keys(keys: list[dict[str, Any]], as_json: bool, *, single: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(keys[0] if single else keys))
+        return
+    table = Table("key", "versions", "created", "newest version")
+    for key in keys:
+        made, rotated = (
+            datetime.fromtimestamp(key[name] / 1000, UTC).isoformat(timespec="seconds")
+            for name in ("created_ms", "rotated_ms")
+        )
+        table.add_row(key["key_id"], str(key["versions"]), made, rotated)
+    Console(width=120).print(table)

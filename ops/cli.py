@@ -52,6 +52,12 @@ def serve(
     access_log: Annotated[
         str, typer.Option(metavar="FILE", help="Append one line a request; '-' for stdout.")
     ] = "",
+    encrypt_at_rest: Annotated[
+        bool, typer.Option(help="Encrypt new objects that nobody asked to encrypt, too.")
+    ] = False,
+    customer_keys_over_http: Annotated[
+        bool, typer.Option(help="Take SSE-C keys without TLS: for a proxy in front that ends it.")
+    ] = False,
 ) -> None:
     """Run a whole store on this machine, in the foreground."""
     from ops.serve import serve as run  # other commands need none of it
@@ -70,6 +76,8 @@ def serve(
             tls_key=tls_key,
             domains=tuple(domain or ()),
             access_log=access_log,
+            encrypt_at_rest=encrypt_at_rest,
+            customer_keys_over_http=customer_keys_over_http,
             **({"workers": workers} if workers is not None else {}),
         )
     except (ConfigError, ValueError) as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.kms.ring import KeyRing
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.store import Metadata
 from gateway.objects.store import ObjectStore
@@ -63,6 +64,7 @@ class Clients:
     topology: Topology
     objects: ObjectStore
     metadata: Metadata
+    keys: KeyRing
     machine: Machine | None = None
     member: Member | None = None
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
@@ -88,6 +90,7 @@ class Clients:
     async def close(self) -> None:
         """Stop following and release connections."""
         await self.objects.close()
+        await self.keys.close()
         await self.metadata.close()
         await self.topology.close()
         for close in self.closers:
@@ -188,15 +191,15 @@ def _complete(cluster_key: bytes, buffers: int, **parts: Any) -> Clients:
     # The first use loads the coding library: not while a client waits for its PUT.
     if topology.map.scheme.k > 1:
         codec_for(topology.map.scheme.k, topology.map.scheme.m)
+    sealing_key = SealingKey(cluster_key)
     metadata = Metadata(
-        parts["metastore"],
-        clock=clock,
-        randomness=randomness,
-        sealing_key=SealingKey(cluster_key),
+        parts["metastore"], clock=clock, randomness=randomness, sealing_key=sealing_key
     )
     metadata.start()
+    keys = KeyRing(parts["metastore"], clock=clock, randomness=randomness, sealing_key=sealing_key)
+    keys.start()
     objects = ObjectStore(parts["nodes"], topology, clock, randomness, buffers=buffers)
-    return Clients(metadata=metadata, objects=objects, **parts)
+    return Clients(metadata=metadata, objects=objects, keys=keys, **parts)
 
 
 def log_to_stderr(level: int = logging.WARNING) -> None:

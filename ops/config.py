@@ -71,6 +71,8 @@ class ServeConfig:
     tls_key: Path | None = None
     domains: tuple[str, ...] = ()
     access_log: str = ""
+    encrypt_at_rest: bool = False
+    customer_keys_over_http: bool = False
 
     def __post_init__(self) -> None:
         """Refuse contradictions before anything starts."""

@@ -111,6 +111,8 @@ def _children(
             tls_cert=str(config.tls_cert.absolute()) if config.tls_cert else "",
             tls_key=str(config.tls_key.absolute()) if config.tls_key else "",
             access_log=config.access_log,
+            encrypt_at_rest=config.encrypt_at_rest,
+            customer_keys_over_http=config.customer_keys_over_http,
         )
 
     # Every process inherits the lock: DIR is held until the last of them has ended.

@@ -46,6 +46,8 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: str = ""
     tls_key: str = ""
     access_log: str = ""
+    encrypt_at_rest: bool = False
+    customer_keys_over_http: bool = False
     cluster: ClusterSettings | None = None
     """Of a gateway of a cluster; None inside `serve`."""
 

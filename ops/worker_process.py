@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.app import Gateway
-from gateway.context import Context
+from gateway.context import Context, Encryption
 from gateway.http.access_log import AccessLog
 from gateway.http.message import HttpRequest
 from gateway.http.server import serve_http
@@ -41,6 +41,12 @@ async def run_worker(
         clock=clients.clock,
         randomness=clients.randomness,
         region=settings.region,
+        encryption=Encryption(
+            store_keys=clients.keys,
+            kms=clients.keys,
+            at_rest=settings.encrypt_at_rest,
+            customer_keys_over_http=settings.customer_keys_over_http,
+        ),
     )
     gateway = Gateway(context, OPERATIONS, domains=settings.domains, counts=counts)
     access_log = _access_log(settings, clients.clock)

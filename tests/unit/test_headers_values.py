@@ -170,7 +170,6 @@ def test_response_overrides() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("x-amz-server-side-encryption", "AES256", ErrorCode.NOT_IMPLEMENTED),
         ("x-amz-acl", "public-read", ErrorCode.NOT_IMPLEMENTED),
         ("x-amz-acl", "public-ready", ErrorCode.INVALID_ARGUMENT),
         ("x-amz-storage-class", "GLACIER", ErrorCode.NOT_IMPLEMENTED),
