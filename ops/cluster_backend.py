@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ops.admin_api import Account, AdminError, Backend, Status
+from ops.admin_api import Account, AdminError, Backend, MasterKey, Status
 from ops.admin_backend import READY_TIMEOUT_SECONDS, AdminBackend
 from ops.clients import Clients
 from ops.cluster_admin import reports_of
@@ -155,3 +155,15 @@ class WaitingBackend:
     async def delete_account(self, name: str) -> None:
         """See Backend."""
         await self._demanded().delete_account(name)
+
+    async def create_kms_key(self, key_id: str) -> MasterKey:
+        """See Backend."""
+        return await self._demanded().create_kms_key(key_id)
+
+    async def list_kms_keys(self) -> list[MasterKey]:
+        """See Backend."""
+        return await self._demanded().list_kms_keys()
+
+    async def rotate_kms_key(self, key_id: str) -> MasterKey:
+        """See Backend."""
+        return await self._demanded().rotate_kms_key(key_id)
