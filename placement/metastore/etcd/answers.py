@@ -7,6 +7,7 @@ The messages are those of etcd's `api/v3rpc/rpctypes/error.go`; whatever is not 
 from enum import Enum
 
 import grpc
+import grpc.aio
 
 from placement.errors import (
     DuplicateKey,
@@ -36,8 +37,30 @@ class Verdict(Enum):
     """It was refused for a reason of its own, which `refusal` gives; not applied."""
 
 
-_NOT_SENT = "failed to connect to all addresses"
-"""gRPC's words when it had no connection to send the call on."""
+NOT_SENT = "failed to connect to all addresses"
+"""grpcio's words when it had no connection to send the call on; calls.py uses them too."""
+
+_STATUSES = {status.value[0]: status for status in grpc.StatusCode}
+
+
+class CallFailed(Exception):
+    """A call that ended without an answer."""
+
+    def __init__(self, status: grpc.StatusCode, details: str) -> None:
+        super().__init__(f"{status.name.lower()}: {details}")
+        self.status = status
+        self.details = details
+
+
+def status_code(number: int) -> grpc.StatusCode:
+    """The status of that number."""
+    return _STATUSES.get(number, grpc.StatusCode.UNKNOWN)
+
+
+def failure_of(error: grpc.aio.AioRpcError) -> CallFailed:
+    """What grpcio raised, as ours."""
+    return CallFailed(error.code(), error.details() or "")
+
 
 _BY_MESSAGE = {
     "etcdserver: no leader": Verdict.NOT_APPLIED,
@@ -63,8 +86,9 @@ _REFUSALS: dict[str, type[PlacementError]] = {
 }
 
 
-def verdict_of(code: object, details: str) -> Verdict:
-    """What is known of a call that ended with this status."""
+def verdict_of(failure: CallFailed) -> Verdict:
+    """What is known of a call that failed so."""
+    code, details = failure.status, failure.details
     known = _BY_MESSAGE.get(details)
     if known is not None:
         return known
@@ -72,7 +96,7 @@ def verdict_of(code: object, details: str) -> Verdict:
         return Verdict.REFUSED
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "trying to send message larger" in details:
         return Verdict.REFUSED
-    if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NOT_SENT):
+    if code is grpc.StatusCode.UNAVAILABLE and details.startswith(NOT_SENT):
         return Verdict.NOT_APPLIED
     return Verdict.LOST
 

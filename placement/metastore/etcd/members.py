@@ -6,7 +6,7 @@ from the others says so at once.
 """
 
 import asyncio
-import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, NamedTuple
@@ -16,11 +16,11 @@ import grpc.aio
 
 from placement.clock import Clock, Randomness
 from placement.errors import MetastoreDenied, MetastoreFull, MetastoreUnavailable, OutcomeUnknown
-from placement.metastore.etcd.answers import Verdict, refusal, verdict_of
+from placement.metastore.etcd.answers import CallFailed, Verdict, failure_of, refusal, verdict_of
+from placement.metastore.etcd.calls import Http2Calls, Metadata, tls_context
 from placement.metastore.etcd.options import EtcdOptions
 from placement.metastore.etcd.stubs import rpc_pb2 as pb
 
-Metadata = tuple[tuple[str, str], ...]
 Attempt = Callable[["Member", Metadata, float], Awaitable[Any]]
 """One try at a member within so many seconds."""
 
@@ -77,12 +77,12 @@ class Stream(Enum):
 
 
 class Member(NamedTuple):
-    """One member's channel and its calls."""
+    """One member: its channel for streams, and its unary calls."""
 
     address: str
     channel: Any
-    unary: dict[Unary, Callable[..., Awaitable[Any]]]
     streams: dict[Stream, Callable[..., Any]]
+    calls: Http2Calls
 
 
 class Members:
@@ -93,7 +93,8 @@ class Members:
         self._options = options
         self._clock = clock
         self._randomness = randomness
-        self._members = [_open(address, options) for address in options.addresses]
+        tls = tls_context(options.ca, options.certificate, options.key) if options.tls else None
+        self._members = [_open(address, options, tls) for address in options.addresses]
         self._preferred = int(randomness.uniform() * len(self._members))
         self._token: str | None = None
         self._token_lock = asyncio.Lock()
@@ -140,6 +141,7 @@ class Members:
         """End all calls."""
         self._closed = True
         for member in self._members:
+            member.calls.close()
             await member.channel.close(None)
 
     async def stream_once(self, call: Stream, request: bytes) -> Any:
@@ -158,11 +160,18 @@ class Members:
 
         return await self._repeat(attempt, repeatable=True)
 
-    async def _call(self, call: Unary, request: bytes, *, repeatable: bool) -> Any:
-        def attempt(member: Member, metadata: Metadata, timeout_seconds: float) -> Any:
-            return member.unary[call](request, timeout=timeout_seconds, metadata=metadata)
+    async def _call(
+        self, call: Unary, request: bytes, *, repeatable: bool, anonymous: bool = False
+    ) -> Any:
+        path, parser = call.value
 
-        return await self._repeat(attempt, repeatable=repeatable)
+        async def attempt(member: Member, metadata: Metadata, timeout_seconds: float) -> Any:
+            answer = await member.calls.call(
+                path, request, timeout_seconds=timeout_seconds, metadata=metadata
+            )
+            return parser.FromString(answer)
+
+        return await self._repeat(attempt, repeatable=repeatable, anonymous=anonymous)
 
     async def _repeat(self, attempt: Attempt, *, repeatable: bool, anonymous: bool = False) -> Any:
         """Try the members in turn until the deadline, as far as what failed allows."""
@@ -173,8 +182,8 @@ class Members:
             member = self.preferred
             try:
                 return await self._guarded(attempt, member, metadata, deadline)
-            except grpc.aio.AioRpcError as error:
-                verdict = verdict_of(error.code(), error.details() or "")
+            except CallFailed as error:
+                verdict = verdict_of(error)
                 if verdict is Verdict.TOKEN and tokens < _TOKENS_PER_CALL:
                     tokens += 1
                     self.forget_token(metadata)
@@ -185,7 +194,7 @@ class Members:
             tries += 1
             pause = self._pause_seconds(tries)
             if self._closed or self._clock.monotonic() + pause >= deadline:
-                raise MetastoreUnavailable(f"etcd does not answer: {_said(failure)}") from failure
+                raise MetastoreUnavailable(f"etcd does not answer: {failure}") from failure
             if pause:
                 await self._clock.sleep(pause)
 
@@ -207,6 +216,8 @@ class Members:
         self._check_open()
         try:
             return await attempt(member, metadata, max(left, 0.001))
+        except grpc.aio.AioRpcError as error:
+            raise failure_of(error) from error
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             task = asyncio.current_task()
             if not self._closed or (task is not None and task.cancelling()):
@@ -218,23 +229,23 @@ class Members:
             raise MetastoreUnavailable("closed")
 
     def _settle(
-        self, verdict: Verdict, error: grpc.aio.AioRpcError, member: Member, *, repeatable: bool
+        self, verdict: Verdict, error: CallFailed, member: Member, *, repeatable: bool
     ) -> None:
         """Return if another member may be asked; else raise."""
         if verdict is Verdict.NOT_APPLIED or (verdict is Verdict.LOST and repeatable):
             return
         if verdict is Verdict.LOST:
             self.avoid(member)
-            raise OutcomeUnknown(f"etcd's answer was lost: {_said(error)}") from error
+            raise OutcomeUnknown(f"etcd's answer was lost: {error}") from error
         if verdict is Verdict.COMPACTED or verdict is Verdict.FUTURE:
             raise NotKept(future=verdict is Verdict.FUTURE) from error
         if verdict is Verdict.FULL:
             if repeatable:
-                raise MetastoreFull(_said(error)) from error
-            raise NoSpace(_said(error)) from error
+                raise MetastoreFull(str(error)) from error
+            raise NoSpace(str(error)) from error
         if verdict is Verdict.TOKEN:
-            raise MetastoreDenied(f"etcd refuses our token: {_said(error)}") from error
-        raise refusal(error.details() or "") from error
+            raise MetastoreDenied(f"etcd refuses our token: {error}") from error
+        raise refusal(error.details) from error
 
     async def _renew_token(self) -> None:
         """One caller asks for a token, the others wait for it."""
@@ -245,41 +256,25 @@ class Members:
                 name=self._options.user or "", password=self._options.password or ""
             ).SerializeToString()
 
-            def attempt(member: Member, metadata: Metadata, timeout_seconds: float) -> Any:
-                call = member.unary[Unary.AUTHENTICATE]
-                return call(request, timeout=timeout_seconds, metadata=metadata)
-
-            answer = await self._repeat(attempt, repeatable=True, anonymous=True)
+            answer = await self._call(Unary.AUTHENTICATE, request, repeatable=True, anonymous=True)
             self._token = str(answer.token)
 
 
-def _open(address: str, options: EtcdOptions) -> Member:
+def _open(address: str, options: EtcdOptions, tls: ssl.SSLContext | None) -> Member:
     if options.tls:
         credentials = grpc.ssl_channel_credentials(options.ca, options.key, options.certificate)
         channel = grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
     else:
         channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-    unary = {
-        call: channel.unary_unary(call.value[0], response_deserializer=call.value[1].FromString)
-        for call in Unary
-    }
     streams = {
         call: channel.stream_stream(call.value[0], response_deserializer=call.value[1].FromString)
         for call in Stream
     }
-    return Member(address, channel, unary, streams)
+    return Member(address, channel, streams, Http2Calls(address, tls))
 
 
-def ended(code: Any, details: str | None) -> grpc.aio.AioRpcError:
+def ended(code: Any, details: str | None) -> CallFailed:
     """A stream that ended, as the error it stands for."""
-    nothing = grpc.aio.Metadata()
     if code is grpc.StatusCode.OK:
         code = grpc.StatusCode.UNAVAILABLE
-    return grpc.aio.AioRpcError(code, nothing, nothing, details or "the stream ended")
-
-
-def _said(error: grpc.aio.AioRpcError) -> str:
-    """Code and details in a line."""
-    with contextlib.suppress(AttributeError):
-        return f"{error.code().name.lower()}: {error.details()}"
-    return str(error)
+    return CallFailed(code, details or "the stream ended")

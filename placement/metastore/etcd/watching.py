@@ -16,7 +16,7 @@ import grpc.aio
 
 from placement.clock import Clock
 from placement.errors import Compacted, MetastoreDenied, MetastoreUnavailable
-from placement.metastore.etcd.answers import Verdict, refusal, verdict_of
+from placement.metastore.etcd.answers import CallFailed, Verdict, failure_of, refusal, verdict_of
 from placement.metastore.etcd.members import Members, NotKept, Stream, Unary, ended
 from placement.metastore.etcd.messages import decode_event
 from placement.metastore.etcd.options import EtcdOptions
@@ -138,14 +138,15 @@ async def _follow(
             batch = _batch(held, response, position)
             if batch is not None:
                 yield batch
-    except grpc.aio.AioRpcError as error:
-        verdict = verdict_of(error.code(), error.details() or "")
+    except (CallFailed, grpc.aio.AioRpcError) as error:
+        failure = failure_of(error) if isinstance(error, grpc.aio.AioRpcError) else error
+        verdict = verdict_of(failure)
         members.avoid(member)
         if verdict is Verdict.TOKEN:
             members.forget_token(metadata)
         elif verdict is Verdict.REFUSED:
-            raise refusal(error.details() or "") from error
-        raise _Lost(f"{member.address}: {error.details()}") from error
+            raise refusal(failure.details) from error
+        raise _Lost(f"{member.address}: {failure}") from error
     except TimeoutError as error:
         members.avoid(member)
         raise _Lost(f"{member.address} does not answer") from error
@@ -173,11 +174,9 @@ def _check_canceled(response: Any) -> None:
     if response.compact_revision:
         raise Compacted(response.compact_revision)
     reason = response.cancel_reason
-    if verdict_of(None, reason) is Verdict.REFUSED:
-        raise refusal(reason)
     if "permission denied" in reason:
         raise MetastoreDenied(f"etcd refuses the watch: {reason}")
-    raise ended(grpc.StatusCode.UNAVAILABLE, reason)
+    raise CallFailed(grpc.StatusCode.UNAVAILABLE, reason)
 
 
 def _batch(held: list[Event], response: Any, position: int) -> WatchBatch | None:
