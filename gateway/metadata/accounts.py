@@ -1,6 +1,7 @@
 """Accounts and access keys: who signs requests and owns buckets."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -138,6 +139,26 @@ class Accounts:
         """One account by id."""
         (found,) = await self._metastore.get_many([keys.account(account_id)])
         return None if found is None else decode(AccountRecord, found.value)
+
+    async def many(self, account_ids: Sequence[str]) -> Sequence[AccountRecord | None]:
+        """Several accounts by id; None for each that is not there."""
+        if not account_ids:
+            return ()
+        found = await self._metastore.get_many([keys.account(each) for each in account_ids])
+        return [None if kv is None else decode(AccountRecord, kv.value) for kv in found]
+
+    async def by_canonical_id(self, canonical_id: str) -> str | None:
+        """The account's id."""
+        (found,) = await self._metastore.get_many([keys.canonical(canonical_id)])
+        return None if found is None else found.value.decode()
+
+    async def by_email(self, email: str) -> str | None:
+        """The id of the one account with that address; None when there is none, or more."""
+        wanted = email.lower()
+        found = [
+            record.account_id for record in await self.list() if record.email.lower() == wanted
+        ]
+        return found[0] if wanted and len(found) == 1 else None
 
     async def list(self) -> tuple[AccountRecord, ...]:
         """All accounts, in order of id (root first)."""

@@ -37,11 +37,6 @@ def _empty(root: str) -> _Encode:
     return lambda _: xml_response(root, [])
 
 
-def _encode_ownership(entry: BucketEntry) -> S3Response:
-    rule = f"<Rule>{element('ObjectOwnership', entry.record.ownership)}</Rule>"
-    return xml_response("OwnershipControls", [rule])
-
-
 def _encode_payer(_: BucketEntry) -> S3Response:
     return xml_response("RequestPaymentConfiguration", [element("Payer", "BucketOwner")])
 
@@ -81,13 +76,6 @@ _ABSENT: tuple[AnyOperation, ...] = tuple(
             "s3:GetLifecycleConfiguration",
             ErrorCode.NO_SUCH_LIFECYCLE,
         ),
-        ("GetBucketPolicy", "policy", "s3:GetBucketPolicy", ErrorCode.NO_SUCH_BUCKET_POLICY),
-        (
-            "GetBucketPolicyStatus",
-            "policyStatus",
-            "s3:GetBucketPolicyStatus",
-            ErrorCode.NO_SUCH_BUCKET_POLICY,
-        ),
         (
             "GetBucketReplication",
             "replication",
@@ -95,12 +83,6 @@ _ABSENT: tuple[AnyOperation, ...] = tuple(
             ErrorCode.NO_SUCH_REPLICATION,
         ),
         ("GetBucketWebsite", "website", "s3:GetBucketWebsite", ErrorCode.NO_SUCH_WEBSITE),
-        (
-            "GetPublicAccessBlock",
-            "publicAccessBlock",
-            "s3:GetBucketPublicAccessBlock",
-            ErrorCode.NO_SUCH_PUBLIC_ACCESS_BLOCK,
-        ),
     )
 )
 
@@ -124,13 +106,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         _empty("NotificationConfiguration"),
     ),
     _get(
-        "GetBucketOwnershipControls",
-        "ownershipControls",
-        "s3:GetBucketOwnershipControls",
-        _find,
-        _encode_ownership,
-    ),
-    _get(
         "GetBucketRequestPayment",
         "requestPayment",
         "s3:GetBucketRequestPayment",
@@ -139,8 +114,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     ),
     _delete("DeleteBucketCors", "cors", "s3:PutBucketCORS"),
     _delete("DeleteBucketLifecycle", "lifecycle", "s3:PutLifecycleConfiguration"),
-    _delete("DeleteBucketPolicy", "policy", "s3:DeleteBucketPolicy"),
     _delete("DeleteBucketReplication", "replication", "s3:PutReplicationConfiguration"),
     _delete("DeleteBucketWebsite", "website", "s3:DeleteBucketWebsite"),
-    _delete("DeletePublicAccessBlock", "publicAccessBlock", "s3:PutBucketPublicAccessBlock"),
 )

@@ -1,53 +1,66 @@
-"""Access control lists as they are under BucketOwnerEnforced: the owner has full control, and that
-is all there can be."""
+"""Access control lists of buckets and objects: get and put."""
 
 from dataclasses import dataclass
 
+import msgspec
+
+from gateway.authorization import denied
 from gateway.context import Context
+from gateway.domain import acl
+from gateway.domain.access import ENFORCED
+from gateway.metadata.entries import BucketEntry
+from gateway.metadata.records import BucketRecord, ObjectRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
-from gateway.operations.buckets import (
-    BucketNamed,
-    bucket_named,
-    owner_element,
-    xml_response,
+from gateway.operations.access_lists import (
+    CANNED_HEADER,
+    AclAsked,
+    acl_asked,
+    acl_elements,
+    demand_not_public,
+    people,
+    resolve,
 )
+from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
+from gateway.operations.object_change import change_object
 from gateway.operations.object_headers import version_argument
 from gateway.operations.object_versions import find_version
-from gateway.s3.documents import SETTINGS_DOCUMENT_LIMIT_BYTES, parse
-from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
+from gateway.s3.access_documents import ACCESS_DOCUMENT_LIMIT_BYTES, parse_acl
+from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Principal, S3Request, S3Response
-from gateway.s3.xml import element
-
-_XSI = "http://www.w3.org/2001/XMLSchema-instance"
-_GRANT_HEADERS = (
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
-)
-_CANNED = frozenset(
-    {
-        "private",
-        "public-read",
-        "public-read-write",
-        "authenticated-read",
-        "aws-exec-read",
-        "bucket-owner-read",
-        "bucket-owner-full-control",
-        "log-delivery-write",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectNamed:
-    """Input of GetObjectAcl and PutObjectAcl."""
+    """Input of GetObjectAcl, and part of PutObjectAcl's."""
 
     bucket: str
     key: str
     principal: Principal
     version: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAcl:
+    """What a put asks for. `owner` is the canonical id that the document names, if it does."""
+
+    asked: AclAsked
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PutBucketAcl:
+    """Input."""
+
+    named: BucketNamed
+    new: NewAcl
+
+
+@dataclass(frozen=True, slots=True)
+class PutObjectAcl:
+    """Input."""
+
+    named: ObjectNamed
+    new: NewAcl
 
 
 def _object_named(request: S3Request) -> ObjectNamed:
@@ -58,93 +71,117 @@ def _object_named(request: S3Request) -> ObjectNamed:
     )
 
 
-def _put_bucket_acl(request: S3Request) -> BucketNamed:
-    _demand_private(request)
-    return bucket_named(request)
-
-
-def _put_object_acl(request: S3Request) -> ObjectNamed:
-    named = _object_named(request)
-    _demand_private(request)
-    return named
-
-
-def _demand_private(request: S3Request) -> None:
-    """Accept what changes nothing; anything else is a feature not offered."""
-    if any(name in request.headers for name in _GRANT_HEADERS):
-        raise S3Error(ErrorCode.NOT_IMPLEMENTED, details={"Header": "x-amz-grant-*"})
-    canned = request.headers.get("x-amz-acl")
-    if canned is not None:
-        if request.document.strip():
+def _new_acl(request: S3Request) -> NewAcl:
+    """From the headers or the document, not both."""
+    asked = acl_asked(request.headers, request.query)
+    has_document = bool(request.document.strip())
+    if asked is not None:
+        if has_document:
             raise S3Error(
                 ErrorCode.INVALID_REQUEST,
-                "Specifying both Canned ACLs and Body Grants is not allowed",
+                "Specifying both Canned ACLs and Body Grants is not allowed"
+                if asked.canned is not None
+                else "Specifying both Header Grants and Body Grants is not allowed",
             )
-        if canned not in _CANNED:
-            raise invalid_argument("x-amz-acl", canned, "Invalid canned ACL")
-        if canned != "private":
-            raise S3Error(ErrorCode.NOT_IMPLEMENTED, details={"Header": "x-amz-acl"})
-        return
-    if not request.document.strip():
-        raise S3Error(ErrorCode.MISSING_SECURITY_HEADER, details={"MissingHeaderName": "x-amz-acl"})
-    principal = principal_of(request)
-    if _grants(request.document) != [(principal.canonical_id, "FULL_CONTROL")]:
+        return NewAcl(asked, None)
+    if not has_document:
         raise S3Error(
-            ErrorCode.NOT_IMPLEMENTED,
-            "Access control lists other than the owner's full control are not implemented.",
+            ErrorCode.MISSING_SECURITY_HEADER, details={"MissingHeaderName": CANNED_HEADER}
         )
+    document = parse_acl(request.document)
+    return NewAcl(AclAsked(None, document.grants), document.owner)
 
 
-def _grants(text: bytes) -> list[tuple[str, str]]:
-    """(grantee id, permission) of each grant. Raises MalformedXML."""
-    grants: list[tuple[str, str]] = []
-    for child in parse(text, "AccessControlPolicy"):
-        name = _name(child.tag)
-        if name == "Owner":
-            continue
-        if name != "AccessControlList":
-            raise S3Error(ErrorCode.MALFORMED_XML)
-        for grant in child:
-            found = {_name(part.tag): part for part in grant}
-            if _name(grant.tag) != "Grant" or set(found) != {"Grantee", "Permission"}:
-                raise S3Error(ErrorCode.MALFORMED_XML)
-            grantee = {_name(part.tag): part.text or "" for part in found["Grantee"]}
-            grants.append((grantee.get("ID", ""), (found["Permission"].text or "").strip()))
+def _decode_put_bucket(request: S3Request) -> PutBucketAcl:
+    return PutBucketAcl(bucket_named(request), _new_acl(request))
+
+
+def _decode_put_object(request: S3Request) -> PutObjectAcl:
+    return PutObjectAcl(_object_named(request), _new_acl(request))
+
+
+async def _grants(
+    context: Context, entry: BucketEntry, new: NewAcl, owner: str, *, of_bucket: bool
+) -> acl.Grants | None:
+    """The list to store for what that account owns. Raises AccessControlListNotSupported,
+    AccessDenied, and as `access_lists.resolve`."""
+    if entry.record.ownership == ENFORCED:
+        raise S3Error(ErrorCode.ACL_NOT_SUPPORTED)
+    if new.owner is not None:
+        named = await context.metadata.accounts.by_canonical_id(new.owner)
+        if named is not None and named != owner:
+            raise denied()  # a list cannot give away what it is about
+    grants = await resolve(
+        context,
+        new.asked,
+        owner=owner,
+        bucket_owner=entry.record.owner,
+        of_bucket=of_bucket,
+    )
+    demand_not_public(entry, grants)
     return grants
 
 
-def _name(tag: object) -> str:
-    if not isinstance(tag, str):
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    return tag.rpartition("}")[2]
+async def _put_bucket(context: Context, asked: PutBucketAcl) -> None:
+    named = asked.named
+    entry = await context.metadata.bucket(named.bucket, named.principal)
+    grants = await _grants(context, entry, asked.new, entry.record.owner, of_bucket=True)
+
+    def change(record: BucketRecord) -> BucketRecord:
+        if record.ownership == ENFORCED:  # set meanwhile
+            raise S3Error(ErrorCode.ACL_NOT_SUPPORTED)
+        return msgspec.structs.replace(record, acl=grants)
+
+    await context.metadata.change_bucket(named.bucket, named.principal, change)
 
 
-async def _bucket_owner(context: Context, asked: BucketNamed) -> Principal:
-    await context.metadata.bucket(asked.bucket, asked.principal)
-    return asked.principal  # nobody else gets here
-
-
-async def _object_owner(context: Context, asked: ObjectNamed) -> Principal:
-    await find_version(context, asked.bucket, asked.key, asked.principal, asked.version)
-    return asked.principal
-
-
-def _encode_acl(owner: Principal) -> S3Response:
-    grantee = (
-        f'<Grantee xmlns:xsi="{_XSI}" xsi:type="CanonicalUser">'
-        f"{element('ID', owner.canonical_id)}{element('DisplayName', owner.name)}</Grantee>"
+async def _put_object(context: Context, asked: PutObjectAcl) -> None:
+    named = asked.named
+    entry, current = await find_version(
+        context, named.bucket, named.key, named.principal, named.version
     )
-    return xml_response(
-        "AccessControlPolicy",
-        [
-            owner_element(owner),
-            f"<AccessControlList><Grant>{grantee}<Permission>FULL_CONTROL</Permission></Grant>"
-            "</AccessControlList>",
-        ],
+    owner = current.record.owner
+    grants = await _grants(context, entry, asked.new, owner, of_bucket=False)
+
+    def change(record: ObjectRecord) -> ObjectRecord:
+        if record.owner != owner:  # replaced by another's meanwhile
+            raise S3Error(ErrorCode.OPERATION_ABORTED)
+        return msgspec.structs.replace(record, acl=grants)
+
+    await change_object(context, named.bucket, named.key, named.principal, change, named.version)
+
+
+async def _get_bucket(context: Context, asked: BucketNamed) -> list[str]:
+    entry = await context.metadata.bucket(asked.bucket, asked.principal)
+    return await _shown(context, entry, entry.record.owner, entry.record.acl, asked.principal)
+
+
+async def _get_object(context: Context, asked: ObjectNamed) -> list[str]:
+    entry, current = await find_version(
+        context, asked.bucket, asked.key, asked.principal, asked.version
     )
+    return await _shown(context, entry, current.record.owner, current.record.acl, asked.principal)
 
 
-def _encode_done(_: Principal) -> S3Response:
+async def _shown(
+    context: Context,
+    entry: BucketEntry,
+    owner: str,
+    grants: acl.Grants | None,
+    principal: Principal,
+) -> list[str]:
+    """Where lists do not count, everything is the bucket owner's."""
+    if entry.record.ownership == ENFORCED:
+        owner, grants = entry.record.owner, None
+    named = {grantee for grantee, _ in acl.effective(grants, owner)} - acl.GROUPS.keys()
+    return acl_elements(owner, grants, await people(context, named | {owner}, principal))
+
+
+def _encode_acl(children: list[str]) -> S3Response:
+    return xml_response("AccessControlPolicy", children)
+
+
+def _encode_done(_: None) -> S3Response:
     return S3Response(200)
 
 
@@ -154,33 +191,33 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         match=Match("GET", Resource.BUCKET, ("acl",)),
         permission="s3:GetBucketAcl",
         decode=bucket_named,
-        handle=_bucket_owner,
+        handle=_get_bucket,
         encode=_encode_acl,
     ),
     Operation(
         name="PutBucketAcl",
         match=Match("PUT", Resource.BUCKET, ("acl",)),
         permission="s3:PutBucketAcl",
-        decode=_put_bucket_acl,
-        handle=_bucket_owner,
+        decode=_decode_put_bucket,
+        handle=_put_bucket,
         encode=_encode_done,
-        document_limit_bytes=SETTINGS_DOCUMENT_LIMIT_BYTES,
+        document_limit_bytes=ACCESS_DOCUMENT_LIMIT_BYTES,
     ),
     Operation(
         name="GetObjectAcl",
         match=Match("GET", Resource.OBJECT, ("acl",)),
         permission="s3:GetObjectAcl",
         decode=_object_named,
-        handle=_object_owner,
+        handle=_get_object,
         encode=_encode_acl,
     ),
     Operation(
         name="PutObjectAcl",
         match=Match("PUT", Resource.OBJECT, ("acl",)),
         permission="s3:PutObjectAcl",
-        decode=_put_object_acl,
-        handle=_object_owner,
+        decode=_decode_put_object,
+        handle=_put_object,
         encode=_encode_done,
-        document_limit_bytes=SETTINGS_DOCUMENT_LIMIT_BYTES,
+        document_limit_bytes=ACCESS_DOCUMENT_LIMIT_BYTES,
     ),
 )

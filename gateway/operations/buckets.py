@@ -5,10 +5,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 
 from gateway.context import Context
+from gateway.domain.access import ENFORCED, OWNERSHIPS
 from gateway.metadata.buckets import OwnedBuckets
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import BucketOwned
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.access_lists import AclAsked, acl_asked, resolve
 from gateway.s3.addressing import check_bucket_name
 from gateway.s3.documents import SETTINGS_DOCUMENT_LIMIT_BYTES, parse_create_bucket
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
@@ -17,6 +19,8 @@ from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.xml import document, element
 
 XML_HEADERS = (("Content-Type", "application/xml"),)
+_OWNERSHIP = "x-amz-object-ownership"
+PRIVATE = "private"
 LEGACY_REGION = "us-east-1"
 """The region that has no LocationConstraint, and where making one's own bucket again succeeds."""
 BUCKETS_A_PAGE_MAX = 10_000
@@ -150,14 +154,19 @@ class CreateBucketInput:
     principal: Principal
     location: str | None
     object_lock: bool
+    ownership: str
+    acl: AclAsked | None
 
 
 def _decode_create_bucket(request: S3Request) -> CreateBucketInput:
     assert request.bucket is not None
     check_bucket_name(request.bucket)
-    ownership = request.headers.get("x-amz-object-ownership")
-    if ownership is not None and ownership != "BucketOwnerEnforced":
-        raise S3Error(ErrorCode.NOT_IMPLEMENTED, details={"Header": "x-amz-object-ownership"})
+    ownership = request.headers.get(_OWNERSHIP, "")
+    if ownership and ownership not in OWNERSHIPS:
+        raise invalid_argument(_OWNERSHIP, ownership, "Invalid x-amz-object-ownership header")
+    asked_acl = acl_asked(request.headers)
+    if ownership == ENFORCED and asked_acl is not None and asked_acl.canned != PRIVATE:
+        raise S3Error(ErrorCode.INVALID_BUCKET_ACL_WITH_OWNERSHIP)
     configuration = parse_create_bucket(request.document)
     if configuration.unoffered:
         raise S3Error(
@@ -168,14 +177,25 @@ def _decode_create_bucket(request: S3Request) -> CreateBucketInput:
         principal_of(request),
         configuration.location_constraint,
         request.headers.get(_OBJECT_LOCK, "").lower() == "true",
+        ownership,
+        asked_acl,
     )
 
 
 async def _create_bucket(context: Context, asked: CreateBucketInput) -> str:
     _check_location(asked.location, context.region)
+    owner = asked.principal.account_id
+    grants = None
+    if asked.acl is not None:
+        grants = await resolve(context, asked.acl, owner=owner, bucket_owner=owner, of_bucket=True)
     try:
         await context.metadata.create_bucket(
-            asked.bucket, asked.principal, context.region, object_lock=asked.object_lock
+            asked.bucket,
+            asked.principal,
+            context.region,
+            object_lock=asked.object_lock,
+            ownership=asked.ownership,
+            acl=grants,
         )
     except BucketOwned:
         if context.region != LEGACY_REGION:

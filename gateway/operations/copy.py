@@ -25,6 +25,7 @@ from gateway.metadata.groups import group_owner_of_copy
 from gateway.metadata.records import Checksum, ObjectRecord
 from gateway.objects.errors import BlobDamaged
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.access_lists import AclAsked, access_of_new, acl_asked
 from gateway.operations.copy_encryption import (
     NewCopy,
     Transfer,
@@ -91,6 +92,7 @@ class Copy:
     conditions: WriteConditions | None
     tags: Tags | None
     lock: Lock
+    acl: AclAsked | None
     encryption: EncryptionAsked | None
 
 
@@ -186,6 +188,7 @@ def _decode(request: S3Request) -> Copy:
         write_conditions(headers),
         copy_tags(request),
         asked_lock(headers),
+        acl_asked(headers, request.query),
         encryption,
     )
 
@@ -249,6 +252,7 @@ async def _record(
     found = source.record
     stamp = context.metadata.versions.stamp(entry, previous)
     lock = lock_of_version(entry.record, copy.lock, context.clock)
+    access = await access_of_new(context, entry, copy.principal, copy.acl)
     kept = (
         ObjectHeaders(found.content_type, found.headers, found.metadata)
         if copy.headers is None
@@ -256,7 +260,8 @@ async def _record(
     )
     return msgspec.structs.replace(
         found,
-        owner=copy.principal.account_id,
+        owner=access.owner,
+        acl=access.grants,
         modified_ms=context.clock.now_ns() // 1_000_000,
         commit_id=context.randomness.token(8),
         group_owner=group_owner_of_copy(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from gateway.domain.encryption import EncryptionRefused, Refusal
+from gateway.domain.policy.errors import MalformedPolicy
 from gateway.domain.tags import TagRefused
 from gateway.kms import port as kms
 from gateway.metadata import errors as metadata
@@ -62,6 +63,10 @@ def _no_such_master_key(error: kms.KeyNotFound) -> S3Error:
     return S3Error(ErrorCode.KMS_KEY_NOT_FOUND, str(error))
 
 
+def _malformed_policy(error: MalformedPolicy) -> S3Error:
+    return S3Error(ErrorCode.MALFORMED_POLICY, str(error))
+
+
 ERROR_MAP: dict[type[Exception], Row] = {
     # Asked for something that is not so
     TagRefused: _invalid_tag,
@@ -69,6 +74,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     kms.KeyNotFound: _no_such_master_key,
     kms.KeyServiceUnavailable: ErrorCode.SERVICE_UNAVAILABLE,
     kms.KeyServiceError: ErrorCode.INTERNAL_ERROR,
+    MalformedPolicy: _malformed_policy,
     metadata.NoSuchBucket: _bucket(ErrorCode.NO_SUCH_BUCKET),
     metadata.NotBucketOwner: ErrorCode.ACCESS_DENIED,
     metadata.BucketTaken: _bucket(ErrorCode.BUCKET_ALREADY_EXISTS),

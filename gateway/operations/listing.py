@@ -19,9 +19,10 @@ from gateway.domain.listing import (
     after_marker,
     list_keys,
 )
-from gateway.metadata.records import decode_listed
+from gateway.metadata.records import ListedObject, decode_listed
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
-from gateway.operations.buckets import owner_element, xml_response
+from gateway.operations.access_lists import owner_elements
+from gateway.operations.buckets import xml_response
 from gateway.s3.errors import invalid_argument
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.xml import element, escape
@@ -53,10 +54,12 @@ class ListInput:
 
 @dataclass(frozen=True, slots=True)
 class ListOutput:
-    """The answer beside its question."""
+    """The answer beside its question. `owners` is empty where none are to be shown."""
 
     asked: ListInput
     listing: Listing
+    records: Sequence[ListedObject]
+    owners: dict[str, str]
 
 
 # Decoding
@@ -107,7 +110,8 @@ def _decode(request: S3Request, marker_name: str, *, token: str | None = None) -
         question=Question(plain_prefix, plain_delimiter, after, keys_max(query.get("max-keys"))),
         url_encoded=url_encoded,
         token=token,
-        fetch_owner=query.get("fetch-owner", "").lower() == "true",
+        # The older operation always tells the owner.
+        fetch_owner=marker_name == "marker" or query.get("fetch-owner", "").lower() == "true",
     )
 
 
@@ -162,7 +166,12 @@ def _read_token(token: str) -> Position:
 
 async def _list(context: Context, asked: ListInput) -> ListOutput:
     entry = await context.metadata.bucket(asked.bucket, asked.principal)
-    return ListOutput(asked, await list_keys(context.metadata.pages(entry), asked.question))
+    listing = await list_keys(context.metadata.pages(entry), asked.question)
+    records = decode_listed(listing.values)
+    owners: dict[str, str] = {}
+    if asked.fetch_owner:
+        owners = await owner_elements(context, entry, records, asked.principal)
+    return ListOutput(asked, listing, records, owners)
 
 
 # Encoding
@@ -189,13 +198,14 @@ def names_of(keys: list[bytes], asked: Asked) -> list[str]:
     return [text(key.decode()) for key in keys]
 
 
-def _contents(output: ListOutput, *, owner: str = "") -> list[str]:
+def _contents(output: ListOutput) -> list[str]:
     """One element a key: the hot loop of listings."""
     names = names_of(output.listing.keys, output.asked)
-    records = decode_listed(output.listing.values)
+    owners = output.owners
     second, stamp = -1, ""
     lines: list[str] = []
-    for key, record in zip(names, records, strict=True):
+    for key, record in zip(names, output.records, strict=True):
+        owner = owners[record.owner] if owners else ""
         moment, milliseconds = divmod(record.modified_ms, 1000)
         if moment != second:
             second, stamp = moment, strftime("%Y-%m-%dT%H:%M:%S", gmtime(moment))
@@ -255,8 +265,7 @@ def _encode_v1(output: ListOutput) -> S3Response:
     ]
     if position is not None and asked.delimiter:
         head.append(asked_element("NextMarker", position.key.decode(), asked))
-    owner = owner_element(asked.principal)
-    contents = _contents(output, owner=owner)
+    contents = _contents(output)
     return xml_response(
         "ListBucketResult",
         [*head, *_tail(output), *contents, *prefix_elements(output.listing.prefixes, asked)],
@@ -273,8 +282,7 @@ def _encode_v2(output: ListOutput) -> S3Response:
     if asked.marker:
         head.append(asked_element("StartAfter", asked.marker, asked))
     head.append(element("KeyCount", str(len(listing.keys) + len(listing.prefixes))))
-    owner = owner_element(asked.principal) if asked.fetch_owner else ""
-    contents = _contents(output, owner=owner)
+    contents = _contents(output)
     return xml_response(
         "ListBucketResult",
         [*head, *_tail(output), *contents, *prefix_elements(output.listing.prefixes, asked)],

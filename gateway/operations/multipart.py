@@ -11,6 +11,7 @@ from gateway.metadata.errors import Contended
 from gateway.metadata.records import UploadRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations import multipart_complete, multipart_listing, part_copy
+from gateway.operations.access_lists import AclAsked, access_of_new, acl_asked
 from gateway.operations.buckets import xml_response
 from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_encryption import (
@@ -65,6 +66,7 @@ class Create:
     checksum: tuple[ChecksumAlgorithm, ChecksumType] | None
     tags: Tags
     lock: Lock
+    acl: AclAsked | None
     encryption: EncryptionAsked | None
 
 
@@ -88,6 +90,7 @@ def _decode_create(request: S3Request) -> Create:
         upload_checksum(request.headers),
         request_tags(request),
         asked_lock(request.headers),
+        acl_asked(request.headers, request.query),
         encryption_asked(request),
     )
 
@@ -104,11 +107,13 @@ async def _create(context: Context, asked: Create) -> Created:
     encryption = b"" if sealed is None else sealed.encoded
     now_ms = context.clock.now_ns() // 1_000_000
     lock_of_version(bucket.record, asked.lock, context.clock)  # refused now, not at the end
+    access = await access_of_new(context, bucket, asked.principal, asked.acl)
     upload_id = uploads.new_upload_id(now_ms, context.randomness)
     algorithm, kind = asked.checksum if asked.checksum is not None else (None, None)
     record = UploadRecord(
         upload_id=upload_id,
-        owner=bucket.record.owner,
+        owner=access.owner,
+        acl=access.grants,
         initiator=asked.principal.account_id,
         created_ms=now_ms,
         checksum_algorithm="" if algorithm is None else algorithm.text,

@@ -396,6 +396,7 @@ async def _finish(
     def build(manifest: BlobRef | None) -> ObjectRecord:
         return ObjectRecord(
             owner=upload.record.owner,
+            acl=upload.record.acl,
             group=upload.upload_id,
             size_bytes=assembly.size_bytes,
             etag=assembly.etag,

@@ -18,7 +18,8 @@ from gateway.metadata import uploads
 from gateway.metadata.records import UploadRecord
 from gateway.metadata.uploads import Parts
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
-from gateway.operations.buckets import owner_element, xml_response
+from gateway.operations.access_lists import Person, people, person_element
+from gateway.operations.buckets import xml_response
 from gateway.operations.upload_parts import (
     UploadNamed,
     find_unfinished,
@@ -57,13 +58,6 @@ def _encodes_urls(request: S3Request) -> bool:
     return encoding is not None
 
 
-def _initiator_element(principal: Principal) -> str:
-    return (
-        f"<Initiator>{element('ID', principal.canonical_id)}"
-        f"{element('DisplayName', principal.name)}</Initiator>"
-    )
-
-
 def _checksum_elements(upload: UploadRecord) -> str:
     if not upload.checksum_algorithm:
         return ""
@@ -92,6 +86,7 @@ class ListedParts:
     asked: ListParts
     upload: UploadRecord
     parts: Parts
+    persons: dict[str, Person]
 
 
 def _decode_parts(request: S3Request) -> ListParts:
@@ -110,7 +105,9 @@ async def _list_parts(context: Context, asked: ListParts) -> ListedParts:
     )
     if parts is None:  # completed or aborted meanwhile, and its parts with it
         raise no_such_upload(asked.named)
-    return ListedParts(asked, upload.record, parts)
+    record = upload.record
+    persons = await people(context, (record.owner, record.initiator), asked.named.principal)
+    return ListedParts(asked, record, parts, persons)
 
 
 def _encode_parts(listed: ListedParts) -> S3Response:
@@ -122,8 +119,8 @@ def _encode_parts(listed: ListedParts) -> S3Response:
         element("Bucket", named.bucket),
         f"<Key>{key}</Key>",
         element("UploadId", named.upload_id),
-        _initiator_element(named.principal),
-        owner_element(named.principal),
+        person_element("Initiator", listed.persons[upload.initiator]),
+        person_element("Owner", listed.persons[upload.owner]),
         element("StorageClass", upload.storage_class or "STANDARD"),
         element("PartNumberMarker", str(asked.marker)),
         element("NextPartNumberMarker", str(last)),
@@ -167,6 +164,7 @@ class ListedUploads:
 
     asked: ListUploads
     listing: Listing[UploadRecord]
+    persons: dict[str, Person]
 
 
 def _decode_uploads(request: S3Request) -> ListUploads:
@@ -196,7 +194,10 @@ def _decode_uploads(request: S3Request) -> ListUploads:
 async def _list_uploads(context: Context, asked: ListUploads) -> ListedUploads:
     bucket = await context.metadata.bucket(asked.bucket, asked.principal)
     source = uploads.BucketUploads(context.metadata, bucket)
-    return ListedUploads(asked, await list_uploads(source, asked.question))
+    listing = await list_uploads(source, asked.question)
+    records = [item.value for item in listing.items if item.value is not None]
+    ids = {record.owner for record in records} | {record.initiator for record in records}
+    return ListedUploads(asked, listing, await people(context, ids, asked.principal))
 
 
 def _escape_url(text: str) -> str:
@@ -229,13 +230,14 @@ def _encode_uploads(listed: ListedUploads) -> S3Response:
     if asked.url_encoded:
         lines.append("<EncodingType>url</EncodingType>")
     lines.append(element("IsTruncated", "false" if listing.next is None else "true"))
-    people = _initiator_element(asked.principal) + owner_element(asked.principal)
     for item in listing.items:
         record = item.value
         assert record is not None
+        persons = person_element("Initiator", listed.persons[record.initiator])
+        persons += person_element("Owner", listed.persons[record.owner])
         lines.append(
             f"<Upload><Key>{text(item.key.decode())}</Key>"
-            f"<UploadId>{item.upload_id.hex()}</UploadId>{people}"
+            f"<UploadId>{item.upload_id.hex()}</UploadId>{persons}"
             f"{element('StorageClass', record.storage_class or 'STANDARD')}"
             f"<Initiated>{format_iso8601(record.created_ms)}</Initiated>"
             f"{_checksum_elements(record)}</Upload>"

@@ -11,6 +11,7 @@ from gateway.context import Context
 from gateway.domain.tags import OBJECT_TAGS_MAX, Tags, check_tags
 from gateway.objects.encrypted import stage_encrypted_to_end
 from gateway.operation import AnyOperation, Match, Operation, Resource
+from gateway.operations.access_lists import access_of_new, acl_asked
 from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_encryption import (
     encryption_asked,
@@ -126,7 +127,7 @@ async def _handle(context: Context, post: Post) -> Posted:
         entry,
         previous,
         key,
-        principal,
+        await access_of_new(context, entry, principal, acl_asked(headers)),
         object_headers(headers),
         write_conditions(headers),
         _tags(fields),

@@ -14,6 +14,13 @@ from gateway.objects.commit import commit_blob
 from gateway.objects.encrypted import plain_size_of, stage_encrypted
 from gateway.objects.port import Staged, Stored
 from gateway.operation import Match, Operation, Resource, principal_of
+from gateway.operations.access_lists import (
+    AclAsked,
+    ObjectAccess,
+    access_of_new,
+    acl_asked,
+    own_access,
+)
 from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_encryption import (
     EncryptionAsked,
@@ -52,6 +59,7 @@ class Put:
     conditions: WriteConditions | None
     tags: Tags
     lock: Lock
+    acl: AclAsked | None = None
     encryption: EncryptionAsked | None = None
 
 
@@ -62,7 +70,7 @@ class Upload(NamedTuple):
     entry: BucketEntry
     previous: ObjectEntry | None
     key: str
-    principal: Principal
+    access: ObjectAccess
     headers: ObjectHeaders
     conditions: WriteConditions | None
     tags: Tags
@@ -109,6 +117,7 @@ def _decode(request: S3Request) -> Put:
         write_conditions(request.headers),
         request_tags(request),
         asked_lock(request.headers),
+        acl_asked(request.headers, request.query),
         encryption=encryption_asked(request),
     )
 
@@ -140,6 +149,9 @@ async def _handle(context: Context, put: Put) -> Published:
     entry, previous = await context.metadata.lookup(put.bucket, put.key, put.principal)
     demand_write(put.conditions, put.key, previous)
     lock = lock_of_version(entry.record, put.lock, context.clock)
+    access = own_access(entry, put.principal)
+    if put.acl is not None:
+        access = await access_of_new(context, entry, put.principal, put.acl)
     payload, sealed = put.payload, None
     if (
         put.encryption is not None
@@ -166,7 +178,7 @@ async def _handle(context: Context, put: Put) -> Published:
             entry,
             previous,
             put.key,
-            put.principal,
+            access,
             put.headers,
             put.conditions,
             put.tags,
@@ -193,7 +205,7 @@ async def publish_upload(
 
     def build(ref: BlobRef) -> ObjectRecord:
         return ObjectRecord(
-            owner=upload.principal.account_id,
+            owner=upload.access.owner,
             group=ref.blob,
             size_bytes=ref.size_bytes if sealed is None else plain_size_of(ref),
             etag=etag,
@@ -210,6 +222,7 @@ async def publish_upload(
             retention=upload.lock.retention,
             legal_hold=upload.lock.legal_hold,
             encryption=b"" if sealed is None else sealed.encoded,
+            acl=upload.access.grants,
         )
 
     async def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Committed:

@@ -13,7 +13,10 @@ from gateway.operations import (
     multipart,
     object_lock,
     objects,
+    ownership,
+    policy,
     post_object,
+    public_access,
     tagging,
     versions,
 )
@@ -21,6 +24,9 @@ from gateway.operations import (
 OPERATIONS: tuple[AnyOperation, ...] = (
     *buckets.OPERATIONS,
     *acl.OPERATIONS,
+    *policy.OPERATIONS,
+    *public_access.OPERATIONS,
+    *ownership.OPERATIONS,
     *listing.OPERATIONS,
     *objects.OPERATIONS,
     *copy.OPERATIONS,

@@ -18,7 +18,8 @@ from gateway.domain.versions import ENABLED, order_of, version_text
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.records import BucketRecord, ListedVersion
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
-from gateway.operations.buckets import BucketNamed, bucket_named, owner_element, xml_response
+from gateway.operations.access_lists import owner_elements
+from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
 from gateway.operations.listing import (
     asked_element,
     check_arguments,
@@ -100,6 +101,7 @@ class Versions:
 
     asked: ListVersions
     listing: VersionListing[ListedVersion]
+    owners: dict[str, str]
 
 
 def _decode_list(request: S3Request) -> ListVersions:
@@ -134,7 +136,9 @@ async def _list(context: Context, asked: ListVersions) -> Versions:
         asked.keys_max,
     )
     pages = context.metadata.versions.pages(entry)
-    return Versions(asked, await list_versions(pages, question))
+    listing = await list_versions(pages, question)
+    records = [item.value for item in listing.items]
+    return Versions(asked, listing, await owner_elements(context, entry, records, asked.principal))
 
 
 async def _start(
@@ -166,10 +170,10 @@ def _encode_list(output: Versions) -> S3Response:
     if asked.url_encoded:
         head.append("<EncodingType>url</EncodingType>")
     head.append(element("IsTruncated", "true" if listing.last is not None else "false"))
-    owner = owner_element(asked.principal)
     names = names_of([item.key for item in listing.items], asked)
     versions = [
-        _element(name, item, owner) for name, item in zip(names, listing.items, strict=True)
+        _element(name, item, output.owners[item.value.owner])
+        for name, item in zip(names, listing.items, strict=True)
     ]
     prefixes = prefix_elements(listing.prefixes, asked)
     return xml_response("ListVersionsResult", [*head, *versions, *prefixes])

@@ -217,6 +217,28 @@ class ErrorCode(Enum):
         400,
         "The content of the form does not meet the conditions specified in the policy document.",
     )
+    MALFORMED_POLICY = ("MalformedPolicy", 400, "Invalid policy syntax.")
+    MALFORMED_ACL = (
+        "MalformedACLError",
+        400,
+        "The ACL that you provided was not well formed or did not validate against our published "
+        "schema.",
+    )
+    ACL_NOT_SUPPORTED = (
+        "AccessControlListNotSupported",
+        400,
+        "The bucket does not allow ACLs",
+    )
+    INVALID_BUCKET_ACL_WITH_OWNERSHIP = (
+        "InvalidBucketAclWithObjectOwnership",
+        400,
+        "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting",
+    )
+    UNRESOLVABLE_GRANT_BY_EMAIL = (
+        "UnresolvableGrantByEmailAddress",
+        400,
+        "The email address you provided does not match any account on record.",
+    )
     METADATA_TOO_LARGE = (
         "MetadataTooLarge",
         400,
@@ -259,6 +281,11 @@ class ErrorCode(Enum):
     )
     NO_SUCH_BUCKET = ("NoSuchBucket", 404, "The specified bucket does not exist")
     NO_SUCH_BUCKET_POLICY = ("NoSuchBucketPolicy", 404, "The bucket policy does not exist")
+    NO_SUCH_OWNERSHIP_CONTROLS = (
+        "OwnershipControlsNotFoundError",
+        404,
+        "The bucket ownership controls were not found",
+    )
     NO_SUCH_CORS = (
         "NoSuchCORSConfiguration",
         404,

@@ -6,16 +6,9 @@ from typing import Final
 from gateway.s3.errors import (
     ErrorCode,
     S3Error,
-    invalid_argument,
     not_implemented_header,
 )
 
-_CANNED_ACLS: Final = frozenset(
-    {
-        *("private", "public-read", "public-read-write", "authenticated-read", "aws-exec-read"),
-        *("bucket-owner-read", "bucket-owner-full-control", "log-delivery-write"),
-    }
-)
 _STORAGE_CLASSES: Final = frozenset(
     {
         *("STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING"),
@@ -25,22 +18,13 @@ _STORAGE_CLASSES: Final = frozenset(
 )
 
 _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
-    # An account's buckets hold only its own objects, so these two mean what we do anyway.
-    "x-amz-acl": frozenset({"private", "bucket-owner-full-control"}),
     "x-amz-storage-class": frozenset({"STANDARD"}),
-    "x-amz-object-ownership": frozenset({"BucketOwnerEnforced"}),
     "x-amz-bucket-object-lock-enabled": frozenset({"false", "False", "true", "True"}),
     "x-amz-bypass-governance-retention": frozenset({"false", "False", "true", "True"}),
     "x-amz-bucket-namespace": frozenset({"global"}),
     "x-amz-object-annotation-directive": frozenset({"COPY"}),
     **dict.fromkeys(
         (
-            "x-amz-expected-bucket-owner",
-            "x-amz-grant-full-control",
-            "x-amz-grant-read",
-            "x-amz-grant-read-acp",
-            "x-amz-grant-write",
-            "x-amz-grant-write-acp",
             "x-amz-bucket-object-lock-token",
             "x-amz-if-match-initiated-time",
             "x-amz-if-match-last-modified-time",
@@ -52,7 +36,6 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
             "x-amz-object-lock-legal-hold",
             "x-amz-object-lock-mode",
             "x-amz-object-lock-retain-until-date",
-            "x-amz-source-expected-bucket-owner",
             "x-amz-website-redirect-location",
             "x-amz-write-offset-bytes",
         ),
@@ -98,8 +81,6 @@ def _refuse(operation_name: str, headers: Mapping[str, str]) -> None:
         value = headers.get(name)
         if value is None or value in accepted or name in _OFFERED.get(operation_name, ()):
             continue
-        if name == "x-amz-acl" and value not in _CANNED_ACLS:
-            raise invalid_argument(name, value, "The canned ACL is not valid.")
         if name == "x-amz-storage-class" and value not in _STORAGE_CLASSES:
             raise S3Error(ErrorCode.INVALID_STORAGE_CLASS, details={"StorageClassRequested": value})
         raise not_implemented_header(name, operation=operation_name)

@@ -14,7 +14,7 @@ from tests.functional.conftest import error_of
         ("get_bucket_encryption", "ServerSideEncryptionConfigurationNotFoundError"),
         ("get_bucket_lifecycle_configuration", "NoSuchLifecycleConfiguration"),
         ("get_bucket_policy", "NoSuchBucketPolicy"),
-        ("get_bucket_policy_status", "NoSuchBucketPolicy"),
+        ("get_bucket_ownership_controls", "OwnershipControlsNotFoundError"),
         ("get_bucket_replication", "ReplicationConfigurationNotFoundError"),
         ("get_bucket_website", "NoSuchWebsiteConfiguration"),
         ("get_object_lock_configuration", "ObjectLockConfigurationNotFoundError"),
@@ -36,6 +36,7 @@ def test_a_setting_that_is_absent_is_not_found(
         "delete_bucket_encryption",
         "delete_bucket_lifecycle",
         "delete_bucket_policy",
+        "delete_bucket_ownership_controls",
         "delete_bucket_replication",
         "delete_bucket_website",
         "delete_public_access_block",
@@ -48,8 +49,7 @@ def test_deleting_an_absent_setting_succeeds(s3: Any, bucket: str, call: str) ->
 
 
 def test_settings_with_one_fixed_value_are_told(s3: Any, bucket: str) -> None:
-    ownership = s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]
-    assert ownership == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    assert not s3.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"]
     assert s3.get_bucket_request_payment(Bucket=bucket)["Payer"] == "BucketOwner"
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=bucket)
     assert "Status" not in s3.get_bucket_accelerate_configuration(Bucket=bucket)

@@ -169,9 +169,7 @@ def test_tags_come_with_the_form(store: StoreProcess, s3: Any, bucket: str) -> N
 @pytest.mark.parametrize(
     ("field", "value", "code"),
     [
-        ("acl", "public-read", "NotImplemented"),
         ("acl", "nonsense", "InvalidArgument"),
-        ("x-amz-server-side-encryption", "AES256", "NotImplemented"),
         ("x-amz-storage-class", "GLACIER", "NotImplemented"),
         ("x-amz-website-redirect-location", "/x", "NotImplemented"),
         ("x-amz-meta-a", "1\r\nX: y", "InvalidArgument"),

@@ -170,11 +170,8 @@ def test_response_overrides() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("x-amz-acl", "public-read", ErrorCode.NOT_IMPLEMENTED),
-        ("x-amz-acl", "public-ready", ErrorCode.INVALID_ARGUMENT),
         ("x-amz-storage-class", "GLACIER", ErrorCode.NOT_IMPLEMENTED),
         ("x-amz-storage-class", "COLD", ErrorCode.INVALID_STORAGE_CLASS),
-        ("x-amz-expected-bucket-owner", "1", ErrorCode.NOT_IMPLEMENTED),
         ("x-amz-bucket-object-lock-token", "t", ErrorCode.NOT_IMPLEMENTED),
         ("x-amz-acl", "private", None),
         ("x-amz-storage-class", "STANDARD", None),

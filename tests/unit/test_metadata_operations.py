@@ -184,8 +184,11 @@ def test_a_bucket_made_again_is_fine_in_the_oldest_region_only(store: Store) -> 
 def test_names_documents_and_headers_of_a_new_bucket_are_checked(store: Store) -> None:
     assert code_of(store, "CreateBucket", "No") == "InvalidBucketName"
     assert code_of(store, "CreateBucket", "good", document=b"<x") == "MalformedXML"
-    writer = {"x-amz-object-ownership": "ObjectWriter"}
-    assert code_of(store, "CreateBucket", "good", headers=writer) == "NotImplemented"
+    writer = {"x-amz-object-ownership": "Writer"}
+    assert code_of(store, "CreateBucket", "good", headers=writer) == "InvalidArgument"
+    both = {"x-amz-object-ownership": "BucketOwnerEnforced", "x-amz-acl": "public-read"}
+    refused = code_of(store, "CreateBucket", "good", headers=both)
+    assert refused == "InvalidBucketAclWithObjectOwnership"
 
 
 def test_head_location_versioning_and_delete(store: Store) -> None:
@@ -197,7 +200,7 @@ def test_head_location_versioning_and_delete(store: Store) -> None:
         assert code_of(store, name) == "NoSuchBucket"
 
 
-def test_acls_show_the_owner_and_take_only_what_changes_nothing(store: Store) -> None:
+def test_acls_show_the_owner_and_are_checked(store: Store) -> None:
     store.put("k")
     listed = store.xml("GetBucketAcl")
     (grant,) = listed["AccessControlList"]["Grant"]
@@ -205,15 +208,14 @@ def test_acls_show_the_owner_and_take_only_what_changes_nothing(store: Store) ->
     assert grant["Grantee"]["ID"] == listed["Owner"]["ID"] == OWNER.canonical_id
     body = store.ask("GetBucketAcl").body
     assert isinstance(body, bytes)
-    assert store.ask("PutBucketAcl", document=body).status == 200
+    assert code_of(store, "PutBucketAcl", document=body) == "InvalidArgument"  # no such account
     assert store.ask("PutBucketAcl", headers={"x-amz-acl": "private"}).status == 200
-    assert store.ask("PutObjectAcl", "bucket", "k", document=body).status == 200
-    assert code_of(store, "PutBucketAcl", headers={"x-amz-acl": "public-read"}) == "NotImplemented"
+    assert store.ask("PutObjectAcl", "bucket", "k", headers={"x-amz-acl": "private"}).status == 200
     assert code_of(store, "PutBucketAcl", headers={"x-amz-acl": "nonsense"}) == "InvalidArgument"
     read = {"x-amz-grant-read": "id=1"}
-    assert code_of(store, "PutBucketAcl", headers=read) == "NotImplemented"
-    other = body.replace(b"FULL_CONTROL", b"READ")
-    assert code_of(store, "PutBucketAcl", document=other) == "NotImplemented"
+    assert code_of(store, "PutBucketAcl", headers=read) == "InvalidArgument"
+    other = body.replace(b"FULL_CONTROL", b"READS")
+    assert code_of(store, "PutBucketAcl", document=other) == "MalformedACLError"
     assert code_of(store, "PutBucketAcl", document=b"<AccessControlPolicy><x/>") == "MalformedXML"
     assert code_of(store, "PutBucketAcl") == "MissingSecurityHeader"
     assert code_of(store, "GetObjectAcl", "bucket", "other") == "NoSuchKey"

@@ -1,0 +1,113 @@
+"""XML bodies of access control: lists, ownership controls, public access blocks. Bounded reading;
+everything off raises MalformedXML, or MalformedACLError for what is wrong with a list."""
+
+from typing import Final, NamedTuple
+
+from lxml import etree
+
+from gateway.s3.documents import parse
+from gateway.s3.errors import ErrorCode, S3Error
+
+ACCESS_DOCUMENT_LIMIT_BYTES: Final = 128 * 1024
+"""Bound of an AccessControlPolicy: 100 grants with long names."""
+XSI: Final = "http://www.w3.org/2001/XMLSchema-instance"
+CANONICAL_USER: Final = "CanonicalUser"
+BY_EMAIL: Final = "AmazonCustomerByEmail"
+GROUP: Final = "Group"
+_VALUE_OF: Final = {CANONICAL_USER: "ID", BY_EMAIL: "EmailAddress", GROUP: "URI"}
+_BLOCK_SETTINGS: Final = (
+    "BlockPublicAcls",
+    "IgnorePublicAcls",
+    "BlockPublicPolicy",
+    "RestrictPublicBuckets",
+)
+
+
+class WantedGrant(NamedTuple):
+    """A grant as a request names it: `kind` CanonicalUser, AmazonCustomerByEmail or Group."""
+
+    kind: str
+    value: str
+    permission: str
+
+
+class AclDocument(NamedTuple):
+    """The body of PutBucketAcl and PutObjectAcl."""
+
+    owner: str | None
+    grants: tuple[WantedGrant, ...]
+
+
+def _name(node: "etree._Element") -> str:
+    tag: object = node.tag
+    if not isinstance(tag, str):
+        raise S3Error(ErrorCode.MALFORMED_XML)
+    return tag.rpartition("}")[2]
+
+
+def _text(node: "etree._Element") -> str:
+    if len(node):
+        raise S3Error(ErrorCode.MALFORMED_XML)
+    return (node.text or "").strip()
+
+
+def parse_acl(text: bytes) -> AclDocument:
+    """An AccessControlPolicy. Raises MalformedXML, MalformedACLError."""
+    owner: str | None = None
+    grants: list[WantedGrant] | None = None
+    for child in parse(text, "AccessControlPolicy"):
+        name = _name(child)
+        if name == "Owner":
+            owner = {_name(part): _text(part) for part in child}.get("ID")
+        elif name == "AccessControlList" and grants is None:
+            grants = [_grant(each) for each in child]
+        else:
+            raise S3Error(ErrorCode.MALFORMED_ACL)
+    if grants is None:
+        raise S3Error(ErrorCode.MALFORMED_ACL)
+    return AclDocument(owner, tuple(grants))
+
+
+def _grant(node: "etree._Element") -> WantedGrant:
+    found = {_name(part): part for part in node}
+    if _name(node) != "Grant" or set(found) != {"Grantee", "Permission"}:
+        raise S3Error(ErrorCode.MALFORMED_ACL)
+    grantee = found["Grantee"]
+    parts = {_name(part): _text(part) for part in grantee}
+    kind = grantee.get(f"{{{XSI}}}type") or ""
+    kind = kind.rpartition(":")[2]
+    value = parts.get(_VALUE_OF.get(kind, ""))
+    if not value:
+        raise S3Error(ErrorCode.MALFORMED_ACL)
+    return WantedGrant(kind, value, _text(found["Permission"]))
+
+
+def parse_ownership(text: bytes) -> str:
+    """The one rule of an OwnershipControls document. Raises MalformedXML."""
+    rules = list(parse(text, "OwnershipControls"))
+    if len(rules) != 1 or _name(rules[0]) != "Rule" or len(rules[0]) != 1:
+        raise S3Error(ErrorCode.MALFORMED_XML)
+    (setting,) = rules[0]
+    if _name(setting) != "ObjectOwnership":
+        raise S3Error(ErrorCode.MALFORMED_XML)
+    return _text(setting)
+
+
+def parse_public_access_block(text: bytes) -> tuple[bool, bool, bool, bool]:
+    """The four settings; what is not named is off. Raises MalformedXML."""
+    found: dict[str, bool] = {}
+    for child in parse(text, "PublicAccessBlockConfiguration"):
+        name, value = _name(child), _text(child).lower()
+        if name not in _BLOCK_SETTINGS or name in found or value not in ("true", "false"):
+            raise S3Error(ErrorCode.MALFORMED_XML)
+        found[name] = value == "true"
+    first, second, third, fourth = (found.get(name, False) for name in _BLOCK_SETTINGS)
+    return first, second, third, fourth
+
+
+def public_access_block_elements(block: tuple[bool, bool, bool, bool]) -> list[str]:
+    """The children of a PublicAccessBlockConfiguration."""
+    return [
+        f"<{name}>{'true' if on else 'false'}</{name}>"
+        for name, on in zip(_BLOCK_SETTINGS, block, strict=True)
+    ]
