@@ -155,8 +155,17 @@ class ByteRange(NamedTuple):
         )
 
 
-_RANGE: Final = re.compile(r"bytes=\s*(\d{1,19})?\s*-\s*(\d{1,19})?\s*", re.ASCII | re.IGNORECASE)
+_RANGE: Final = re.compile(r"bytes=\s*(\d+)?\s*-\s*(\d+)?\s*", re.ASCII | re.IGNORECASE)
+_POSITION_MAX: Final = 10**18
+"""Beyond any object: stands for every longer number in a range."""
 _COPY_RANGE: Final = re.compile(r"bytes=(\d{1,19})-(\d{1,19})", re.ASCII)
+
+
+def _position(digits: str | None) -> int | None:
+    if digits is None:
+        return None
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= 18 else _POSITION_MAX
 
 
 def parse_range(text: str) -> ByteRange | None:
@@ -165,8 +174,7 @@ def parse_range(text: str) -> ByteRange | None:
     match = _RANGE.fullmatch(text.strip())
     if match is None or (match[1] is None and match[2] is None):
         return None
-    first = None if match[1] is None else int(match[1])
-    last = None if match[2] is None else int(match[2])
+    first, last = _position(match[1]), _position(match[2])
     if first is not None and last is not None and last < first:
         return None
     return ByteRange(first, last, text.strip())

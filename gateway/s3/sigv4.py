@@ -65,16 +65,25 @@ class Claim(NamedTuple):
         """
         self._check_time(now)
         canonical = self._canonical_request()
-        # Header text is latin-1, so this restores the bytes that the client signed.
-        digest = hashlib.sha256(canonical.encode("latin-1", "replace")).hexdigest()
-        string_to_sign = f"{ALGORITHM}\n{self.timestamp}\n{self.scope}\n{digest}"
         key = signing_key(secret, self.scope[:8], self.region)
+        # Header text is latin-1, so this restores the bytes that the client sent.
+        string_to_sign = self._string_to_sign(canonical.encode("latin-1", "replace"))
         expected = hmac.digest(key, string_to_sign.encode("latin-1", "replace"), "sha256").hex()
         if not same(expected, self.signature):
-            raise mismatch(self.access_key, string_to_sign, self.signature, canonical)
+            if canonical.isascii():
+                raise mismatch(self.access_key, string_to_sign, self.signature, canonical)
+            # botocore signs header values as UTF-8, and then sends them as latin-1.
+            signed = self._string_to_sign(canonical.encode("utf-8", "replace"))
+            expected = hmac.digest(key, signed.encode("latin-1", "replace"), "sha256").hex()
+            if not same(expected, self.signature):
+                raise mismatch(self.access_key, string_to_sign, self.signature, canonical)
         if self.expires_seconds is not None:
             _adopt_query_headers(self.request)
         return Verified(self.content_sha256, key, expected, self.timestamp, self.scope)
+
+    def _string_to_sign(self, canonical: bytes) -> str:
+        digest = hashlib.sha256(canonical).hexdigest()
+        return f"{ALGORITHM}\n{self.timestamp}\n{self.scope}\n{digest}"
 
     def _check_time(self, now: float) -> None:
         if self.expires_seconds is None:

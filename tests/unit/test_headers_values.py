@@ -189,3 +189,26 @@ def test_headers_that_ask_for_what_is_not_offered(
     with pytest.raises(S3Error) as caught:
         refuse_unoffered("PutObject", {"host": "h", name: value}, {})
     assert caught.value.code is code
+
+
+@pytest.mark.parametrize(
+    ("text", "window"),
+    [
+        ("bytes=5-99999999999999999999999", (5, 95)),
+        ("bytes=-" + "9" * 5000, (0, 100)),
+        ("bytes=0-" + "9" * 5000, (0, 100)),
+        ("bytes=" + "0" * 5000 + "7-0000000009", (7, 3)),
+    ],
+)
+def test_a_range_may_end_beyond_any_number(text: str, window: tuple[int, int]) -> None:
+    found = parse_range(text)
+    assert found is not None
+    assert found.resolve(100) == window
+
+
+def test_a_range_that_begins_beyond_any_number_holds_nothing() -> None:
+    found = parse_range("bytes=" + "9" * 5000 + "-")
+    assert found is not None
+    with pytest.raises(S3Error) as refused:
+        found.resolve(100)
+    assert refused.value.code is ErrorCode.INVALID_RANGE

@@ -104,6 +104,15 @@ def test_utf8_header_values_verify() -> None:
     verify(request_of("PUT", "http://h/b/k", headers))
 
 
+def test_latin1_header_values_that_were_signed_as_utf8_verify() -> None:
+    # What botocore signs is UTF-8; http.client then sends the text as latin-1.
+    request = signed("PUT", "http://h/b/k", {"x-amz-meta-a": "Hello World\xe9"})
+    request.headers["x-amz-meta-a"] = "Hello World\xe9"
+    verify(request)
+    request.headers["x-amz-meta-a"] = "Hello World\xe8"
+    assert code_of(request) is ErrorCode.SIGNATURE_DOES_NOT_MATCH
+
+
 def test_everything_that_was_signed_matters() -> None:
     def fresh() -> S3Request:
         return signed("PUT", "http://h/b/k?partNumber=1&uploadId=2", {"x-amz-meta-a": "1"})
