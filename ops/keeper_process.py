@@ -16,7 +16,6 @@ from ops.keeper.repair import Repair, View
 from ops.keeper.sweep import Sweep
 from ops.process_counts import ProcessWatch
 from ops.settings import ProcessSettings
-from placement.hashing import Placement
 from placement.ids import DriveId
 from storage_node.port import DriveCondition
 
@@ -31,7 +30,6 @@ class Duties:
     ) -> None:
         self._clients = clients
         self._waits = waits
-        self._placement = Placement(clients.topology.map)
         nodes = clients.live_nodes
         self.garbage = Garbage(clients.metastore, clients.objects, nodes, clients.clock)
         self.sweep = Sweep(clients.metastore, nodes, clients.clock)
@@ -47,10 +45,8 @@ class Duties:
     def view(self) -> View:
         """The present map, and the drives that take writes."""
         topology = self._clients.topology
-        if self._placement.map != topology.map:
-            self._placement = Placement(topology.map)
         live = frozenset(d.drive_id for d in topology.map.drives if d.slot in topology.writable)
-        return View(self._placement, live, self._waits())
+        return View(topology.placement, live, self._waits())
 
     async def _tidy_uploads(self) -> None:
         now_ms = self._clients.clock.now_ns() // 1_000_000

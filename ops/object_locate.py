@@ -78,7 +78,7 @@ async def locate(clients: Clients, bucket: str, key: str) -> list[BlobPlaces]:
 
 async def _places(clients: Clients, ref: BlobRef) -> BlobPlaces:
     blob = BlobId(ref.blob)
-    order = clients.topology.write_order(blob)
+    order = clients.topology.write_order(blob, ref.k + ref.m)
     by_id = {drive.drive_id: drive for drive in clients.topology.map.drives}
     answers = await asyncio.gather(
         *(_on_node(name, node, blob) for name, node in clients.live_nodes.items())

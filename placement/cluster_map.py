@@ -23,6 +23,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     scheme: tuple[int, int, int]
     drives: list["_StoredDrive"]
     open_epochs: list[int]
+    lineage: list[int] = []
 
 
 class _StoredDrive(msgspec.Struct, frozen=True, array_like=True):
@@ -75,6 +76,9 @@ class ClusterMap:
     partition_count: int = PARTITIONS_DEFAULT
     open_epochs: tuple[Epoch, ...] = field(default=())
     """Earlier epochs whose shards may not all have been moved yet, newest first."""
+    lineage: tuple[Epoch, ...] = ()
+    """Earlier epochs that placed differently, oldest first: drives keep the indexes that they had
+    there, so that a change moves no shard between drives that stay (`hashing.Placement`)."""
 
     def __post_init__(self) -> None:
         """Refuse a map that could not be served."""
@@ -93,18 +97,19 @@ class ClusterMap:
 
     def encode(self) -> bytes:
         """Version byte, then MessagePack."""
-        return bytes([FORMAT_VERSION]) + msgspec.msgpack.encode(
-            (
-                self.epoch,
-                self.partition_count,
-                (self.scheme.k, self.scheme.m, self.scheme.stripe_size_bytes),
-                [
-                    (d.slot, d.drive_id, d.node, d.host, d.zone, d.weight, d.state.value)
-                    for d in self.drives
-                ],
-                list(self.open_epochs),
-            )
-        )
+        fields: list[object] = [
+            self.epoch,
+            self.partition_count,
+            (self.scheme.k, self.scheme.m, self.scheme.stripe_size_bytes),
+            [
+                (d.slot, d.drive_id, d.node, d.host, d.zone, d.weight, d.state.value)
+                for d in self.drives
+            ],
+            list(self.open_epochs),
+        ]
+        if self.lineage:  # appended after the first stores were made
+            fields.append(list(self.lineage))
+        return bytes([FORMAT_VERSION]) + msgspec.msgpack.encode(fields)
 
     @classmethod
     def decode(cls, data: bytes) -> "ClusterMap":
@@ -132,4 +137,5 @@ class ClusterMap:
             scheme=Scheme(*stored.scheme),
             partition_count=stored.partition_count,
             open_epochs=tuple(Epoch(epoch) for epoch in stored.open_epochs),
+            lineage=tuple(Epoch(epoch) for epoch in stored.lineage),
         )

@@ -7,6 +7,10 @@ a drive comes first in proportion to its weight (the logarithmic method of weigh
 hashing: Wang and Ravishankar 1998; Schindelhauer and Schomaker 2005). A drive's draw depends on
 nothing but itself, so adding or removing a drive moves only what goes to it or came from it; and a
 replacement drive takes over its predecessor's slot, so replacing moves nothing at all.
+
+Which shard of a blob a drive holds follows from the map's lineage: a drive that is among the first n
+in two successive maps keeps its index among them, and the newcomers fill what others left. Without
+that, a newcomer would shift the index of every drive ranked behind it, and nearly every shard.
 """
 
 import math
@@ -42,10 +46,16 @@ def order_of(cluster: ClusterMap, partition: Partition) -> tuple[Slot, ...]:
 
 
 class Placement:
-    """The orders of one map, worked out when first asked for and kept: one a map and process."""
+    """The orders of one map, worked out when first asked for and kept: one a map and process.
 
-    def __init__(self, cluster: ClusterMap) -> None:
+    `ancestors` are the maps of its lineage, oldest first. `width` is the number of a blob's shards:
+    the first so many drives are their homes, in the order of their indexes; the rest are spares.
+    """
+
+    def __init__(self, cluster: ClusterMap, ancestors: Sequence[ClusterMap] = ()) -> None:
         self.map = cluster
+        self._previous = Placement(ancestors[-1], ancestors[:-1]) if ancestors else None
+        self._homes: dict[tuple[int, int], tuple[MapDrive, ...]] = {}
         self._count = cluster.partition_count
         self._takers = tuple(drive for drive in cluster.drives if _takes_writes(drive))
         self._leavers = tuple(drive for drive in cluster.drives if _only_reads(drive))
@@ -60,12 +70,18 @@ class Placement:
         """The blob's partition under this map."""
         return partition_of(blob, self._count)
 
-    def write_order(self, blob: BlobId) -> tuple[MapDrive, ...]:
+    def write_order(self, blob: BlobId, width: int = 0) -> tuple[MapDrive, ...]:
         """Drives that take the blob's shards: shard i prefers drive i, the rest are spares."""
+        if width and self._previous is not None:
+            return self.homes_first(self.partition(blob), width)
         return self._write_by_head.get(blob[:2]) or self._fill_write(blob)
 
-    def read_order(self, blob: BlobId) -> tuple[MapDrive, ...]:
+    def read_order(self, blob: BlobId, width: int = 0) -> tuple[MapDrive, ...]:
         """Drives that may hold the blob's shards: the write order, then those draining."""
+        if width and self._previous is not None:
+            partition = self.partition(blob)
+            spares = self.read_order_of(partition)[len(self.write_order_of(partition)) :]
+            return self.homes_first(partition, width) + spares
         return self._read_by_head.get(blob[:2]) or self._fill_read(blob)
 
     def write_order_of(self, partition: Partition) -> tuple[MapDrive, ...]:
@@ -83,6 +99,20 @@ class Placement:
             self._read_by_partition[partition] = order
         return order
 
+    def homes_first(self, partition: Partition, width: int) -> tuple[MapDrive, ...]:
+        """The write order with its first `width` drives in the order of the indexes they have."""
+        key = (partition, width)
+        known = self._homes.get(key)
+        if known is not None:
+            return known
+        order = self.write_order_of(partition)
+        result = order
+        if self._previous is not None:
+            former = self._previous.homes_first(partition, width)[:width]
+            result = _keeping_indexes(order, [drive.slot for drive in former], width)
+        self._homes[key] = result
+        return result
+
     def _fill_write(self, blob: BlobId) -> tuple[MapDrive, ...]:
         order = self.write_order_of(self.partition(blob))
         self._write_by_head[blob[:2]] = order
@@ -92,6 +122,20 @@ class Placement:
         order = self.read_order_of(self.partition(blob))
         self._read_by_head[blob[:2]] = order
         return order
+
+
+def _keeping_indexes(
+    order: tuple[MapDrive, ...], former: Sequence[Slot], width: int
+) -> tuple[MapDrive, ...]:
+    """The order with its first `width` drives where `former` had them; newcomers, in their order,
+    take what is free."""
+    first = {drive.slot: drive for drive in order[:width]}
+    kept = {index: slot for index, slot in enumerate(former) if slot in first}
+    stay = set(kept.values())
+    newcomers = iter([drive for slot, drive in first.items() if slot not in stay])
+    seats = [first[kept[i]] if i in kept else next(newcomers, None) for i in range(width)]
+    # Fewer drives than seats: the last ones are empty, as they are without a lineage.
+    return tuple([drive for drive in seats if drive is not None]) + order[width:]
 
 
 def _takes_writes(drive: MapDrive) -> bool:

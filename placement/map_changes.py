@@ -15,6 +15,8 @@ from placement.schemes import Scheme, default_scheme
 WEIGHT_UNIT_BYTES = 1 << 40
 """A drive of a TiB has weight 1."""
 OPEN_EPOCHS_MAX = 8
+LINEAGE_MAX = 16
+"""Earlier maps whose indexes drives keep. What a longer history moves is only more, never wrong."""
 
 
 class MapRefused(Exception):
@@ -145,6 +147,7 @@ def _moved(now: ClusterMap, drives: Iterable[MapDrive], *, waits: bool = True) -
         epoch=Epoch(now.epoch + 1),
         drives=tuple(drives),
         open_epochs=(now.epoch, *now.open_epochs)[:OPEN_EPOCHS_MAX],
+        lineage=(*now.lineage, now.epoch)[-LINEAGE_MAX:],
     )
 
 

@@ -39,7 +39,7 @@ class QuickReader:
         if size > READ_NOW_SIZE_BYTES_MAX or size > ref.stripe_size_bytes or not self._nodes:
             return None
         blob = BlobId(ref.blob)
-        order = self._topology.read_orders(blob)[0]
+        order = self._topology.read_orders(blob, ref.k + ref.m)[0]
         length = CHECKSUM_SIZE_BYTES + -(-size // ref.k)
         if ref.k == 1:
             return self._copy(blob, order[: 1 + ref.m], length)

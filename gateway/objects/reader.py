@@ -66,7 +66,7 @@ class BlobReader:
         self._blob = BlobId(ref.blob)
         self._around = surroundings
         topology = surroundings.topology
-        orders = topology.read_orders(self._blob)
+        orders = topology.read_orders(self._blob, ref.k + ref.m)
         self._plan = ReadPlan(ref.k, ref.m, orders, topology.unwell)
         self._failed: set[Ask] = set()
         self._bad: list[Ask] = []

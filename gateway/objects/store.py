@@ -162,8 +162,8 @@ class ObjectStore:
             ]
         )
         await self._topology.refresh()
-        order = self._topology.write_order(BlobId(blob.ref.blob))
         homes = blob.plan.homes
+        order = self._topology.write_order(BlobId(blob.ref.blob), len(homes))
         if tuple(drive.drive_id for drive in order[: len(homes)]) != homes:
             raise PlacementChanged("the cluster map places the blob elsewhere now")
         present = {drive.drive_id for drive in self._topology.map.drives}

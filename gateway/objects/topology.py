@@ -11,7 +11,12 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
-from gateway.domain.write_plan import COPIES_SIZE_BYTES_MAX, WritePlan, plan_write
+from gateway.domain.write_plan import (
+    COPIES_SIZE_BYTES_MAX,
+    WritePlan,
+    plan_write,
+    scheme_for,
+)
 from gateway.metadata import keys
 from gateway.metadata.records import MapCurrent, decode
 from placement.clock import Clock
@@ -21,6 +26,7 @@ from placement.hashing import Placement, partition_of
 from placement.ids import BlobId, DriveId, Epoch, Partition, Slot
 from placement.membership_view import LiveView
 from placement.metastore.port import Compare, Metastore, Put, Txn, absent, prefix_end, unchanged
+from placement.schemes import widest_that_fits
 from storage_node.port import DriveCondition, NodePort, Outcome
 
 _log = logging.getLogger(__name__)
@@ -37,6 +43,7 @@ SLOW_SECONDS = 5.0
 MARK = b"\x01"
 """Value of a damage mark; the key says everything."""
 _MAPS = b"m/"
+_MAPS_A_READ = 64
 _WRITABLE = (DriveCondition.UP, DriveCondition.RECOVERING)
 _READABLE = (DriveCondition.UP, DriveCondition.FULL)
 
@@ -63,6 +70,7 @@ class Topology:
         self._placement: Placement | None = None
         self._earlier: tuple[Placement, ...] = ()
         self._stored: tuple[ClusterMap, ...] = ()
+        self._by_epoch: dict[Epoch, ClusterMap] = {}
         self._map_revision = 0
         self._map_compare = absent(keys.MAP_CURRENT)
         self._conditions: dict[DriveId, DriveCondition] = {}
@@ -139,15 +147,20 @@ class Topology:
         """The blob's partition under the newest map."""
         return partition_of(blob, self._current.map.partition_count)
 
-    def write_order(self, blob: BlobId) -> tuple[MapDrive, ...]:
-        """Drives in the order in which a new blob's shards prefer them."""
-        return self._current.write_order(blob)
+    @property
+    def placement(self) -> Placement:
+        """The tables of the newest map."""
+        return self._current
 
-    def read_orders(self, blob: BlobId) -> list[tuple[MapDrive, ...]]:
+    def write_order(self, blob: BlobId, width: int = 0) -> tuple[MapDrive, ...]:
+        """Drives in the order in which a new blob's shards, `width` of them, prefer them."""
+        return self._current.write_order(blob, width)
+
+    def read_orders(self, blob: BlobId, width: int = 0) -> list[tuple[MapDrive, ...]]:
         """Drives that may hold the blob's shards, for each open epoch, newest first."""
-        orders = [self._current.read_order(blob)]
+        orders = [self._current.read_order(blob, width)]
         for placement in self._earlier:
-            order = placement.read_order(blob)
+            order = placement.read_order(blob, width)
             if order not in orders:
                 orders.append(order)
         return orders
@@ -161,11 +174,19 @@ class Topology:
             pass
         if len(self._plans) >= PLANS_MAX:
             self._plans.clear()
-        plan = plan_write(
-            self._current.map.scheme, size_bytes, self.write_order(blob), self._writable
-        )
+        plan = self._plan(blob, size_bytes)
         self._plans[key] = plan
         return plan
+
+    def _plan(self, blob: BlobId, size_bytes: int) -> WritePlan | None:
+        """The order depends on the width, and that on how many drives take writes."""
+        wanted = self._current.map.scheme
+        live = sum(drive.slot in self._writable for drive in self.write_order(blob))
+        scheme = widest_that_fits(scheme_for(wanted, size_bytes), live)
+        if scheme is None:
+            return None
+        order = self.write_order(blob, scheme.width)
+        return plan_write(wanted, size_bytes, order, self._writable)
 
     # What others saw
 
@@ -267,18 +288,37 @@ class Topology:
             if found is None:
                 continue  # another epoch came meanwhile
             newest = ClusterMap.decode(found.value)
-            earlier = []
-            if newest.open_epochs:
-                wanted = [keys.map_epoch(e) for e in newest.open_epochs]
-                earlier = [kv for kv in await self._metastore.get_many(wanted) if kv is not None]
-            self._adopt(newest, [ClusterMap.decode(kv.value) for kv in earlier])
+            by_epoch = await self._maps_of(newest)
+            earlier = [by_epoch[e] for e in newest.open_epochs if e in by_epoch]
+            self._adopt(newest, earlier, by_epoch)
             self._map_revision = current.mod_revision
             self._map_compare = unchanged(keys.MAP_CURRENT, current.mod_revision)
             return current.mod_revision
         raise MetastoreUnavailable("the cluster map changes faster than it can be read")
 
-    def _adopt(self, newest: ClusterMap, earlier: Sequence[ClusterMap]) -> None:
+    async def _maps_of(self, newest: ClusterMap) -> dict[Epoch, ClusterMap]:
+        """The maps that a map builds on: of its open epochs, and all their lineages."""
+        known = {epoch: stored for epoch, stored in self._by_epoch.items() if epoch < newest.epoch}
+        wanted = {*newest.open_epochs, *newest.lineage}
+        while missing := sorted(wanted - known.keys()):
+            kvs = await self._metastore.get_many(
+                [keys.map_epoch(e) for e in missing[:_MAPS_A_READ]]
+            )
+            if any(kv is None for kv in kvs):
+                raise MetastoreUnavailable("a cluster map that others build on is not there")
+            found = [ClusterMap.decode(kv.value) for kv in kvs if kv is not None]
+            known.update((stored.epoch, stored) for stored in found)
+            wanted.update(epoch for stored in found for epoch in stored.lineage)
+        return {epoch: known[epoch] for epoch in wanted}
+
+    def _adopt(
+        self,
+        newest: ClusterMap,
+        earlier: Sequence[ClusterMap],
+        by_epoch: Mapping[Epoch, ClusterMap],
+    ) -> None:
         self._stored = (newest, *earlier)
+        self._by_epoch = {**by_epoch, newest.epoch: newest}
         self._place()
         self._recount(changed=True)
 
@@ -287,9 +327,12 @@ class Topology:
         changed."""
         newest, *earlier = [self._as_served(stored) for stored in self._stored]
         if self._placement is None or self._placement.map != newest:
-            self._placement = Placement(newest)
+            self._placement = self._placement_of(newest)
         if [placement.map for placement in self._earlier] != earlier:
-            self._earlier = tuple(Placement(cluster_map) for cluster_map in earlier)
+            self._earlier = tuple(map(self._placement_of, earlier))
+
+    def _placement_of(self, cluster: ClusterMap) -> Placement:
+        return Placement(cluster, [self._by_epoch[epoch] for epoch in cluster.lineage])
 
     def _as_served(self, stored: ClusterMap) -> ClusterMap:
         if self._view is None:

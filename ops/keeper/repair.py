@@ -187,7 +187,7 @@ class Repair:
     async def _complete(self, blob: Found) -> None:
         """Rebuild what a blob misses, and bring home what lies elsewhere."""
         view = self._view()
-        order = view.placement.write_order(BlobId(blob.ref.blob))
+        order = view.placement.write_order(BlobId(blob.ref.blob), blob.ref.k + blob.ref.m)
         for index in blob.missing:
             if index >= len(order) or order[index].drive_id not in view.waits:
                 await self._try(blob, index, None)
@@ -201,7 +201,7 @@ class Repair:
     def _misplaced(self, blob: Found) -> int:
         """Shards on a drive that the newest map leaves out, or away from a home that is live."""
         view = self._view()
-        order = view.placement.write_order(BlobId(blob.ref.blob))
+        order = view.placement.write_order(BlobId(blob.ref.blob), blob.ref.k + blob.ref.m)
         takers = {drive.drive_id for drive in order}
         count = 0
         for index, held in blob.shards.items():
@@ -308,7 +308,7 @@ class Repair:
 def destination_of(view: View, ref: BlobRef, index: int, taken: set[DriveId]) -> MapDrive | None:
     """Where a missing shard goes: its own place, else the next live drive that has no shard of the
     blob; None when there is none."""
-    order = view.placement.write_order(BlobId(ref.blob))
+    order = view.placement.write_order(BlobId(ref.blob), ref.k + ref.m)
     preferred = order[index : index + 1] + order[ref.k + ref.m :] + order[: ref.k + ref.m]
     for drive in preferred:
         if drive.drive_id in view.live and drive.drive_id not in taken:

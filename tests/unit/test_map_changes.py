@@ -1,5 +1,7 @@
 """Changes of the cluster map: what each makes, and what it refuses."""
 
+import itertools
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from placement.cluster_map import ClusterMap, DriveState
 from placement.hashing import Placement
-from placement.ids import DriveId, Partition
+from placement.ids import BlobId, DriveId, Partition
 from placement.map_changes import (
     MapRefused,
     add_drives,
@@ -161,5 +163,45 @@ def test_later_versions_may_append_to_the_map() -> None:
     encoded = cluster().encode()
     fields = msgspec.msgpack.decode(encoded[1:])
     fields[3] = [[*drive, "later"] for drive in fields[3]]
-    later = encoded[:1] + msgspec.msgpack.encode([*fields, {"schemes": 1}])
+    later = encoded[:1] + msgspec.msgpack.encode([*fields, [], {"later": 1}])
     assert ClusterMap.decode(later) == cluster()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(["add", "drain", "out"]), min_size=1, max_size=5),
+    st.sampled_from([2, 3, 6]),
+)
+def test_drives_that_stay_keep_their_indexes(changes: list[str], width: int) -> None:
+    history = [cluster(8)]
+    for number, change in enumerate(changes):
+        now = close_epochs(history[-1])
+        up = [d.drive_id for d in now.drives if d.state is DriveState.UP]
+        if change == "add" or len(up) <= 7:
+            new = add_drives(now, [record(100 + number)])
+        elif change == "drain":
+            new = drain(now, up[:1])
+        else:
+            new = put_out(now, up[-1:])
+        history += [now, new]
+    by_epoch = {one.epoch: one for one in history}
+    tables = [Placement(one, [by_epoch[epoch] for epoch in one.lineage]) for one in history]
+    blobs = [BlobId(bytes([i]) * 16) for i in range(0, 256, 5)]
+    for before, after in itertools.pairwise(tables):
+        moved = demanded = 0
+        for blob in blobs:
+            old = [d.slot for d in before.write_order(blob, width)]
+            new_order = [d.slot for d in after.write_order(blob, width)]
+            assert sorted(new_order) == sorted(d.slot for d in after.write_order(blob))
+            assert set(new_order[:width]) == {d.slot for d in after.write_order(blob)[:width]}
+            moved += sum(a != b for a, b in zip(old[:width], new_order[:width], strict=True))
+            demanded += len(set(new_order[:width]) - set(old[:width]))
+        assert moved == demanded
+
+
+def test_a_lineage_is_stored_and_bounded() -> None:
+    now = cluster(7)
+    for _ in range(40):
+        now = close_epochs(put_out(now, ids(1)))
+    assert len(now.lineage) == 16
+    assert ClusterMap.decode(now.encode()) == now
