@@ -299,8 +299,9 @@ def wrong_key() -> EncryptionRefused:
     )
 
 
-def demand_part_key(kind: str | None, key_md5: str, customer: CustomerKey | None) -> None:
-    """A part must bring the key that its upload was begun with, and none to any other upload."""
+def demand_part_key(kind: str, key_md5: str, customer: CustomerKey | None) -> None:
+    """A part must bring the key that its upload was begun with, and none to any other upload.
+    `kind` "" of one that is not encrypted."""
     if kind != Kind.SSE_C.value:
         if customer is None:
             return

@@ -43,7 +43,12 @@ from gateway.objects.port import Stored
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import xml_response
 from gateway.operations.lock_headers import lock_of_upload
-from gateway.operations.object_encryption import encryption_headers
+from gateway.operations.object_encryption import (
+    EncryptionAsked,
+    demand_completion_key,
+    encryption_asked,
+    encryption_headers,
+)
 from gateway.operations.object_headers import checksum_elements, write_conditions
 from gateway.operations.object_versions import made_version, version_headers
 from gateway.operations.put import demand_write
@@ -90,6 +95,7 @@ class Complete:
     size_bytes: int | None
     conditions: WriteConditions | None
     location: str
+    encryption: EncryptionAsked | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,7 @@ def _decode(request: S3Request) -> Complete:
         size_bytes=_object_size(request.headers),
         conditions=write_conditions(request.headers),
         location=_location(request),
+        encryption=encryption_asked(request),
     )
 
 
@@ -307,6 +314,8 @@ def _demand_part_checksums(
 async def _complete(context: Context, asked: Complete) -> Completed:
     for attempt in range(_TRIES):
         bucket, upload, previous = await _find(context, asked.named)
+        if upload.record.encryption or asked.encryption is not None:
+            demand_completion_key(context, upload.record.encryption, asked.encryption)
         state, same = upload.record.state, upload.record.token == asked.token
         if state == DONE:
             if not same or upload.record.result is None:

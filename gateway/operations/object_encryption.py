@@ -2,6 +2,7 @@
 headers. The rules are in `gateway.domain.encryption`, the ciphers in `gateway.objects.encrypted`."""
 
 import base64
+import hmac
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from gateway.domain.encryption import (
     customer_key,
     demand_confidential,
     demand_fitting_key,
+    demand_part_key,
     refuse_on_read,
     wanted_encryption,
     wrong_key,
@@ -180,6 +182,13 @@ def keeps_md5(encoded: bytes) -> bool:
     return envelope is None or envelope.kind in _KEEPING_MD5
 
 
+def hidden_etag(data_key: bytes, checksum: bytes, size_bytes: int) -> bytes:
+    """An ETag that tells nothing of the bytes, for parts: the same part sent again to the same upload
+    has the same one, so that a client may name the answer that it got first."""
+    told = b"ostraka etag v1\x00" + size_bytes.to_bytes(8, "big") + checksum
+    return hmac.digest(data_key, told, "sha256")[:16]
+
+
 async def key_to_read(
     context: Context, encoded: bytes, asked: EncryptionAsked | None
 ) -> bytes | None:
@@ -207,6 +216,15 @@ def _customer(context: Context, asked: EncryptionAsked, prefix: str) -> Customer
         raise _not_offered()
     _demand_confidential(context.encryption, asked)
     return customer_key(asked.headers, prefix)
+
+
+def demand_completion_key(context: Context, encoded: bytes, asked: EncryptionAsked | None) -> None:
+    """The completion of an upload brings its customer's key, as parts do. S3 needs it of uploads
+    with a checksum (API Reference, CompleteMultipartUpload), and here every upload has one. Raises
+    EncryptionRefused."""
+    envelope = envelope_of(encoded)
+    kind, key_md5 = ("", "") if envelope is None else (envelope.kind, envelope.key_md5)
+    demand_part_key(kind, key_md5, part_customer(context, asked))
 
 
 def part_customer(context: Context, asked: EncryptionAsked | None) -> CustomerKey | None:

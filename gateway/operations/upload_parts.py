@@ -20,6 +20,7 @@ from gateway.operation import principal_of
 from gateway.operations.object_encryption import (
     EncryptionAsked,
     envelope_of,
+    hidden_etag,
     keeps_md5,
     open_key,
     part_customer,
@@ -138,7 +139,7 @@ async def key_for_part(
     envelope = envelope_of(upload.encryption)
     customer = part_customer(context, asked)
     if envelope is None:
-        demand_part_key(None, "", customer)
+        demand_part_key("", "", customer)
         return None
     demand_part_key(envelope.kind, envelope.key_md5, customer)
     return await open_key(context, envelope, customer)
@@ -211,9 +212,12 @@ async def store_part(
     except S3Error:
         await context.objects.discard(staged)
         raise
-    plain_etag = keeps_md5(upload.record.encryption)
-    etag = digests.etag if plain_etag else context.randomness.token(16)
     checksum = digests.checksum
+    if keeps_md5(upload.record.encryption):
+        etag = digests.etag
+    else:
+        assert data_key is not None
+        etag = hidden_etag(data_key, checksum, body.size_bytes)
     declared_algorithm, declared = digests.declared
     commit_id = context.randomness.token(8)
     now_ms = context.clock.now_ns() // 1_000_000

@@ -115,7 +115,9 @@ def test_a_multipart_upload_is_encrypted_part_by_part(
         parts.append({"PartNumber": number, "ETag": done["ETag"]})
     sizes = [part["Size"] for part in s3.list_parts(**named)["Parts"]]
     assert sizes == [PART, PART, 1000]
-    completed = s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **named)
+    completed = s3.complete_multipart_upload(
+        MultipartUpload={"Parts": parts}, **named, **encoded(read)
+    )
     assert told(completed)[:2] == shown[:2]
     got = s3.get_object(Bucket=bucket, Key="k", **read)
     assert got["Body"].read() == data
@@ -218,7 +220,8 @@ def test_parts_bring_the_uploads_own_key(s3: Any, bucket: str) -> None:
     }  # fmt: skip
     assert error_of(s3.upload_part, **part) == ("InvalidRequest", 400)
     assert error_of(s3.upload_part, **part, **customer("other")) == ("InvalidRequest", 400)
-    s3.upload_part(**part, **customer())
+    first = s3.upload_part(**part, **customer())
+    assert s3.upload_part(**part, **customer())["ETag"] == first["ETag"]
     plain = s3.create_multipart_upload(Bucket=bucket, Key="k")
     part["UploadId"] = plain["UploadId"]
     assert error_of(s3.upload_part, **part, **customer()) == ("InvalidRequest", 400)
@@ -322,7 +325,11 @@ def test_parts_are_copied_from_encrypted_objects(s3: Any, bucket: str) -> None:
             **named, **customer("two"), **source(),
         )  # fmt: skip
         parts.append({"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]})
-    s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **named)
+    done = {"MultipartUpload": {"Parts": parts}, **named}
+    assert error_of(s3.complete_multipart_upload, **done) == ("InvalidRequest", 400)
+    wrong = encoded(customer())
+    assert error_of(s3.complete_multipart_upload, **done, **wrong) == ("InvalidRequest", 400)
+    s3.complete_multipart_upload(**done, **encoded(customer("two")))
     got = s3.get_object(Bucket=bucket, Key="to", **customer("two"))["Body"].read()
     assert got == data[100 : 5 * MIB + 100] + data[5 * MIB :]
 
