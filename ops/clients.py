@@ -31,6 +31,8 @@ from storage_node.local import LocalNodeClient
 from storage_node.port import NodePort
 
 CONNECT_SECONDS = 30.0
+KEEPER = "keeper"
+"""The role whose work waits for that of clients."""
 MAP_WAIT_SECONDS = 0.5
 MAP_ATTEMPTS_QUIET = 4
 
@@ -101,7 +103,9 @@ async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
     """Open everything: against the running storage process, or against the cluster."""
     if settings.cluster is not None:
         name = f"{settings.role}-{settings.number}"
-        return await connect_cluster(settings.cluster, name, buffers=buffers)
+        return await connect_cluster(
+            settings.cluster, name, buffers=buffers, background=settings.role == KEEPER
+        )
     clock, randomness = SystemClock(), SystemRandomness()
     rpc = await RpcClient.connect(
         settings.storage_socket,
@@ -110,6 +114,7 @@ async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
     )
     metastore = EmbeddedMetastore(str(Path(settings.directory, "metadata", "metadata.sqlite")), rpc)
     node = LocalNodeClient(rpc)
+    node.background = settings.role == KEEPER
     nodes = {NODE: node}
     topology = Topology(nodes, metastore, clock)
     await topology.start()
@@ -128,10 +133,15 @@ async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
 
 
 async def connect_cluster(
-    settings: ClusterSettings, name: str, *, buffers: int, patient: bool = True
+    settings: ClusterSettings,
+    name: str,
+    *,
+    buffers: int,
+    patient: bool = True,
+    background: bool = False,
 ) -> Clients:
-    """Join a cluster as one that holds nothing. Waits for etcd and, if `patient`, for the first
-    cluster map. Raises Refused when the cluster key is another one or there is no map.
+    """Join a cluster as one that holds nothing; `background`: what it asks of nodes waits for
+    clients' requests. Waits for etcd and, if `patient`, for the first cluster map. Raises Refused when the cluster key is another one or there is no map.
     """
     from ops.cluster_settings import open_cluster  # a single machine needs no gRPC
 
@@ -146,7 +156,9 @@ async def connect_cluster(
 
     def dial(node: NodeRecord) -> NodePort:
         endpoint = TcpEndpoint(*parse_address(node.address), key)
-        return RemoteNodeClient(RpcClient.dial(endpoint, name=name, randomness=randomness))
+        client = RemoteNodeClient(RpcClient.dial(endpoint, name=name, randomness=randomness))
+        client.background = background
+        return client
 
     nodes = NodeDirectory(view, dial)
     topology = Topology(nodes, metastore, clock, view=view)

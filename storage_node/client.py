@@ -35,11 +35,19 @@ SLOW_TIMEOUT_SECONDS = 120.0
 """For verbs that may have to read or flush much."""
 
 
+_NEVER_BACKGROUND = frozenset({Verb.REPORTS, Verb.STATS, Verb.ABORT})
+"""Short, and what health and status are told by."""
+
+
 class NodeClient:
     """NodePort over one connection. Everything a broken or late peer causes is PeerUnavailable."""
 
     shares_files = True
     """Whether the node's files can be written by this process: then staged shards have a path."""
+
+    background = False
+    """Set for a process whose work must wait for that of clients: all its calls that read, write
+    or look for shards then yield to theirs."""
 
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
@@ -55,7 +63,11 @@ class NodeClient:
     ) -> Reply:
         try:
             return await self._rpc.call(
-                verb, header, payload, timeout_seconds=timeout_seconds, background=background
+                verb,
+                header,
+                payload,
+                timeout_seconds=timeout_seconds,
+                background=background or (self.background and verb not in _NEVER_BACKGROUND),
             )
         except RemoteError as error:
             raise PeerUnavailable(f"the node refused {verb.name}: {error.message}") from error

@@ -120,7 +120,9 @@ class DeleteResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class RangeResult(msgspec.Struct, frozen=True, gc=False):
-    """The keys found. `more` when `limit` cut the answer; `count` is of all keys in the range."""
+    """The keys found. `more` when `limit` cut the answer; then `count` is a lower bound of the keys
+    in the range, larger than the limit (etcd counts them all, the embedded store stops at the next
+    one). It is exact when nothing was cut, and when `count_only` asked for it."""
 
     revision: int
     kvs: tuple[KeyValue, ...]

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -29,6 +30,7 @@ from storage_node.port import (
 )
 from storage_node.server import serve_node
 from storage_node.shard import ShardEnvelope, encode_envelope
+from storage_node.wire import Verb
 
 CLUSTER = bytes(16)
 
@@ -363,5 +365,40 @@ def test_what_a_lost_connection_had_staged_is_removed(
             return not os.listdir(tmp_path / "drive1/tmp")
 
         await until(empty)
+
+    play(tmp_path, kind, scene)
+
+
+def test_a_background_client_marks_its_work_and_nothing_that_status_needs(
+    tmp_path: Path, kind: type[NodeClient]
+) -> None:
+    async def scene(client: NodeClient, drives: list[DriveId], node: Node) -> None:
+        seen: dict[int, bool] = {}
+        real = client._rpc.call
+
+        def call(verb: int, *arguments: Any, **options: Any) -> Any:
+            seen[verb] = options["background"]
+            return real(verb, *arguments, **options)
+
+        client._rpc.call = call  # type: ignore[method-assign]
+        blob, body = os.urandom(16), body_of(b"x")
+        shard = ShardId(BlobId(blob), 0)
+        for background in (False, True):
+            client.background = background
+            seen.clear()
+            await client.put(copies(drives, blob, body, 1), [body])
+            await NodeClient.get(client, [GetShard(drives[0], shard, 0, 9)])
+            await client.locate([shard.blob])
+            await client.stat([(drives[0], shard)])
+            (staged,) = await client.open([(drives[0], shard)])
+            assert isinstance(staged, StagedShard)
+            await client.commit([CommitShard(drives[0], staged.token, b"", 5)])
+            await client.delete([(drives[0], shard)])
+            work = {Verb.PUT, Verb.GET, Verb.LOCATE, Verb.STAT, Verb.OPEN, Verb.COMMIT, Verb.DELETE}
+            assert {verb: seen[verb] for verb in work} == dict.fromkeys(work, background)
+            await client.reports()
+            await client.stats()
+            assert not seen[Verb.REPORTS]
+            assert not seen[Verb.STATS]
 
     play(tmp_path, kind, scene)
