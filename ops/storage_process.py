@@ -5,6 +5,7 @@ new drives slots, and lets a drive that came back empty take over its slot under
 """
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from placement.clock import SystemClock, SystemRandomness
 from placement.cluster_map import ClusterMap, MapDrive
 from placement.errors import MetastoreUnavailable
 from placement.ids import DriveId, Epoch, Slot
+from placement.map_changes import LINEAGE_MAX
 from placement.metastore.port import Metastore
 from placement.metastore.serve import serve_metastore
 from placement.metastore.sqlite import SqliteOwner
@@ -63,13 +65,7 @@ class MapKeeper(MapStore):
                 renamed(drive, new) if drive.slot == slot else drive for drive in now.drives
             )
             await self.replace(
-                ClusterMap(
-                    epoch=Epoch(now.epoch + 1),
-                    drives=drives,
-                    scheme=now.scheme,
-                    partition_count=now.partition_count,
-                    open_epochs=now.open_epochs,
-                ),
+                dataclasses.replace(now, epoch=Epoch(now.epoch + 1), drives=drives),
                 revision,
             )
             log.info("slot %d: drive %s takes over from %s", slot, new.hex(), old.hex())
@@ -106,6 +102,7 @@ def next_map(
         scheme=scheme,
         partition_count=now.partition_count,
         open_epochs=(now.epoch, *now.open_epochs) if added else now.open_epochs,
+        lineage=(*now.lineage, now.epoch)[-LINEAGE_MAX:] if added else now.lineage,
     )
 
 

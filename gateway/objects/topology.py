@@ -300,16 +300,17 @@ class Topology:
         """The maps that a map builds on: of its open epochs, and all their lineages."""
         known = {epoch: stored for epoch, stored in self._by_epoch.items() if epoch < newest.epoch}
         wanted = {*newest.open_epochs, *newest.lineage}
-        while missing := sorted(wanted - known.keys()):
-            kvs = await self._metastore.get_many(
-                [keys.map_epoch(e) for e in missing[:_MAPS_A_READ]]
-            )
-            if any(kv is None for kv in kvs):
-                raise MetastoreUnavailable("a cluster map that others build on is not there")
-            found = [ClusterMap.decode(kv.value) for kv in kvs if kv is not None]
-            known.update((stored.epoch, stored) for stored in found)
-            wanted.update(epoch for stored in found for epoch in stored.lineage)
-        return {epoch: known[epoch] for epoch in wanted}
+        while True:
+            for epoch in wanted & known.keys():
+                wanted.update(known[epoch].lineage)
+            missing = sorted(wanted - known.keys())[:_MAPS_A_READ]
+            if not missing:
+                return {epoch: known[epoch] for epoch in wanted}
+            for kv in await self._metastore.get_many([keys.map_epoch(e) for e in missing]):
+                if kv is None:
+                    raise MetastoreUnavailable("a cluster map that others build on is not there")
+                stored = ClusterMap.decode(kv.value)
+                known[stored.epoch] = stored
 
     def _adopt(
         self,

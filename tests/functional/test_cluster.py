@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -255,3 +256,110 @@ def test_strangers_are_refused_in_one_sentence(cluster: LocalCluster, tmp_path: 
     assert "bear one identity" in refused(
         *drive, "--drive", str(tmp_path / "copy"), key=cluster.key_file
     )
+
+
+def whole(cluster: LocalCluster, keys: list[str]) -> bool:
+    """Every shard of these objects is at home, and healthy."""
+    for key in keys:
+        for place in cluster.admin("object", "locate", BUCKET, key):
+            if place["tolerance"] != 2 or len(place["shards"]) != sum(
+                map(int, place["scheme"].split("+"))
+            ):
+                return False
+            if any(shard["health"] != "whole" or not shard["home"] for shard in place["shards"]):
+                return False
+    return True
+
+
+def settled(cluster: LocalCluster) -> bool:
+    """No shard is missing and none has to move."""
+    quiet = not cluster.admin("map", "show")["open_epochs"]
+    return quiet and metric(cluster, "ostraka_repairs_pending") == 0
+
+
+def test_a_node_lost_for_good_is_out_after_the_grace_time_and_its_shards_are_rebuilt(
+    cluster: LocalCluster, s3: Any
+) -> None:
+    with Clients(s3, "lost", threads=1) as clients:
+        time.sleep(2)
+        cluster.members["node4"].kill()
+        eventually(lambda: cluster.admin("map", "show")["epoch"] > 1)
+        time.sleep(1)
+    assert clients.errors == []
+    eventually(lambda: settled(cluster), 90)
+    states = {drive["host"]: drive["state"] for drive in cluster.admin("drive", "list")}
+    assert states["host4"] == "out"
+    assert {state for host, state in states.items() if host != "host4"} == {"up"}
+    for key, digest in clients.acknowledged.items():
+        check(s3, key, digest)
+    assert whole(cluster, [f"size/{size}" for size in SIZES])
+
+
+def test_a_new_node_takes_its_share_and_no_more(cluster: LocalCluster, s3: Any) -> None:
+    before = stored_bytes(s3)
+    moved_before = progress(cluster)["moved_bytes"]
+    cluster.add_node(5, drives=1).await_words("ready ")
+    eventually(lambda: len(cluster.admin("drive", "list")) == 9)
+    plan = cluster.admin("drive", "add", "--all", "--dry-run")
+    with Clients(s3, "added", threads=1) as clients:
+        assert cluster.admin("drive", "add", "--all")["done"] is True
+        eventually(lambda: settled(cluster), 90)
+    assert clients.errors == []
+    moved = progress(cluster)["moved_bytes"] - moved_before
+    print(f"moved {moved} of {before}: {moved / before:.3f}; planned {plan['moved_share']:.3f}")
+    assert 0.5 / 7 < moved / before < 2.0 / 7
+    assert whole(cluster, [f"size/{size}" for size in SIZES])
+    for key, digest in clients.acknowledged.items():
+        check(s3, key, digest)
+
+
+def test_a_node_is_drained_and_removed_while_clients_write(cluster: LocalCluster, s3: Any) -> None:
+    drained = [d for d in cluster.admin("drive", "list") if d["host"] == "host5"]
+    with Clients(s3, "drained", threads=1) as clients:
+        cluster.admin("drive", "drain", drained[0]["id"])
+        with pytest.raises(ClusterFailed, match="still"):
+            cluster.admin("drive", "remove", drained[0]["id"])
+        eventually(lambda: settled(cluster), 90)
+        eventually(lambda: drive(cluster, drained[0]["id"])["shards"] == 0)
+        cluster.admin("drive", "remove", drained[0]["id"])
+        cluster.members["node5"].stop()
+        time.sleep(1)
+    assert clients.errors == []
+    assert len([d for d in cluster.admin("drive", "list") if d["host"] == "host5"]) == 0
+    assert whole(cluster, [f"size/{size}" for size in SIZES])
+    for key, digest in clients.acknowledged.items():
+        check(s3, key, digest)
+
+
+def drive(cluster: LocalCluster, drive_id: str) -> dict[str, Any]:
+    """One drive of `drive list`."""
+    return next(d for d in cluster.admin("drive", "list") if d["id"] == drive_id)
+
+
+def progress(cluster: LocalCluster) -> dict[str, Any]:
+    """What the leader of repairs says."""
+    time.sleep(2.5)  # it publishes every other second
+    access_key, secret_key = cluster.credentials
+    done = subprocess.run(
+        [
+            sys.executable, "-c", "from ops.cli import main; main()", "admin", "status",
+            "--json", "--url", cluster.admin_urls[0],
+        ],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env=os.environ
+        | {"OSTRAKA_ROOT_ACCESS_KEY": access_key, "OSTRAKA_ROOT_SECRET_KEY": secret_key},
+    )  # fmt: skip
+    repair: dict[str, Any] = json.loads(done.stdout)["duties"]["repair"]
+    return repair
+
+
+def stored_bytes(s3: Any) -> int:
+    """Bytes of all shards: every object's size times what its scheme makes of it."""
+    total = 0.0
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+        for item in page["Contents"]:
+            total += item["Size"] * (3 if item["Size"] <= 16 << 10 else 1.5)
+    return int(total)
