@@ -2,7 +2,7 @@
 
 The changes of their state are in `upload_commits`. An upload `u/…` is `open`, `completing` (its parts
 stand still, a completion with `token` is under way or was cut off) or `done` (the object exists; kept
-for a day so that a repeated completion gets the same answer). Its parts are `p/<upload id><number>`;
+for an hour so that a repeated completion gets the same answer). Its parts are `p/<upload id><number>`;
 the group of all their blobs is the upload's id, the owner key in their envelopes is the upload's.
 
 Who deletes what:
@@ -65,7 +65,7 @@ OPEN = "open"
 COMPLETING = "completing"
 DONE = "done"
 
-DONE_RETENTION_MS = 24 * 3600 * 1000
+DONE_RETENTION_MS = 3600 * 1000
 STALE_COMPLETION_MS = 3600 * 1000
 PAGE_RECORDS = 1000
 BLOBS_A_GARBAGE_ENTRY = 256
@@ -292,7 +292,7 @@ async def unfinished(
 
 
 async def tidy(metastore: Metastore, *, now_ms: int) -> int:
-    """Delete records of uploads done a day ago, reopen completions cut off an hour ago; how many."""
+    """Delete records of uploads done an hour ago, reopen completions cut off an hour ago; how many."""
     changed = 0
     async for page in _upload_pages(metastore):
         for entry in page:

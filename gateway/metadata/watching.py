@@ -9,6 +9,7 @@ from placement.errors import PlacementError
 from placement.metastore.port import Metastore, prefix_end
 
 _log = logging.getLogger(__name__)
+RETRY_SECONDS_MIN = 0.05
 RETRY_SECONDS_MAX = 2.0
 
 
@@ -52,7 +53,7 @@ class Watcher:
         self._tasks = []
 
     async def _follow(self, prefix: bytes) -> None:
-        pause_seconds = 0.05
+        pause_seconds = RETRY_SECONDS_MIN
         while True:
             self._lost()
             try:
@@ -62,9 +63,11 @@ class Watcher:
                         self._lost()
                     for event in batch.events:
                         self._changed(event.kv.key)
-                    pause_seconds = 0.05
+                    pause_seconds = RETRY_SECONDS_MIN
             except PlacementError as error:
-                _log.warning("watch of %r broke: %s", prefix, error)
+                # Once, not at each try: a peer that restarts is away for seconds.
+                level = logging.WARNING if pause_seconds == RETRY_SECONDS_MIN else logging.DEBUG
+                _log.log(level, "watch of %r broke: %s", prefix, error)
             self._lost()
             await self._clock.sleep(pause_seconds * (0.5 + self._randomness.uniform()))
             pause_seconds = min(pause_seconds * 2, RETRY_SECONDS_MAX)
