@@ -13,9 +13,13 @@ from gateway.metadata.records import (
     AccessKeyRecord,
     AccountRecord,
     BlobRef,
+    BucketEncryption,
     BucketRecord,
     Checksum,
+    EncryptionEnvelope,
     GarbageRecord,
+    KmsKeyRecord,
+    KmsKeyVersion,
     ListedObject,
     MapCurrent,
     ObjectRecord,
@@ -67,6 +71,33 @@ EXAMPLES: dict[str, Record] = {
     "part": PartRecord(data=REF, etag=bytes(16), modified_ms=1, commit_id=b"commit-3"),
     "garbage": GarbageRecord(commit_id=b"commit-1", queued_ms=9, blobs=(REF,), group=b"g" * 16),
     "map": MapCurrent(epoch=3),
+    "encryption envelope": EncryptionEnvelope(
+        kind="aws:kms",
+        wrapped_key=bytes(range(64)),
+        key_id="team/a",
+        context='{"a":"b"}',
+        bucket_key=True,
+    ),
+    "encrypted part": PartRecord(
+        data=REF,
+        etag=bytes(16),
+        modified_ms=1,
+        commit_id=b"commit-4",
+        salt=bytes(range(16)),
+        encryption=b"envelope",
+    ),
+    "encrypting bucket": BucketRecord(
+        bucket_id=b"bucket02",
+        owner="000000000000",
+        region="r",
+        created_ms=5,
+        encryption=BucketEncryption(algorithm="aws:kms", key_id="team/a", blocked=("SSE-C",)),
+    ),
+    "master key": KmsKeyRecord(
+        key_id="team/a",
+        created_ms=5,
+        versions=(KmsKeyVersion(sealed=bytes(60), sealing_key="cluster-1", created_ms=5),),
+    ),
 }
 
 
