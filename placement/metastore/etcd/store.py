@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from placement.clock import Clock, Randomness, SystemClock, SystemRandomness
 from placement.errors import (
+    Compacted,
     DuplicateKey,
     LeaseNotFound,
     MetastoreFull,
@@ -34,6 +37,7 @@ from placement.metastore.etcd.messages import (
     encode_txn,
 )
 from placement.metastore.etcd.options import EtcdOptions
+from placement.metastore.etcd.paging import Pages
 from placement.metastore.etcd.space import SpaceAlarm
 from placement.metastore.etcd.stubs import rpc_pb2 as pb
 from placement.metastore.execution import check_txn
@@ -84,6 +88,7 @@ class EtcdMetastore:
         self._clock = clock
         self._members = Members(options, clock=clock, randomness=randomness)
         self._alarm = SpaceAlarm(self._members, clock)
+        self._pages = Pages()
         self._reads: Coalescer[WaitingRead] = Coalescer(
             take_reads, self._send_reads, in_flight_max=options.reads_in_flight
         )
@@ -113,10 +118,7 @@ class EtcdMetastore:
 
     async def range(self, request: Range) -> RangeResult:
         """Range read. Raises Compacted."""
-        if _is_small(request):
-            return (await self.read((request,)))[0]
-        answer = await self._read(Unary.RANGE, encode_range(request))
-        return decode_range(answer, answer.header.revision)
+        return (await self.read((request,)))[0]
 
     async def read(self, requests: Sequence[Range]) -> tuple[RangeResult, ...]:
         """Several range reads at one instant."""
@@ -124,13 +126,16 @@ class EtcdMetastore:
             raise RequestTooLarge(f"{len(requests)} ranges where {OPERATIONS_MAX} are allowed")
         if not requests:
             return ()
-        messages = [encode_range(request) for request in requests]
         if all(map(_is_small, requests)):
-            found, revision = await self._reads.ask(WaitingRead(messages))
-        else:
-            pinned = [request.revision > 0 for request in requests]
-            found, revision = await self._read_at_once(messages, pinned)
-        return tuple([decode_range(one, revision) for one in found])
+            found, revision = await self._reads.ask(WaitingRead(list(map(encode_range, requests))))
+            return tuple([decode_range(one, revision) for one in found])
+        guesses = [self._pages.ends(request) for request in requests]
+        if not any(guesses):
+            return await self._read_pages(requests, requests)
+        try:
+            return await self._read_guessed(requests, guesses)
+        except Compacted:  # while the rest was read; or it always was
+            return await self._read_pages(requests, requests)
 
     async def txn(self, txn: Txn) -> TxnResult:
         """Apply atomically and durably. Raises MetastoreFull too."""
@@ -198,6 +203,58 @@ class EtcdMetastore:
         except NotKept as error:
             raise await watching.not_kept(self._members, self._options, error) from error
 
+    async def _read_pages(
+        self, requests: Sequence[Range], asked: Sequence[Range]
+    ) -> tuple[RangeResult, ...]:
+        """Answers to `asked`, which are the requests or the beginnings of them."""
+        pinned = [request.revision > 0 for request in asked]
+        found, revision = await self._read_at_once(list(map(encode_range, asked)), pinned)
+        results = [decode_range(one, revision) for one in found]
+        for request, part, result in zip(requests, asked, results, strict=True):
+            narrowed = part is not request
+            self._pages.learn(request, result.kvs, result.count, narrowed=narrowed)
+        return tuple(results)
+
+    async def _read_guessed(
+        self, requests: Sequence[Range], guesses: Sequence[tuple[bytes, ...]]
+    ) -> tuple[RangeResult, ...]:
+        """Beginnings of the ranges first; what falls short is completed at the same revision."""
+        asked = [
+            msgspec.structs.replace(request, range_end=ends[0]) if ends else request
+            for request, ends in zip(requests, guesses, strict=True)
+        ]
+        results = await self._read_pages(requests, asked)
+        return tuple(
+            [
+                await self._completed(request, ends, result) if ends else result
+                for request, ends, result in zip(requests, guesses, results, strict=True)
+            ]
+        )
+
+    async def _completed(
+        self, request: Range, ends: tuple[bytes, ...], result: RangeResult
+    ) -> RangeResult:
+        """The page that began with `result`, which was read up to the first of `ends`."""
+        kvs, more = list(result.kvs), result.more
+        begin, revision = ends[0], request.revision or result.revision
+        for end in (*ends[1:], request.range_end):
+            if more:
+                break
+            part = msgspec.structs.replace(
+                request,
+                key=begin,
+                range_end=end,
+                limit=max(request.limit - len(kvs), 1),
+                revision=revision,
+            )
+            (rest,) = await self._read_pages((part,), (part,))
+            missing = request.limit - len(kvs)
+            kvs += rest.kvs[:missing]
+            more = rest.more or len(rest.kvs) > missing
+            begin = end or b""
+        count = request.limit + 1 if more else len(kvs)
+        return RangeResult(result.revision, tuple(kvs), more, count)
+
     async def _read_at_once(
         self, messages: Sequence[bytes], pinned: Sequence[bool]
     ) -> tuple[list[Any], int]:
@@ -206,6 +263,9 @@ class EtcdMetastore:
         An etcd that is full may refuse even a transaction that only reads (3.5 before its quota
         looked at the cost), but never a single range: then one is read now, the others as of then.
         """
+        if len(messages) == 1:
+            answer = await self._read(Unary.RANGE, messages[0])
+            return [answer], answer.header.revision
         try:
             answer = await self._read(Unary.TXN, encode_reads(messages))
         except MetastoreFull:
