@@ -137,6 +137,12 @@ def gateway(
     access_log: Annotated[
         str, typer.Option(metavar="FILE", help="Append one line a request; '-' for stdout.")
     ] = "",
+    encrypt_at_rest: Annotated[
+        bool, typer.Option(help="Encrypt new objects that nobody asked to encrypt, too.")
+    ] = False,
+    customer_keys_over_http: Annotated[
+        bool, typer.Option(help="Take customers' keys without TLS (behind a proxy with TLS).")
+    ] = False,
     etcd: Etcd = None,
     etcd_ca: EtcdCa = None,
     etcd_cert: EtcdCert = None,
@@ -160,6 +166,8 @@ def gateway(
                 tls_key=tls_key,
                 domains=tuple(domain or ()),
                 access_log=access_log,
+                encrypt_at_rest=encrypt_at_rest,
+                customer_keys_over_http=customer_keys_over_http,
                 **({"workers": workers} if workers is not None else {}),
             ),
         )

@@ -93,6 +93,8 @@ def _settings(
         tls_cert=str(config.tls_cert.absolute()) if config.tls_cert else "",
         tls_key=str(config.tls_key.absolute()) if config.tls_key else "",
         access_log=config.access_log,
+        encrypt_at_rest=config.encrypt_at_rest,
+        customer_keys_over_http=config.customer_keys_over_http,
         cluster=options.cluster,
     )
 

@@ -13,6 +13,7 @@ from ops.admin_port import AdminPort, authorizer
 from ops.clients import Clients, connect_cluster, log_to_stderr
 from ops.cluster_backend import ClusterBackend, WaitingBackend
 from ops.keeper.departures import Departures
+from ops.keeper.history import History
 from ops.keeper.keeper import Duty, Keeper
 from ops.keeper.moves import Moves
 from ops.keeper_process import BUFFERS, Duties
@@ -48,12 +49,14 @@ class LedDuties:
             clients.metastore, maps, clients.member.view, clients.clock, grace_seconds
         )
         self.duties = Duties(clients, waits=self.departures.waiting)
+        self.history = History(clients.metastore, clients.clock)
         self.moves = Moves(maps, lambda: self.duties.repair.progress)
 
     def keeper(self) -> Keeper:
         """All of them with their pace."""
         led = [self._led(duty) for duty in self.duties.duties()]
         led.append(self._led(Duty("moves", self.moves.work, every_seconds=1.0)))
+        led.append(self._led(Duty("history", self.history.work, every_seconds=30.0)))
         # Each keeper counts absences for itself, so that a new leader need not begin at nothing.
         departures = Duty("departures", self._departures, every_seconds=1.0)
         publishing = Duty("progress", self._publish, every_seconds=PUBLISH_SECONDS)

@@ -72,12 +72,14 @@ class Departures:
         self._clock = clock
         self._grace_seconds = grace_seconds
         self._absences = Absences()
+        self._failed: frozenset[DriveId] = frozenset()
         self._said = ""
         self.put_out = 0
 
     def waiting(self) -> frozenset[DriveId]:
-        """Drives that are away and may still come back: their shards are not rebuilt elsewhere."""
-        return frozenset(self._absences.seconds)
+        """Drives that are away and may still come back: their shards are not rebuilt elsewhere.
+        One that its own node calls failed is not waited for."""
+        return frozenset(self._absences.seconds) - self._failed
 
     def told(self) -> dict[str, Any]:
         """For operators."""
@@ -97,11 +99,12 @@ class Departures:
             raise
         if now is None:
             return
-        there = set()
+        there: set[DriveId] = set()
+        failed: set[DriveId] = set()
         for kv in found.kvs:
             record = decode(DriveRecord, kv.value)
-            if record.condition not in _GONE:
-                there.add(DriveId(record.drive))
+            (failed if record.condition in _GONE else there).add(DriveId(record.drive))
+        self._failed = frozenset(failed)
         self._absences.see(self._clock.monotonic(), _away(now, there))
         lost = self._absences.longer_than(self._grace_seconds)
         if decides and lost:
@@ -109,7 +112,7 @@ class Departures:
 
     async def _decide(self, now: ClusterMap, lost: frozenset[DriveId]) -> None:
         # Whoever is away counts, also within its grace time: two domains may be going.
-        reason = may_put_out(now, self.waiting())
+        reason = may_put_out(now, self._absences.seconds.keys())
         if reason is not None:
             if reason != self._said:
                 log.warning("%d drives are away for long, but %s", len(lost), reason)
