@@ -35,15 +35,12 @@ CREATE TABLE IF NOT EXISTS segments (
 );
 """
 # Parameter 1 holds all rows in a row, parameter 2 its length; `n` counts through it.
-_UPSERT = """
+_ADD = """
 WITH RECURSIVE n(at) AS (SELECT 1 UNION ALL SELECT at + 45 FROM n WHERE at + 45 <= ?2)
-INSERT OR REPLACE INTO shards (key, entry)
+INSERT OR IGNORE INTO shards (key, entry)
 SELECT substr(?1, at, 17), substr(?1, at + 17, 28) FROM n
 """
-_COUNT_PRESENT = """
-WITH RECURSIVE n(at) AS (SELECT 1 UNION ALL SELECT at + 45 FROM n WHERE at + 45 <= ?2)
-SELECT count(*) FROM n WHERE EXISTS (SELECT 1 FROM shards WHERE key = substr(?1, n.at, 17))
-"""
+_REPLACE = _ADD.replace("OR IGNORE", "OR REPLACE")
 _DELETE_SHARDS = """
 WITH RECURSIVE n(at) AS (SELECT 1 UNION ALL SELECT at + 17 FROM n WHERE at + 17 <= ?2)
 DELETE FROM shards WHERE key IN (SELECT substr(?1, at, 17) FROM n)
@@ -267,9 +264,13 @@ class Index:
             write.execute("BEGIN IMMEDIATE")
             try:
                 if stored:
-                    (again,) = write.execute(_COUNT_PRESENT, (stored, len(stored))).fetchone()
-                    change += len(stored) // (KEY_SIZE_BYTES + ENTRY_SIZE_BYTES) - again
-                    write.execute(_UPSERT, (stored, len(stored)))
+                    # Nearly always all are new; how many were, the count of shards must know.
+                    before = write.total_changes
+                    write.execute(_ADD, (stored, len(stored)))
+                    added = write.total_changes - before
+                    if added * (KEY_SIZE_BYTES + ENTRY_SIZE_BYTES) < len(stored):
+                        write.execute(_REPLACE, (stored, len(stored)))
+                    change += added
                 if removed:
                     before = write.total_changes
                     write.execute(_DELETE_SHARDS, (removed, len(removed)))
