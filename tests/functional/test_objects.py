@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.functional.conftest import error_of
+from tests.functional.store_process import StoreProcess
 
 SIZES = [0, 1, 1024, 16 << 10, (16 << 10) + 1, 300_000, 700_001, (1 << 20) + 1, (9 << 20) + 77]
 
@@ -287,3 +288,20 @@ def test_a_stream_of_unknown_shape_uploads_through_the_transfer_manager(
     target = io.BytesIO()
     s3.download_fileobj(bucket, "k", target)
     assert target.getvalue() == data
+
+
+def test_user_metadata_outside_ascii_comes_back_byte_for_byte(
+    store: StoreProcess, bucket: str
+) -> None:
+    # boto3 refuses such text itself: it goes into the request behind its back, as UTF-8.
+    s3 = store.client()
+
+    def add(params: dict[str, Any], **_: Any) -> None:
+        params["headers"]["x-amz-meta-meta1"] = "Hello World\xe9\u20ac"
+
+    s3.meta.events.register("before-call.s3.PutObject", add)
+    s3.put_object(Bucket=bucket, Key="foo", Body=b"bar")
+    for found in (s3.get_object, s3.head_object):
+        value = found(Bucket=bucket, Key="foo")["Metadata"]["meta1"]
+        # Python shows header bytes as latin-1.
+        assert value.encode("latin-1").decode() == "Hello World\xe9\u20ac"
