@@ -218,6 +218,75 @@ def test_a_node_that_stands_still_holds_nobody_up_for_long(cluster: LocalCluster
         check(s3, key, digest)
 
 
+def test_without_etcd_requests_are_refused_and_nobody_is_put_out(
+    cluster: LocalCluster, s3: Any
+) -> None:
+    body = b"before"
+    s3.put_object(Bucket=BUCKET, Key="etcd/before", Body=body)
+    cluster.members["etcd1"].kill()
+    for call, more in ((s3.put_object, {"Body": body}), (s3.get_object, {})):
+        with pytest.raises(ClientError) as refused:
+            call(Bucket=BUCKET, Key="etcd/before", **more)
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    eventually(lambda: fetch(f"{cluster.admin_urls[0]}/health/ready")[0] == 503, 10)
+    assert fetch(f"{cluster.admin_urls[0]}/health/live")[0] == 200
+    time.sleep(8)  # longer than the grace time
+    cluster.members["etcd1"].start()
+    eventually(lambda: fetch(f"{cluster.admin_urls[0]}/health/ready")[0] == 200, 30)
+
+    def writes() -> bool:
+        with contextlib.suppress(ClientError):
+            s3.put_object(Bucket=BUCKET, Key="etcd/after", Body=body)
+            return True
+        return False
+
+    eventually(writes, 30)
+    assert s3.get_object(Bucket=BUCKET, Key="etcd/before")["Body"].read() == body
+    assert [node["state"] for node in cluster.admin("node", "list")] == ["live"] * 4
+    assert cluster.admin("map", "show")["epoch"] == 1
+
+
+def test_a_gateway_keeps_nothing_and_drains(cluster: LocalCluster, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="gateway/kept", Body=b"kept")
+    gateway = cluster.members["gateway1"]
+    gateway.kill()
+    gateway.start()
+    gateway.await_words("ready http")
+    assert s3.get_object(Bucket=BUCKET, Key="gateway/kept")["Body"].read() == b"kept"
+    size = 24 << 20
+    done: list[int] = []
+
+    def slowly() -> Iterator[bytes]:
+        for _ in range(24):
+            time.sleep(0.1)
+            yield bytes(1 << 20)
+
+    def put() -> None:
+        answer = urllib.request.urlopen(
+            urllib.request.Request(
+                s3.generate_presigned_url(
+                    "put_object", Params={"Bucket": BUCKET, "Key": "gateway/slow"}
+                ),
+                data=slowly(),
+                method="PUT",
+                headers={"content-length": str(size), "content-type": ""},
+            ),
+            timeout=60,
+        )
+        with answer:
+            done.append(answer.status)
+
+    writer = threading.Thread(target=put)
+    writer.start()
+    time.sleep(0.8)
+    gateway.stop()  # SIGTERM: what is under way is finished first
+    writer.join()
+    assert done == [200]
+    gateway.start()
+    gateway.await_words("ready http")
+    assert s3.head_object(Bucket=BUCKET, Key="gateway/slow")["ContentLength"] == size
+
+
 def test_strangers_are_refused_in_one_sentence(cluster: LocalCluster, tmp_path: Path) -> None:
     def refused(*options: str, key: Path) -> str:
         done = subprocess.run(
