@@ -6,13 +6,18 @@ asks it with the very entries that the operation then works on, so that no decis
 anything older.
 """
 
-from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from gateway.context import Context
-from gateway.domain.access import OF_OBJECTS, BucketRules, ObjectRules, PublicAccessBlock
+from gateway.domain.access import (
+    OF_OBJECTS,
+    BucketRules,
+    ObjectRules,
+    PublicAccessBlock,
+    is_denied,
+)
 from gateway.domain.access import is_permitted as judge
 from gateway.domain.policy.question import ANYBODY, Caller, Question
 from gateway.domain.tags import Tags
@@ -54,6 +59,7 @@ _BESIDE_PUT: Final = {
     "x-amz-object-lock-legal-hold": "s3:PutObjectLegalHold",
 }
 """What a PutObject with these headers needs besides."""
+_OF_WRITERS: Final = frozenset({"s3:PutObjectTagging", "s3:PutObjectAcl"})
 PUT_OBJECT: Final = "s3:PutObject"
 _DELETE_MANY: Final = "DeleteObjects"
 
@@ -164,17 +170,20 @@ class RequestAdmission:
             self._demand_beside_put(rules, arn)
 
     def _demand_beside_put(self, rules: BucketRules, arn: str) -> None:
-        """Tags and lists that come with an object. Another account that may write the object is its
-        writer: it may give it both, unless that is denied."""
+        """What comes with an object. Whoever may write into another account's bucket is the
+        object's writer and may give it tags and a list, unless that is denied."""
         headers, query = self._request.headers, self._request.query
         for header, action in _BESIDE_PUT.items():
             if header not in headers and header not in query:
                 continue
-            beside = rules
-            if self.principal.account_id != rules.owner:
-                beside = replace(rules, owner=self.principal.account_id)
-            if not self._permits(beside, action, arn, None):
-                raise denied()
+            stranger = self.principal.account_id != rules.owner
+            if stranger and action in _OF_WRITERS:
+                question = self._question(rules, action, arn, ())
+                if not is_denied(question, rules, self.principal.policies):
+                    continue
+            elif self._permits(rules, action, arn, None):
+                continue
+            raise denied()
 
     def _permits(
         self,
@@ -185,15 +194,20 @@ class RequestAdmission:
         *,
         prefix: str | None = None,
     ) -> bool:
-        principal = self.principal
         existing: ObjectRules | None = None
         tags: Tags = ()
         if current is not None:
             existing = ObjectRules(current.record.owner, current.record.acl)
             tags = current.record.tags
+        question = self._question(rules, action, arn, tags, prefix)
+        return judge(question, rules, existing, self.principal.policies)
+
+    def _question(
+        self, rules: BucketRules, action: str, arn: str, tags: Tags, prefix: str | None = None
+    ) -> Question:
         facts = RequestFacts(
             self._request,
-            principal,
+            self.principal,
             rules.owner,
             self._context.region,
             self._context.clock.now_ns(),
@@ -201,8 +215,7 @@ class RequestAdmission:
             prefix,
             self._version_id,
         )
-        question = Question(caller_of(principal), action, arn, facts)
-        return judge(question, rules, existing, principal.policies)
+        return Question(caller_of(self.principal), action, arn, facts)
 
 
 def caller_of(principal: Principal) -> Caller:

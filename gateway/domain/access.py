@@ -105,6 +105,11 @@ def is_permitted(
     return own.allowed is not Match.NONE and granted is not Match.NONE
 
 
+def is_denied(question: Question, bucket: BucketRules, identity: Sequence[Policy] = ()) -> bool:
+    """Whether a policy forbids it, whatever else may permit it."""
+    return _of_identity(question, identity).denied or _of_bucket(question, bucket).denied
+
+
 def _of_identity(question: Question, identity: Sequence[Policy]) -> Opinion:
     """The root of an account needs no policy, and whoever did not sign has none."""
     if question.caller.is_anonymous:
@@ -155,15 +160,13 @@ def _of_lists(question: Question, bucket: BucketRules, existing: ObjectRules | N
 def _granted(
     caller: Caller, grants: acl.Grants | None, owner: str, permission: str, block: PublicAccessBlock
 ) -> Match:
-    """A list names accounts, which must let their users; groups are meant as they are."""
-    return (
-        Match.ACCOUNT
-        if acl.permits(
-            grants,
-            owner=owner,
-            caller=caller.account_id,
-            permission=permission,
-            ignore_public=block.ignore_public_acls,
-        )
-        else Match.NONE
-    )
+    """A list that names an account leaves it to that to let its users; a group is everybody in it."""
+    account, ignore = caller.account_id, block.ignore_public_acls
+    public = tuple(each for each in grants or () if each[0] in acl.PUBLIC_GROUPS)
+    if public and acl.permits(
+        public, owner="", caller=account, permission=permission, ignore_public=ignore
+    ):
+        return Match.DIRECT
+    if acl.permits(grants, owner=owner, caller=account, permission=permission, ignore_public=True):
+        return Match.ACCOUNT
+    return Match.NONE

@@ -283,8 +283,10 @@ class Buckets:
             puts = (Put(entry.key, value), Put(keys.owned_bucket(record.owner, name), listed))
             applied = await self._transactions.run(Txn((entry.unchanged,), puts))
             # Read again also to fill the cache; and it settles an unknown outcome: an equal record
-            # is what was asked for, whoever wrote it.
-            current = await self.read(name, principal)
+            # is what was asked for, whoever wrote it. The change may have been the last thing that
+            # the caller was permitted.
+            (found,) = await self._metastore.get_many([entry.key])
+            current = self.remember(name, found)
             if applied.succeeded or (not applied.certain and current.record == record):
                 return current
             await self._transactions.pause(attempt, first_seconds=0.001)

@@ -200,6 +200,13 @@ async def _create_bucket(context: Context, asked: CreateBucketInput) -> str:
     except BucketOwned:
         if context.region != LEGACY_REGION:
             raise
+        found = await context.metadata.bucket(asked.bucket, asked.principal)
+        if found.record.acl != grants:
+            # AWS would reset the list here: a request to create must not open, or close, what is
+            # there.
+            raise S3Error(
+                ErrorCode.BUCKET_ALREADY_EXISTS, details={"BucketName": asked.bucket}
+            ) from None
     return asked.bucket
 
 

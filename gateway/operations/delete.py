@@ -183,7 +183,7 @@ async def _delete_many(context: Context, delete: DeleteMany) -> DeletedMany:
     for position, each in enumerate(delete.objects):
         try:
             one = _wanted(each, bypass=delete.bypass)
-            _demand(entry, delete.principal, one)
+            await _demand(context, entry, delete.principal, one)
             wanted.append((position, one))
         except S3Error as error:
             outcomes[position] = error
@@ -194,15 +194,18 @@ async def _delete_many(context: Context, delete: DeleteMany) -> DeletedMany:
     return DeletedMany(delete, tuple(outcomes))
 
 
-def _demand(entry: BucketEntry, principal: Principal, wanted: Wanted) -> None:
+async def _demand(
+    context: Context, entry: BucketEntry, principal: Principal, wanted: Wanted
+) -> None:
     """The permission to delete one of many keys. Raises AccessDenied."""
     admission = admission_of(principal)
     if admission is None:
         return
     version_id = None if wanted.version is None else version_text(wanted.version)
-    one = admission_of(admission.for_key(wanted.key, _PERMISSION, version_id))
-    assert one is not None
-    one.to_bucket(entry)
+    # Whether a list permits it depends on whose the object is.
+    await context.metadata.lookup(
+        entry.name, wanted.key, admission.for_key(wanted.key, _PERMISSION, version_id)
+    )
     _demand_bypass(entry, principal, wanted)
 
 

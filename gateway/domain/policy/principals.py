@@ -38,11 +38,11 @@ class Principals:
     negated: bool = False
 
     def match(self, caller: Caller) -> Match:
-        """How the caller is meant."""
+        """How the caller is meant. An account among those excepted excepts its root only."""
         found = self._match(caller)
         if not self.negated:
             return found
-        return Match.NONE if found else Match.DIRECT
+        return Match.NONE if found is Match.DIRECT else Match.DIRECT
 
     def _match(self, caller: Caller) -> Match:
         if self.anybody:
