@@ -363,8 +363,11 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=6)
     parser.add_argument("--drives", type=int, default=1, help="drives a node")
     parser.add_argument("--gateways", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="worker processes a gateway")
     parser.add_argument("--etcd", type=int, default=3, help="members of etcd")
-    parser.add_argument("--port", type=int, default=9000, help="S3 port of the first gateway")
+    parser.add_argument(
+        "--port", type=int, default=9000, help="S3 port of the first gateway; 0: free ones"
+    )
     parser.add_argument("--grace", type=float, default=600.0, help="seconds until a drive is out")
     given = parser.parse_args()
     cluster = LocalCluster(
@@ -373,6 +376,7 @@ def main() -> int:
         nodes=given.nodes,
         drives_per_node=given.drives,
         gateways=given.gateways,
+        workers=given.workers,
         port=given.port,
         grace_seconds=given.grace,
     )
