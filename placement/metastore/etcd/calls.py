@@ -26,6 +26,7 @@ _BLOCKS_MAX = 64
 _STREAM_MAX = (1 << 31) - 1
 _TIMEOUT_GRAIN_SECONDS = 0.1
 _CONNECT_SECONDS = 2.0
+_POSTPONED_SECONDS = 0.02
 
 
 class Http2Calls:
@@ -119,6 +120,8 @@ class _Connection(asyncio.Protocol):
         self._stream_window = frames.WINDOW_DEFAULT
         self._frame_size = frames.FRAME_SIZE_BYTES_DEFAULT
         self._consumed = 0
+        self._postponed = b""
+        self._timer_runs = False
         self._reader = frames.HeaderReader()
         self._block: tuple[int, int, bytes] | None = None
         self._heard = 0
@@ -208,8 +211,22 @@ class _Connection(asyncio.Protocol):
                 self._unsent.popleft()
 
     def _write(self, data: bytes) -> None:
+        if self._postponed:
+            data, self._postponed = self._postponed + data, b""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def _write_soon(self, data: bytes) -> None:
+        """With the next call, or shortly."""
+        self._postponed += data
+        if not self._timer_runs:
+            self._timer_runs = True
+            self._loop.call_later(_POSTPONED_SECONDS, self._write_postponed)
+
+    def _write_postponed(self) -> None:
+        self._timer_runs = False
+        if self._postponed:
+            self._write(b"")
 
     # --- hearing ---
 
@@ -326,8 +343,9 @@ class _Connection(asyncio.Protocol):
         self._send_more()
 
     def _on_ping(self, got: Frame) -> None:
+        """Go's gRPC pings with each request to guess the bandwidth: an answer need not be at once."""
         if not got.flags & frames.ACK:
-            self._write(frames.frame(frames.PING, frames.ACK, 0, got.payload))
+            self._write_soon(frames.frame(frames.PING, frames.ACK, 0, got.payload))
 
     def _on_goaway(self, got: Frame) -> None:
         """No new calls; those that the peer has not begun surely had no effect."""
