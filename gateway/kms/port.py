@@ -29,6 +29,10 @@ class KeyUnusable(KeyServiceError):
     """A wrapped data key does not open: another master key or context, or damage."""
 
 
+class KeyServiceDenied(KeyServiceError):
+    """The service does not let this store use that master key."""
+
+
 class KeyServiceUnavailable(KeyServiceError):
     """The service cannot be reached or does not answer in time. Try again."""
 

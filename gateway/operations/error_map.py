@@ -72,6 +72,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     TagRefused: _invalid_tag,
     EncryptionRefused: _encryption,
     kms.KeyNotFound: _no_such_master_key,
+    kms.KeyServiceDenied: ErrorCode.ACCESS_DENIED,
     kms.KeyServiceUnavailable: ErrorCode.SERVICE_UNAVAILABLE,
     kms.KeyServiceError: ErrorCode.INTERNAL_ERROR,
     MalformedPolicy: _malformed_policy,
