@@ -63,6 +63,14 @@ class BlobCipher:
                 f"block {number} of an encrypted blob is not what was stored"
             ) from error
 
+    def open_into(self, number: int, stored: Buffer, room: memoryview) -> None:
+        """The same, into the start of a buffer."""
+        room = room[: len(stored) - TAG_SIZE_BYTES]
+        try:
+            self._aead.decrypt_into(number.to_bytes(12, "big"), stored, _LABEL, room)
+        except InvalidTag as error:
+            raise _damaged(number) from error
+
     def seal_all(self, data: bytes) -> bytes:
         """A whole small body."""
         if len(data) <= BLOCK_PLAIN_SIZE_BYTES:
@@ -78,6 +86,10 @@ class BlobCipher:
         view, size = memoryview(stored), BLOCK_STORED_SIZE_BYTES
         starts = range(0, len(stored), size)
         return b"".join(self.open(n, view[at : at + size]) for n, at in enumerate(starts))
+
+
+def _damaged(number: int) -> BlobDamaged:
+    return BlobDamaged(f"block {number} of an encrypted blob is not what was stored")
 
 
 # Writing
@@ -251,12 +263,18 @@ def _blocks(pieces: Sequence[EncryptedPiece]) -> Iterator[tuple[BlobCipher, Bloc
 async def _opened(
     groups: AsyncIterator[Sequence[Buffer]], pieces: Sequence[EncryptedPiece]
 ) -> AsyncIterator[Sequence[Buffer]]:
-    """The plain bytes, group by group. What of a block is left over waits for the next group."""
+    """The plain bytes, group by group, in a buffer that is used again for the next one. What of a
+    block is left over waits for the next group."""
     blocks = _blocks(pieces)
     current = next(blocks, None)
     held = bytearray()
+    room = memoryview(b"")
     async for group in groups:
+        size = len(held) + sum(len(buffer) for buffer in group)
+        if len(room) < size:
+            room = memoryview(bytearray(size))
         plain: list[Buffer] = []
+        start = end = 0  # in the room: what was opened and not handed over yet
         for buffer in group:
             view = memoryview(buffer)
             while current is not None and len(view):
@@ -270,9 +288,14 @@ async def _opened(
                     whole = bytes(held) + whole
                     held.clear()
                 view = view[lacking:]
-                opened = memoryview(cipher.open(block.number, whole))
-                plain.append(opened[block.skip : block.skip + block.take])
+                cipher.open_into(block.number, whole, room[end:])
+                if block.skip:  # the first of a piece: what it skips stays behind
+                    plain.append(room[start:end])
+                    start = end = end + block.skip
+                end += block.take
                 current = next(blocks, None)
+        if end > start:
+            plain.append(room[start:end])
         if plain:
             yield plain
     if current is not None:
