@@ -3,6 +3,7 @@ becomes, and how a list is shown."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from gateway.authorization import ANONYMOUS, denied
@@ -132,9 +133,12 @@ def own_access(entry: BucketEntry, principal: Principal) -> ObjectAccess:
     Source: S3 User Guide, "Controlling ownership of objects".
     """
     record = entry.record
-    return ObjectAccess(
-        record.owner if record.ownership == ENFORCED else principal.account_id, None
-    )
+    return _without_list(record.owner if record.ownership == ENFORCED else principal.account_id)
+
+
+@lru_cache(maxsize=4096)
+def _without_list(owner: str) -> ObjectAccess:
+    return ObjectAccess(owner, None)
 
 
 async def access_of_new(
