@@ -124,6 +124,11 @@ class WaitingBackend:
 
     def __init__(self) -> None:
         self.backend: Backend | None = None
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Not ready from now on, whatever comes."""
+        self._leaving = True
 
     def _demanded(self) -> Backend:
         if self.backend is None:
@@ -131,8 +136,8 @@ class WaitingBackend:
         return self.backend
 
     async def ready(self) -> bool:
-        """False before the backend is there."""
-        return self.backend is not None and await self.backend.ready()
+        """False before the backend is there, and once this process leaves."""
+        return not self._leaving and self.backend is not None and await self.backend.ready()
 
     async def counts(self) -> StoreCounts:
         """See Backend."""

@@ -143,6 +143,9 @@ def gateway(
     customer_keys_over_http: Annotated[
         bool, typer.Option(help="Take customers' keys without TLS (behind a proxy with TLS).")
     ] = False,
+    leave_wait: Annotated[
+        float, typer.Option(help="Seconds between not being ready and draining, when it stops.")
+    ] = 0.0,
     etcd: Etcd = None,
     etcd_ca: EtcdCa = None,
     etcd_cert: EtcdCert = None,
@@ -170,6 +173,7 @@ def gateway(
                 customer_keys_over_http=customer_keys_over_http,
                 **({"workers": workers} if workers is not None else {}),
             ),
+            leave_seconds=min(max(leave_wait, 0.0), 300.0),
         )
     except (ConfigError, ValueError) as error:
         raise refuse(error) from None

@@ -1,7 +1,9 @@
 """`ostraka gateway`: S3 workers and their admin process under a supervisor. It keeps nothing."""
 
 import shutil
+import signal
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +15,12 @@ from ops.supervisor import Child, StartFailed, Supervisor, listening_socket
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """The ports' options are those of `serve`, whose folder and drives are not used."""
+    """The ports' options are those of `serve`, whose folder and drives are not used.
+    `leave_seconds`: between saying that it is not ready any more and taking no more connections."""
 
     cluster: ClusterSettings
     ports: ServeConfig
+    leave_seconds: float = 0.0
 
 
 def gateway(options: GatewayOptions) -> int:
@@ -51,6 +55,8 @@ def gateway(options: GatewayOptions) -> int:
         say(f"ready {scheme}://{config.bind}:{port}")
         supervisor.run()
         say("stopping")
+        supervisor.tell("admin", signal.SIGUSR1)
+        time.sleep(options.leave_seconds)
         return 0
     except StartFailed as error:
         if str(error) != "interrupted while starting":

@@ -1,6 +1,7 @@
 """The admin process of a gateway: health, metrics and the admin API beside the S3 workers."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ async def run_gateway_admin(
     log_to_stderr()
     watch = ProcessWatch("admin").start()
     waiting = WaitingBackend()
+    # Load balancers are told first that this gateway leaves; its workers drain after that.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, waiting.leave)
     clients: list[Clients] = []
     port = AdminPort(
         socket.socket(fileno=settings.admin_fd),

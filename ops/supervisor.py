@@ -134,6 +134,12 @@ class Supervisor:
         child.restart_at = now + child.pause_seconds
         child.pause_seconds = min(child.pause_seconds * 2, _RESTART_PAUSE_SECONDS_MAX)
 
+    def tell(self, role: str, number: int) -> None:
+        """Send a signal to the children of a role."""
+        for child in self._children:
+            if child.settings.role == role and child.process is not None:
+                child.process.send_signal(number)
+
     def stop(self) -> None:
         """Workers drain first, then the keeper or admin process, last the storage process."""
         self._stopping = True

@@ -30,6 +30,7 @@ class Leadership:
         self._lease = 0
         self._trusted_until = 0.0
         self._held: set[str] = set()
+        self._published: dict[str, tuple[int, bytes]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -60,6 +61,7 @@ class Leadership:
         """Whether this process leads the duty, trying to. Raises MetastoreUnavailable."""
         if not self._trusted:
             self._held.clear()
+            self._published.clear()
             await self._renew()
         if duty in self._held:
             return True
@@ -83,11 +85,11 @@ class Leadership:
     async def publish(self, duty: str, value: bytes) -> None:
         """What operators may see of the duty's work, for as long as we live. Raises
         MetastoreUnavailable."""
-        if self._trusted:
-            with contextlib.suppress(LeaseNotFound):
-                await self._metastore.txn(
-                    Txn((), (Put(PROGRESS + duty.encode(), value, self._lease),))
-                )
+        if not self._trusted or self._published.get(duty) == (self._lease, value):
+            return
+        with contextlib.suppress(LeaseNotFound):
+            await self._metastore.txn(Txn((), (Put(PROGRESS + duty.encode(), value, self._lease),)))
+            self._published[duty] = (self._lease, value)
 
     async def _keep_alive(self) -> None:
         while True:

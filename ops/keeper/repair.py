@@ -197,6 +197,24 @@ class Repair:
             free = home in view.live and home not in blob.drives
             if blob.shards.get(index) and not at_home and (free or not blob.alone(index)):
                 await self._try(blob, index, blob.shards[index].copy())
+            elif at_home and len(blob.shards[index]) > 1:
+                await self._thin_out(blob, index, home)
+
+    async def _thin_out(self, blob: Found, index: int, home: DriveId | None) -> None:
+        """A drive that was given up and came back brings shards that were rebuilt meanwhile: those
+        beside a whole one at home are deleted."""
+        held = blob.shards[index]
+        shard = ShardId(BlobId(blob.ref.blob), index)
+        kept = next(holding for holding in held if holding.drive == home)
+        try:
+            (info,) = await self._nodes[kept.node].stat([(kept.drive, shard)], verify=True)
+            if not isinstance(info, ShardInfo):
+                return
+            for holding in [holding for holding in held if holding.drive != home]:
+                await self._nodes[holding.node].delete([(holding.drive, shard)])
+                held.remove(holding)
+        except PeerUnavailable as error:
+            log.debug("shard %d of %s stays twice: %s", index, blob.ref.blob.hex(), error)
 
     def _misplaced(self, blob: Found) -> int:
         """Shards on a drive that the newest map leaves out, or away from a home that is live."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -14,11 +14,11 @@ from placement.clock import SystemClock
 from placement.cluster_map import ClusterMap, MapDrive
 from placement.codec import checksum_bytes, codec_for
 from placement.hashing import Placement
-from placement.ids import BlobId, BucketId, DriveId, Epoch, Slot
+from placement.ids import BlobId, BucketId, DriveId, Epoch, Partition, Slot
 from placement.metastore.memory import MemoryMetastore
 from placement.metastore.port import Put, Txn
 from placement.schemes import Scheme
-from storage_node.port import PutShard, ShardId
+from storage_node.port import Outcome, PutShard, ShardId
 from storage_node.shard import ShardEnvelope, encode_envelope
 from tests.unit.memory_node import MemoryNode
 
@@ -37,12 +37,13 @@ class Cluster:
         self.node = MemoryNode(DRIVES)
         self.metastore = MemoryMetastore(SystemClock())
         self.live = frozenset(DRIVES)
+        self.waits: frozenset[DriveId] = frozenset()
         self.refs: list[BlobRef] = []
         self.repair = Repair(
             self.metastore,
             None,  # type: ignore[arg-type]  # no manifests here
             {"local": self.node},
-            lambda: View(self.placement, self.live),
+            lambda: View(self.placement, self.live, self.waits),
             SystemClock(),
         )
 
@@ -141,5 +142,58 @@ def test_what_cannot_be_read_is_counted_and_not_invented() -> None:
         await cluster.repair.work()
         assert cluster.repair.progress.unreadable > 0
         assert cluster.repair.progress.pending > 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("home_is_whole", [True, False])
+def test_a_second_shard_of_an_index_goes_only_beside_a_whole_one_at_home(
+    home_is_whole: bool,
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.repair.work()
+        ref = next(ref for ref in cluster.refs if ref.k == 1 and ref.size_bytes)
+        order = cluster.placement.write_order(BlobId(ref.blob))
+        shard = ShardId(BlobId(ref.blob), 0)
+        home, spare = cluster.node.drives[order[0].drive_id], cluster.node.drives[order[4].drive_id]
+        spare.shards[shard] = home.shards[shard]
+        if not home_is_whole:
+
+            async def damaged(shards: Sequence[object], *, verify: bool = False) -> list[Outcome]:
+                assert verify
+                return [Outcome.DAMAGED for _ in shards]
+
+            cluster.node.stat = damaged  # type: ignore[method-assign,assignment]
+        cluster.repair.progress.due = True
+        await cluster.repair.work()
+        assert (shard in spare.shards) is not home_is_whole
+
+    run(scenario)
+
+
+def test_what_a_drive_holds_that_is_waited_for_is_not_rebuilt_elsewhere() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        before = cluster.bodies()
+        lost = DRIVES[2]
+        cluster.wipe(lost)
+        cluster.waits = frozenset({lost})
+        await cluster.repair.work()
+        assert cluster.repair.progress.rebuilt == 0
+        assert cluster.repair.progress.tolerance == 1
+        assert cluster.repair.progress.pending > 0
+        mark = keys.damage(Partition(3), Slot(2))
+        await cluster.metastore.txn(Txn((), (Put(mark, b""),)))
+        assert not await cluster.repair.marks()  # it is about the drive that is waited for
+        other = keys.damage(Partition(3), Slot(1))
+        await cluster.metastore.txn(Txn((), (Put(other, b""),)))
+        assert await cluster.repair.marks()
+        await cluster.repair.work()
+        left = await cluster.metastore.get_many([mark, other])
+        assert [kv is not None for kv in left] == [True, False]
+        cluster.waits = frozenset()
+        cluster.live = frozenset(DRIVES)
+        await cluster.repair.work()
+        assert cluster.bodies() == before
+        assert cluster.repair.progress.pending_with(cluster.live) == 0
 
     run(scenario)
