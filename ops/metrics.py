@@ -89,7 +89,7 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     yield _gauge(
         "ostraka_write_quorum",
         "1 while m + 1 drives take writes, else 0: writes are refused.",
-        float(0 < counts.data_shards and serving > counts.parity_shards),
+        float(counts.data_shards > 0 and serving > counts.parity_shards),
     )
     scheme = GaugeMetricFamily(
         "ostraka_scheme_shards", "k and m of the scheme of new objects.", labels=["kind"]
@@ -98,8 +98,12 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     scheme.add_metric(["parity"], counts.parity_shards)
     yield scheme
     total = CounterMetricFamily("ostraka_commits", "Group commits.", labels=["kind"])
-    members = CounterMetricFamily("ostraka_commit_members", "Members of them.", labels=["kind"])
-    seconds = CounterMetricFamily("ostraka_commit_seconds", "Time in them.", labels=["kind"])
+    members = CounterMetricFamily(
+        "ostraka_commit_members", "Writes in these commits.", labels=["kind"]
+    )
+    seconds = CounterMetricFamily(
+        "ostraka_commit_seconds", "Time in these commits.", labels=["kind"]
+    )
     for commit in counts.commits:
         total.add_metric([commit.kind], commit.commits)
         members.add_metric([commit.kind], commit.members)
@@ -113,13 +117,19 @@ def _request_families(requests: RequestCounts) -> Iterator[Metric]:
         "ostraka_requests", "Requests by operation and result.", labels=["operation", "code"]
     )
     latency = HistogramMetricFamily(
-        "ostraka_request_seconds", "Whole request.", labels=["operation"]
+        "ostraka_request_seconds",
+        "From the first byte of a request to the last of its answer.",
+        labels=["operation"],
     )
     first = HistogramMetricFamily(
-        "ostraka_first_byte_seconds", "Until the first byte of the answer.", labels=["operation"]
+        "ostraka_first_byte_seconds",
+        "From the first byte of a request to the first of its answer.",
+        labels=["operation"],
     )
-    received = CounterMetricFamily("ostraka_received_bytes", "Bodies in.", labels=["operation"])
-    sent = CounterMetricFamily("ostraka_sent_bytes", "Bodies out.", labels=["operation"])
+    received = CounterMetricFamily(
+        "ostraka_received_bytes", "Bytes of request bodies.", labels=["operation"]
+    )
+    sent = CounterMetricFamily("ostraka_sent_bytes", "Bytes of answers.", labels=["operation"])
     for name, operation in sorted(requests.operations.items()):
         for code, number in sorted(operation.codes.items()):
             total.add_metric([name, code], number)
@@ -131,7 +141,9 @@ def _request_families(requests: RequestCounts) -> Iterator[Metric]:
     yield _gauge("ostraka_requests_inflight", "Requests being served.", requests.inflight)
     yield _counter("ostraka_internal_errors", "Requests that met a bug.", requests.internal_errors)
     yield _counter(
-        "ostraka_access_log_lost_lines", "Lines that could not be written.", requests.lost_log_lines
+        "ostraka_access_log_lost_lines",
+        "Lines of the access log that could not be written.",
+        requests.lost_log_lines,
     )
     yield _counter("ostraka_degraded_reads", "Reads that had to rebuild.", requests.degraded_reads)
     yield _counter(
@@ -142,14 +154,22 @@ def _request_families(requests: RequestCounts) -> Iterator[Metric]:
 
 
 def _drive_families(counts: StoreCounts) -> Iterator[Metric]:
-    state = GaugeMetricFamily("ostraka_drive_state", "1 for its state.", labels=["drive", "state"])
-    capacity = GaugeMetricFamily("ostraka_drive_capacity_bytes", "Size.", labels=["drive"])
-    free = GaugeMetricFamily("ostraka_drive_free_bytes", "Space left.", labels=["drive"])
-    shards = GaugeMetricFamily("ostraka_drive_shards", "Shards present.", labels=["drive"])
+    state = GaugeMetricFamily(
+        "ostraka_drive_state",
+        "1 for the state that the drive is in, 0 for the others.",
+        labels=["drive", "state"],
+    )
+    capacity = GaugeMetricFamily(
+        "ostraka_drive_capacity_bytes", "Size of the drive.", labels=["drive"]
+    )
+    free = GaugeMetricFamily("ostraka_drive_free_bytes", "Space left on it.", labels=["drive"])
+    shards = GaugeMetricFamily("ostraka_drive_shards", "Shards on the drive.", labels=["drive"])
     quarantined = GaugeMetricFamily(
         "ostraka_drive_quarantined_shards", "Shards set aside as damaged.", labels=["drive"]
     )
-    errors = CounterMetricFamily("ostraka_drive_errors", "Failed operations.", labels=["drive"])
+    errors = CounterMetricFamily(
+        "ostraka_drive_errors", "Operations that failed on the drive.", labels=["drive"]
+    )
     for drive in counts.drives:
         for condition in DriveCondition:
             state.add_metric(
@@ -162,9 +182,11 @@ def _drive_families(counts: StoreCounts) -> Iterator[Metric]:
         errors.add_metric([drive.path], drive.errors)
     yield from (state, capacity, free, shards, quarantined, errors)
     labels = ["drive", "operation"]
-    operations = CounterMetricFamily("ostraka_shard_operations", "By drive.", labels=labels)
-    seconds = CounterMetricFamily("ostraka_shard_operation_seconds", "By drive.", labels=labels)
-    volume = CounterMetricFamily("ostraka_shard_bytes", "By drive.", labels=labels)
+    operations = CounterMetricFamily(
+        "ostraka_shard_operations", "Operations on shards.", labels=labels
+    )
+    seconds = CounterMetricFamily("ostraka_shard_operation_seconds", "Time in them.", labels=labels)
+    volume = CounterMetricFamily("ostraka_shard_bytes", "Bytes of shards.", labels=labels)
     for drive_counts in counts.drive_counts:
         for kind, number in sorted(drive_counts.operations.items()):
             operations.add_metric([drive_counts.drive, kind], number)
@@ -185,8 +207,10 @@ def _process_families(processes: tuple[ProcessCounts, ...]) -> Iterator[Metric]:
         "Resident and proportional set size.",
         labels=[*labels, "kind"],
     )
-    cpu = CounterMetricFamily("ostraka_process_cpu_seconds", "User and system.", labels=labels)
-    files = GaugeMetricFamily("ostraka_process_open_files", "Descriptors.", labels=labels)
+    cpu = CounterMetricFamily(
+        "ostraka_process_cpu_seconds", "CPU time, user and system.", labels=labels
+    )
+    files = GaugeMetricFamily("ostraka_process_open_files", "Open descriptors.", labels=labels)
     for process in processes:
         lag.add_metric([process.name], process.loop_lag_seconds)
         memory.add_metric([process.name, "resident"], process.resident_bytes)

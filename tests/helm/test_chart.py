@@ -337,6 +337,8 @@ def test_every_dashboard_and_alert_is_in_the_chart(rendered: dict[str, Any]) -> 
         assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
         assert found["metadata"]["annotations"]["folder"] == "Ostraka"
     (rule,) = things(rendered, "cluster-full", "PrometheusRule")
+    for thing in [rule, *things(rendered, "cluster-full", "ServiceMonitor")]:
+        assert thing["metadata"]["labels"]["release"] == "prometheus"
     for group in rule["spec"]["groups"]:
         for alert in group["rules"]:
             url = alert["annotations"]["runbook_url"]

@@ -32,7 +32,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{/* Metadata of an object. Call with (list $ "component" "suffix" [annotations]). */}}
+{{/* Metadata of an object. Call with (list $ "component" "suffix" [annotations [labels]]). */}}
 {{- define "ostraka.metadata" -}}
 {{- $root := index . 0 -}}
 {{- $annotations := dict -}}
@@ -42,6 +42,11 @@ name: {{ printf "%s%s" (include "ostraka.fullname" $root) (index . 2) }}
 namespace: {{ $root.Release.Namespace }}
 labels:
   {{- include "ostraka.labels" (list $root (index . 1)) | nindent 2 }}
+  {{- if gt (len .) 4 }}
+  {{- with index . 4 }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- end }}
 {{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}

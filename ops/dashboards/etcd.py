@@ -1,0 +1,116 @@
+"""etcd as Ostraka depends on it: headroom, leader, latency. Of a cluster; `serve` needs none."""
+
+from ops.dashboards.model import Dashboard, Kind, Panel, Query, Row, Threshold
+
+_OURS = '{job=~"$job"}'
+
+
+def _quantile(metric: str) -> Query:
+    rate = f"rate({metric}_bucket{_OURS}[$__rate_interval])"
+    return Query(f"histogram_quantile(0.99, sum by (instance, le) ({rate}))", "{{instance}}")
+
+
+ETCD = Dashboard(
+    name="etcd",
+    title="etcd",
+    meaning="The metadata store of a cluster: headroom, leader, latency.",
+    rows=(
+        Row(
+            "etcd",
+            (
+                Panel(
+                    title="Quota used",
+                    meaning="At 1 etcd refuses writes until it is compacted and defragmented.",
+                    queries=(
+                        Query(
+                            f"max by (job) (etcd_mvcc_db_total_size_in_bytes{_OURS})"
+                            f" / min by (job) (etcd_server_quota_backend_bytes{_OURS})"
+                        ),
+                    ),
+                    unit="percentunit",
+                    kind=Kind.NUMBER,
+                    width=6,
+                    most=1,
+                    thresholds=(
+                        Threshold(None, "green"),
+                        Threshold(0.7, "orange"),
+                        Threshold(0.8, "red"),
+                    ),
+                ),
+                Panel(
+                    title="Members with a leader",
+                    meaning="All of them, when all is well.",
+                    queries=(Query(f"sum by (job) (etcd_server_has_leader{_OURS})"),),
+                    kind=Kind.NUMBER,
+                    width=6,
+                ),
+                Panel(
+                    title="Size of the database",
+                    meaning="On disk, and in use: defragmentation frees the difference.",
+                    queries=(
+                        Query(
+                            f"max by (instance) (etcd_mvcc_db_total_size_in_bytes{_OURS})",
+                            "{{instance}} on disk",
+                        ),
+                        Query(
+                            f"max by (instance) (etcd_mvcc_db_total_size_in_use_in_bytes{_OURS})",
+                            "{{instance}} in use",
+                        ),
+                    ),
+                    unit="bytes",
+                    width=12,
+                ),
+                Panel(
+                    title="p99 of a flush of the log",
+                    meaning="Every commit waits for it; above 10 ms the disk is too slow.",
+                    queries=(_quantile("etcd_disk_wal_fsync_duration_seconds"),),
+                    unit="s",
+                ),
+                Panel(
+                    title="p99 of a backend commit",
+                    meaning="Above 25 ms the disk is too slow.",
+                    queries=(_quantile("etcd_disk_backend_commit_duration_seconds"),),
+                    unit="s",
+                ),
+                Panel(
+                    title="Changes of leader",
+                    meaning="An hour; each one stops writes for a second or two.",
+                    queries=(
+                        Query(
+                            "max by (instance) (increase("
+                            f"etcd_server_leader_changes_seen_total{_OURS}[1h]))",
+                            "{{instance}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Keys",
+                    meaning="In the store, all of Ostraka's records.",
+                    queries=(
+                        Query(
+                            f"max by (job) (etcd_debugging_mvcc_keys_total{_OURS})",
+                            "{{job}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Proposals",
+                    meaning="Applied, and failed, a second.",
+                    queries=(
+                        Query(
+                            "max by (job) (rate(etcd_server_proposals_applied_total"
+                            f"{_OURS}[$__rate_interval]))",
+                            "applied",
+                        ),
+                        Query(
+                            "sum by (job) (rate(etcd_server_proposals_failed_total"
+                            f"{_OURS}[$__rate_interval]))",
+                            "failed",
+                        ),
+                    ),
+                    unit="ops",
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,234 @@
+"""The first page: may data be lost, is there room, are clients served, what is being repaired."""
+
+from ops.dashboards.model import Dashboard, Kind, Panel, Query, Row, Threshold
+
+RED_AT_ZERO = (Threshold(None, "red"), Threshold(1, "orange"), Threshold(2, "green"))
+GREEN_AT_ZERO = (Threshold(None, "green"), Threshold(1, "orange"))
+
+HEALTH = Dashboard(
+    name="health",
+    title="Health",
+    meaning="What an operator looks at first: tolerance, room, service, repair.",
+    rows=(
+        Row(
+            "May data be lost?",
+            (
+                Panel(
+                    title="Drives that may fail now",
+                    meaning="Remaining tolerance of the worst object: how many more drives may be"
+                    " lost without losing data. m when all is well.",
+                    queries=(Query('min by (job) (ostraka_remaining_tolerance{job=~"$job"})'),),
+                    kind=Kind.NUMBER,
+                    width=6,
+                    height=5,
+                    thresholds=RED_AT_ZERO,
+                ),
+                Panel(
+                    title="Tolerance by design",
+                    meaning="m of the scheme of new objects.",
+                    queries=(
+                        Query('max by (job) (ostraka_scheme_shards{job=~"$job",kind="parity"})'),
+                    ),
+                    kind=Kind.NUMBER,
+                    width=6,
+                    height=5,
+                ),
+                Panel(
+                    title="Writes are taken",
+                    meaning="1 while at least m + 1 drives take writes.",
+                    queries=(Query('max by (job) (ostraka_write_quorum{job=~"$job"})'),),
+                    kind=Kind.NUMBER,
+                    width=6,
+                    height=5,
+                    thresholds=(Threshold(None, "red"), Threshold(1, "green")),
+                ),
+                Panel(
+                    title="Shards to repair",
+                    meaning="Shards known to be missing or damaged. 1 also while the storage"
+                    " process cannot be asked.",
+                    queries=(Query('max by (job) (ostraka_repairs_pending{job=~"$job"})'),),
+                    kind=Kind.NUMBER,
+                    width=6,
+                    height=5,
+                    thresholds=GREEN_AT_ZERO,
+                ),
+                Panel(
+                    title="Remaining tolerance",
+                    meaning="As above, over time.",
+                    queries=(
+                        Query('min by (job) (ostraka_remaining_tolerance{job=~"$job"})', "now"),
+                        Query(
+                            'max by (job) (ostraka_scheme_shards{job=~"$job",kind="parity"})',
+                            "by design",
+                        ),
+                    ),
+                    width=12,
+                ),
+                Panel(
+                    title="Drives by state",
+                    meaning="Drives of the store in each state.",
+                    queries=(
+                        Query(
+                            "sum by (job, state) (max by (job, drive, state)"
+                            ' (ostraka_drive_state{job=~"$job"}))',
+                            "{{state}}",
+                        ),
+                    ),
+                    width=12,
+                    stacked=True,
+                ),
+            ),
+        ),
+        Row(
+            "Is there room?",
+            (
+                Panel(
+                    title="Space used",
+                    meaning="Share of the drives' space in use, all drives together.",
+                    queries=(
+                        Query(
+                            "1 - sum by (job) (max by (job, drive)"
+                            ' (ostraka_drive_free_bytes{job=~"$job"})) / sum by (job)'
+                            ' (max by (job, drive) (ostraka_drive_capacity_bytes{job=~"$job"}))'
+                        ),
+                    ),
+                    unit="percentunit",
+                    kind=Kind.NUMBER,
+                    width=6,
+                    most=1,
+                    thresholds=(
+                        Threshold(None, "green"),
+                        Threshold(0.75, "orange"),
+                        Threshold(0.85, "red"),
+                    ),
+                ),
+                Panel(
+                    title="Space of all drives",
+                    meaning="Capacity and what is free, coding overhead included.",
+                    queries=(
+                        Query(
+                            "sum by (job) (max by (job, drive)"
+                            ' (ostraka_drive_capacity_bytes{job=~"$job"}))',
+                            "capacity",
+                        ),
+                        Query(
+                            "sum by (job) (max by (job, drive)"
+                            ' (ostraka_drive_free_bytes{job=~"$job"}))',
+                            "free",
+                        ),
+                    ),
+                    unit="bytes",
+                    width=9,
+                ),
+                Panel(
+                    title="Fullest drives",
+                    meaning="The five drives with the least free share.",
+                    queries=(
+                        Query(
+                            'topk(5, 1 - min by (job, drive) (ostraka_drive_free_bytes{job=~"$job"}'
+                            ' / ostraka_drive_capacity_bytes{job=~"$job"}))',
+                            "{{drive}}",
+                        ),
+                    ),
+                    unit="percentunit",
+                    kind=Kind.BARS,
+                    width=9,
+                    most=1,
+                ),
+            ),
+        ),
+        Row(
+            "Are clients served?",
+            (
+                Panel(
+                    title="Requests",
+                    meaning="All requests a second.",
+                    queries=(
+                        Query(
+                            "sum by (job) (rate(ostraka_requests_total"
+                            '{job=~"$job"}[$__rate_interval]))'
+                        ),
+                    ),
+                    unit="reqps",
+                ),
+                Panel(
+                    title="Share of requests that fail by our fault",
+                    meaning="InternalError, ServiceUnavailable, SlowDown and other 5xx answers.",
+                    queries=(
+                        Query(
+                            "sum by (job) (rate(ostraka_requests_total"
+                            '{job=~"$job",code=~"InternalError|ServiceUnavailable|SlowDown|5.."}'
+                            "[$__rate_interval]) or 0 * rate(ostraka_requests_total"
+                            '{job=~"$job"}[$__rate_interval])) / sum by (job)'
+                            ' (rate(ostraka_requests_total{job=~"$job"}[$__rate_interval]))'
+                        ),
+                    ),
+                    unit="percentunit",
+                ),
+                Panel(
+                    title="Bytes in and out",
+                    meaning="Bodies of requests and answers.",
+                    queries=(
+                        Query(
+                            "sum by (job) (rate(ostraka_received_bytes_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "in",
+                        ),
+                        Query(
+                            "sum by (job) (rate(ostraka_sent_bytes_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "out",
+                        ),
+                    ),
+                    unit="Bps",
+                ),
+            ),
+        ),
+        Row(
+            "Work in the background",
+            (
+                Panel(
+                    title="Repair",
+                    meaning="Shards that wait for repair, and shards rebuilt a second.",
+                    queries=(
+                        Query(
+                            'max by (job) (ostraka_repairs_pending{job=~"$job"})', "to be repaired"
+                        ),
+                        Query(
+                            "max by (job) (rate(ostraka_repairs_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "rebuilt a second",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Garbage and orphans",
+                    meaning="Deleted or replaced blobs whose space is not freed yet, and shards"
+                    " that no record names (they are swept after a grace time).",
+                    queries=(
+                        Query('max by (job) (ostraka_garbage_pending{job=~"$job"})', "garbage"),
+                        Query('max by (job) (ostraka_orphan_shards{job=~"$job"})', "orphan shards"),
+                    ),
+                ),
+                Panel(
+                    title="Degraded reads and writes",
+                    meaning="Reads that had to rebuild data, and writes that left a drive out or"
+                    " were stored narrower, a second.",
+                    queries=(
+                        Query(
+                            "sum by (job) (rate(ostraka_degraded_reads_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "reads",
+                        ),
+                        Query(
+                            "sum by (job) (rate(ostraka_degraded_writes_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "writes",
+                        ),
+                    ),
+                    unit="reqps",
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,181 @@
+"""A real Prometheus scrapes a real store under load and faults: every panel and alert tells the truth."""
+
+import contextlib
+import math
+import random
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.dashboards.pages import ALERTS
+from tests.contract.etcd_process import EtcdCluster, etcd_binary
+from tests.functional.store_process import StoreProcess
+from tests.truth.expressions import hastened, panel_expressions, rules, without_thresholds
+from tests.truth.prometheus import Prometheus, PrometheusMissing, binary
+
+
+@dataclass
+class Scene:
+    """A store of six drives with an etcd beside it, watched, and under load."""
+
+    store: StoreProcess
+    prometheus: Prometheus
+
+    def take_away(self, *numbers: int) -> None:
+        """As if the mounts of these drives were gone."""
+        for number in numbers:
+            drive = self.store.directory / f"drive{number}"
+            drive.rename(drive.with_name(f"away{number}"))
+
+    def bring_back(self, *numbers: int) -> None:
+        """They are there again, as they were."""
+        for number in numbers:
+            drive = self.store.directory / f"drive{number}"
+            with contextlib.suppress(OSError):
+                drive.rmdir()
+            drive.with_name(f"away{number}").rename(drive)
+
+
+def load(store: StoreProcess, stop: threading.Event) -> None:
+    """A few requests of all kinds, again and again, whatever the answers are."""
+    s3, chance = store.client(), random.Random(7)
+    s3.create_bucket(Bucket="load")
+    small, large = chance.randbytes(2_000), chance.randbytes(1_500_000)
+    number = 0
+    while not stop.wait(0.02):
+        number += 1
+        key = f"k{number % 50}"
+        with contextlib.suppress(ClientError, BotoCoreError):
+            s3.put_object(Bucket="load", Key=key, Body=small)
+            s3.get_object(Bucket="load", Key=key)["Body"].read()
+            s3.list_objects_v2(Bucket="load", MaxKeys=10)
+            s3.get_object(Bucket="load", Key="none")
+        if number % 10 == 0:
+            with contextlib.suppress(ClientError, BotoCoreError):
+                s3.put_object(Bucket="load", Key="large", Body=large)
+                s3.get_object(Bucket="load", Key="large")["Body"].read()
+                s3.delete_object(Bucket="load", Key="large")
+    s3.close()
+
+
+def write_to_etcd(url: str, stop: threading.Event) -> None:
+    """Ten small writes a second."""
+    body = b'{"key": "a2V5", "value": "dmFsdWU="}'
+    while not stop.wait(0.1):
+        with urllib.request.urlopen(f"{url}/v3/kv/put", body, timeout=10):
+            pass
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Everything running; the load has been on for a while when the first test begins."""
+    try:
+        binary("prometheus")
+    except PrometheusMissing as reason:
+        pytest.skip(str(reason))
+    if etcd_binary() is None:
+        pytest.skip("no etcd binary")
+    folder = tmp_path_factory.mktemp("truth")
+    quick = folder / "rules.yml"
+    quick.write_text(yaml.safe_dump(hastened(yaml.safe_load(ALERTS.read_text()))))
+    store = StoreProcess(folder / "data", options=("--workers", "2"))
+    stop = threading.Event()
+    client = threading.Thread(target=load, args=(store, stop))
+    etcd = EtcdCluster(1, fsync=True)
+    writer = threading.Thread(target=write_to_etcd, args=(etcd.endpoints[0], stop))
+    prometheus: Prometheus | None = None
+    try:
+        store.start()
+        client.start()
+        writer.start()
+        targets = [
+            store.admin_url.removeprefix("http://"),
+            f"127.0.0.1:{etcd.members[0].metrics_port}",
+        ]
+        prometheus = Prometheus(folder, targets, quick).start()
+        prometheus.wait_until("min(ostraka_remaining_tolerance) == 2")
+        yield Scene(store, prometheus)
+    finally:
+        stop.set()
+        for thread in (client, writer):
+            if thread.ident is not None:
+                thread.join()
+        if prometheus is not None:
+            prometheus.stop()
+        etcd.close()
+        store.kill()
+
+
+def values(found: list[tuple[dict[str, str], float]]) -> list[float]:
+    return [value for _, value in found if not math.isnan(value)]
+
+
+def test_alerts_fire_and_clear(scene: Scene, record_property: Any) -> None:
+    """Two drives die, then all but two: dead drives, low tolerance, no quorum, errors. All come back."""
+    prometheus, story = scene.prometheus, {}
+    for name in ("OstrakaDriveDead", "OstrakaNoWriteQuorum", "OstrakaToleranceReduced"):
+        prometheus.wait_for(name, fires=False)
+    scene.take_away(1)
+    for name in ("OstrakaDriveDead", "OstrakaToleranceReduced"):
+        story[f"{name} fired"] = prometheus.wait_for(name, fires=True)
+    assert "OstrakaNoWriteQuorum" not in prometheus.firing()
+    scene.take_away(2, 3, 4)
+    for name in ("OstrakaToleranceGone", "OstrakaNoWriteQuorum", "OstrakaErrorRateHigh"):
+        story[f"{name} fired"] = prometheus.wait_for(name, fires=True)
+    scene.bring_back(1, 2, 3, 4)
+    for name in (
+        "OstrakaNoWriteQuorum", "OstrakaErrorRateHigh", "OstrakaDriveDead",
+        "OstrakaToleranceGone", "OstrakaToleranceReduced",
+    ):  # fmt: skip
+        story[f"{name} cleared"] = prometheus.wait_for(name, fires=False, seconds=60)
+    for event, seconds in story.items():
+        record_property(event, f"{seconds:.1f} s")
+
+
+def test_every_expression_of_every_panel_returns_series(scene: Scene) -> None:
+    """After the faults above, so that errors and repairs have happened."""
+    silent = [
+        (dashboard, panel, expression)
+        for dashboard, panel, expression in panel_expressions()
+        if not values(scene.prometheus.query(expression))
+    ]
+    assert silent == []
+
+
+def test_every_alert_returns_series_without_its_threshold(scene: Scene) -> None:
+    for rule in rules():
+        for side in without_thresholds(rule.expression):
+            assert values(scene.prometheus.query(side)), (rule.name, side)
+
+
+def test_panels_agree_with_the_store(scene: Scene) -> None:
+    """Numbers that are known by other means."""
+    query = scene.prometheus.query
+    status = scene.store.admin("status")
+    assert values(query('max(ostraka_scheme_shards{kind="parity"})')) == [2]
+    assert values(query('count(ostraka_drive_state{state="up"})')) == [len(status["drives"])] == [6]
+    capacity = sum(drive["capacity_bytes"] for drive in status["drives"])
+    assert values(query("sum(ostraka_drive_capacity_bytes)")) == [capacity]
+    assert values(query('sum(ostraka_requests_total{operation="CreateBucket"})')) == [1]
+
+
+def test_the_store_shows_no_metric_that_the_reference_lacks(scene: Scene) -> None:
+    from ops.reference.metrics import LABELS, families
+
+    known = {name for family in families() for name in family.samples}
+    seen = {name.partition("{")[0] for name in scene.store.metrics()}
+    assert seen <= known
+    assert {family.name for family in families() if family.kind == "gauge"} <= seen
+    labels = {
+        label
+        for name in scene.store.metrics()
+        for label in (part.partition("=")[0] for part in name.partition("{")[2].split(","))
+        if label
+    }
+    assert labels <= set(LABELS)
