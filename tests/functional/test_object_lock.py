@@ -163,7 +163,7 @@ def test_compliance_yields_to_nobody(s3: Any, locking: str) -> None:
 
 
 def test_retention_that_is_over_holds_nothing(s3: Any, locking: str) -> None:
-    until = datetime.now(UTC) + timedelta(seconds=1.5)
+    until = datetime.now(UTC) + timedelta(seconds=3)
     where = put(s3, locking, ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until)
     assert error_of(s3.delete_object, **where) == DENIED
     while datetime.now(UTC) <= until:
