@@ -119,7 +119,7 @@ def _read(operator: str, key: str, values: tuple[str, ...], *, variables: bool) 
         raise MalformedPolicy(f"Invalid Condition type : {operator}")
     try:
         wanted = tuple(rule.read(value, variables) for value in values)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise MalformedPolicy(f"Invalid condition value for operator {operator}") from None
     return Condition(
         operator,

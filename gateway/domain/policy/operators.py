@@ -45,18 +45,36 @@ class _Fixed:
             return False
 
 
-@lru_cache(maxsize=1024)
+TEXT_LENGTH_MAX = 64
+"""Longest number, date or network that is read: what is kept of them stays small."""
+
+
+def _bounded(text: str) -> str:
+    if len(text) > TEXT_LENGTH_MAX:
+        raise ValueError("too long")
+    return text
+
+
 def number(text: str) -> float:
     """A finite number. Raises ValueError."""
+    return _number(_bounded(text))
+
+
+@lru_cache(maxsize=1024)
+def _number(text: str) -> float:
     value = float(text)
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"not a number: {text}")
     return value
 
 
-@lru_cache(maxsize=1024)
 def moment(text: str) -> float:
     """Seconds since the epoch of an ISO 8601 date, or of such a number. Raises ValueError."""
+    return _moment(_bounded(text))
+
+
+@lru_cache(maxsize=1024)
+def _moment(text: str) -> float:
     try:
         return number(text)
     except ValueError:
@@ -84,9 +102,13 @@ def _binary(text: str) -> bytes:
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@lru_cache(maxsize=4096)
 def network(text: str) -> Network:
     """An address or a range of them; IPv4 in IPv6 clothes is IPv4. Raises ValueError."""
+    return _network(_bounded(text))
+
+
+@lru_cache(maxsize=4096)
+def _network(text: str) -> Network:
     found = ipaddress.ip_network(text.strip(), strict=False)
     if isinstance(found, ipaddress.IPv6Network) and found.prefixlen == 128:
         mapped = found.network_address.ipv4_mapped
