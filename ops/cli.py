@@ -58,9 +58,14 @@ def serve(
     customer_keys_over_http: Annotated[
         bool, typer.Option(help="Take SSE-C keys without TLS: for a proxy in front that ends it.")
     ] = False,
+    vault: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON: HashiCorp Vault's transit keys for SSE-KMS."),
+    ] = None,
 ) -> None:
     """Run a whole store on this machine, in the foreground."""
     from ops.serve import serve as run  # other commands need none of it
+    from ops.vault_file import read_vault_file
 
     try:
         credentials = credentials_from(os.environ)
@@ -78,6 +83,7 @@ def serve(
             access_log=access_log,
             encrypt_at_rest=encrypt_at_rest,
             customer_keys_over_http=customer_keys_over_http,
+            vault=read_vault_file(vault),
             **({"workers": workers} if workers is not None else {}),
         )
     except (ConfigError, ValueError) as error:

@@ -146,6 +146,10 @@ def gateway(
     leave_wait: Annotated[
         float, typer.Option(help="Seconds between not being ready and draining, when it stops.")
     ] = 0.0,
+    vault: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON: HashiCorp Vault's transit keys for SSE-KMS."),
+    ] = None,
     etcd: Etcd = None,
     etcd_ca: EtcdCa = None,
     etcd_cert: EtcdCert = None,
@@ -156,6 +160,7 @@ def gateway(
     from ops.cluster_settings import cluster_settings
     from ops.gateway_command import GatewayOptions, ports_of
     from ops.gateway_command import gateway as run
+    from ops.vault_file import read_vault_file
 
     try:
         options = GatewayOptions(
@@ -171,6 +176,7 @@ def gateway(
                 access_log=access_log,
                 encrypt_at_rest=encrypt_at_rest,
                 customer_keys_over_http=customer_keys_over_http,
+                vault=read_vault_file(vault),
                 **({"workers": workers} if workers is not None else {}),
             ),
             leave_seconds=min(max(leave_wait, 0.0), 300.0),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.kms.settings import VaultSettings
 from placement.schemes import Scheme, default_scheme
 
 ROOT_ACCESS_KEY = "OSTRAKA_ROOT_ACCESS_KEY"
@@ -73,6 +74,7 @@ class ServeConfig:
     access_log: str = ""
     encrypt_at_rest: bool = False
     customer_keys_over_http: bool = False
+    vault: VaultSettings | None = None
 
     def __post_init__(self) -> None:
         """Refuse contradictions before anything starts."""

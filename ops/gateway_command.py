@@ -101,6 +101,7 @@ def _settings(
         access_log=config.access_log,
         encrypt_at_rest=config.encrypt_at_rest,
         customer_keys_over_http=config.customer_keys_over_http,
+        vault=config.vault,
         cluster=options.cluster,
     )
 

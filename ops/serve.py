@@ -113,6 +113,7 @@ def _children(
             access_log=config.access_log,
             encrypt_at_rest=config.encrypt_at_rest,
             customer_keys_over_http=config.customer_keys_over_http,
+            vault=config.vault,
         )
 
     # Every process inherits the lock: DIR is held until the last of them has ended.

@@ -4,6 +4,8 @@ import sys
 
 import msgspec
 
+from gateway.kms.settings import VaultSettings
+
 
 class DriveEntry(msgspec.Struct, frozen=True):
     """A drive in slot order."""
@@ -48,6 +50,8 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     access_log: str = ""
     encrypt_at_rest: bool = False
     customer_keys_over_http: bool = False
+    vault: VaultSettings | None = None
+    """The key service of SSE-KMS; None: the local key ring."""
     cluster: ClusterSettings | None = None
     """Of a gateway of a cluster; None inside `serve`."""
 

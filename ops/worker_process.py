@@ -14,6 +14,7 @@ from gateway.http.access_log import AccessLog
 from gateway.http.message import HttpRequest
 from gateway.http.server import serve_http
 from gateway.http.settings import HttpSettings
+from gateway.kms.vault import VaultTransit
 from gateway.metrics import DriveReads, RequestCounts
 from gateway.operations.registry import OPERATIONS
 from ops.clients import Clients, connect, log_to_stderr
@@ -35,6 +36,7 @@ async def run_worker(
     clients = await connect(settings, buffers=BUFFERS)
     counts = RequestCounts(instance=clients.randomness.token(8))
     watch = ProcessWatch(f"worker-{settings.number}").start()
+    vault = _vault(settings, clients)
     context = Context(
         metadata=clients.metadata,
         objects=clients.objects,
@@ -43,7 +45,7 @@ async def run_worker(
         region=settings.region,
         encryption=Encryption(
             store_keys=clients.keys,
-            kms=clients.keys,
+            kms=vault or clients.keys,
             at_rest=settings.encrypt_at_rest,
             customer_keys_over_http=settings.customer_keys_over_http,
         ),
@@ -89,9 +91,19 @@ async def run_worker(
         announce.cancel()
         watch.stop()
         await control.close()
+        if vault is not None:
+            await vault.close()
         if access_log is not None:
             await access_log.close()
         await clients.close()
+
+
+def _vault(settings: ProcessSettings, clients: Clients) -> VaultTransit | None:
+    if settings.vault is None:
+        return None
+    return VaultTransit(
+        settings.vault, clients.keys, clock=clients.clock, randomness=clients.randomness
+    )
 
 
 async def _announce(started: asyncio.Event, ready: Callable[[], None]) -> None:

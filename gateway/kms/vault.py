@@ -14,7 +14,6 @@ import ssl
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -28,6 +27,7 @@ from gateway.kms.port import (
     KeyServiceUnavailable,
     KeyUnusable,
 )
+from gateway.kms.settings import VaultSettings
 from placement.clock import Clock, Randomness
 
 PREFIX: Final = b"vault:"
@@ -39,18 +39,6 @@ CACHED_SECONDS: Final = 60.0
 """How long an opened data key serves again: so long a key that was disabled in Vault still reads."""
 
 log = logging.getLogger("ostraka.kms")
-
-
-@dataclass(frozen=True, slots=True)
-class VaultSettings:
-    """Where Vault is. The token is read from its file for each request, so that an agent may renew
-    it. `ca_file` "" means the system's authorities."""
-
-    url: str
-    token_file: str
-    mount: str = "transit"
-    namespace: str = ""
-    ca_file: str = ""
 
 
 class VaultTransit:

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import json
 import secrets
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from tests.functional.conftest import error_of
 from tests.functional.store_process import StoreProcess
+from tests.unit.vault_double import TOKEN, Double
 
 MIB = 1 << 20
 PART = 5 * MIB + 123
@@ -438,3 +441,32 @@ def test_versions_keep_their_own_encryption(s3: Any, bucket: str) -> None:
     s3.copy_object(Bucket=bucket, Key="k", CopySource=origin, **KMS)
     got = s3.get_object(Bucket=bucket, Key="k")
     assert (told(got)[0], got["Body"].read()) == ("aws:kms", b"1")
+
+
+def test_vault_may_hold_the_master_keys(directory: Path) -> None:
+    double = Double()
+    thread = threading.Thread(target=double.serve_forever, args=(0.01,))
+    thread.start()
+    directory.mkdir(parents=True)
+    directory.with_name("token").write_text(TOKEN)
+    settings = directory.with_name("vault.json")
+    settings.write_text(json.dumps({"url": double.url, "token_file": "token"}))
+    store = StoreProcess(directory, ("--vault", str(settings)))
+    try:
+        s3 = store.start().client()
+        s3.create_bucket(Bucket="vault")
+        key = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "team-a"}
+        s3.put_object(Bucket="vault", Key="k", Body=b"wrapped by vault", **key)
+        got = s3.get_object(Bucket="vault", Key="k")
+        assert (got["SSEKMSKeyId"], got["Body"].read()) == ("team-a", b"wrapped by vault")
+        assert "/v1/transit/encrypt/team-a" in [path for path, _ in double.asked]
+        put = {"Bucket": "vault", "Key": "no", "Body": b"x", "ServerSideEncryption": "aws:kms"}
+        assert error_of(s3.put_object, **put, SSEKMSKeyId="b") == ("KMS.NotFoundException", 400)
+        double.failing = (503, b'{"errors":["Vault is sealed"]}')
+        assert error_of(s3.put_object, **put, SSEKMSKeyId="team-a")[1] == 503
+        s3.put_object(Bucket="vault", Key="s3", Body=b"x", **S3)
+    finally:
+        store.kill()
+        double.shutdown()
+        thread.join()
+        double.server_close()
