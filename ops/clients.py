@@ -143,7 +143,7 @@ async def connect_cluster(
     """Join a cluster as one that holds nothing; `background`: what it asks of nodes waits for
     clients' requests. Waits for etcd and, if `patient`, for the first cluster map. Raises Refused when the cluster key is another one or there is no map.
     """
-    from ops.cluster_settings import open_cluster  # a single machine needs no gRPC
+    from ops.cluster_settings import node_tls, open_cluster  # a single machine needs no gRPC
 
     clock, randomness = SystemClock(), SystemRandomness()
     try:
@@ -153,9 +153,10 @@ async def connect_cluster(
     view = LiveView(metastore, clock)
     await _started(view.start, patient=patient)
     key = ClusterKey(settings.cluster_key)
+    tls = node_tls(settings)
 
     def dial(node: NodeRecord) -> NodePort:
-        endpoint = TcpEndpoint(*parse_address(node.address), key)
+        endpoint = TcpEndpoint(*parse_address(node.address), key, tls if node.tls else None)
         client = RemoteNodeClient(RpcClient.dial(endpoint, name=name, randomness=randomness))
         client.background = background
         return client

@@ -90,6 +90,10 @@ def node(
     host_label: Annotated[
         str | None, typer.Option(help="Failure domain: this host's name by default.")
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Serve over TLS: certificate chain, PEM.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
     etcd: Etcd = None,
     etcd_ca: EtcdCa = None,
     etcd_cert: EtcdCert = None,
@@ -98,7 +102,7 @@ def node(
 ) -> None:
     """Serve this host's drives to a cluster, in the foreground."""
     from ops.cluster_settings import cluster_settings
-    from ops.node_process import NodeOptions, absolute_drives, run_node
+    from ops.node_process import NodeOptions, absolute_drives, run_node, server_tls
     from placement.rpc.handshake import parse_address
 
     try:
@@ -113,6 +117,7 @@ def node(
             advertise_host=advertise or listen_host,
             host=host_label or socket.gethostname(),
             zone=zone,
+            tls=server_tls(tls_cert, tls_key),
         )
     except (ConfigError, ValueError) as error:
         raise refuse(error) from None

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.config import ConfigError
+from ops.config import NODE_CA, ConfigError
 from ops.settings import ClusterSettings
 from placement.clock import Clock, Randomness
 from placement.errors import MetastoreDenied, MetastoreUnavailable
@@ -34,7 +36,8 @@ def cluster_settings(
     key: Path | None,
     cluster_key_file: Path | None,
 ) -> ClusterSettings:
-    """From the command line. Raises ConfigError."""
+    """From the command line, and who signs nodes' certificates from the environment. Raises
+    ConfigError."""
     urls = [url for text in etcd for url in text.split(",") if url]
     if not urls:
         raise ConfigError("name etcd's members: --etcd URL, once for each")
@@ -46,6 +49,7 @@ def cluster_settings(
         etcd_ca=_read(ca),
         etcd_cert=_read(cert),
         etcd_key=_read(key),
+        node_ca=_read(Path(node_ca)) if (node_ca := os.environ.get(NODE_CA)) else b"",
     )
     try:
         etcd_options(settings)
@@ -71,6 +75,17 @@ def _read(path: Path | None) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def node_tls(settings: ClusterSettings) -> ssl.SSLContext:
+    """How nodes that speak TLS are spoken to: their certificate must be for the host dialled. The
+    cluster key is proved in either case. Raises ConfigError."""
+    try:
+        return ssl.create_default_context(cadata=settings.node_ca.decode() or None)
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"the authorities of nodes' certificates cannot be read: {error}"
+        ) from error
 
 
 async def open_cluster(

@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,13 +154,18 @@ class LocalCluster:
         scheme: str = "",
         grace_seconds: float = 600.0,
         etcd_options: Sequence[str] = (),
+        node_options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """`environment` is added to that of Ostraka's processes."""
         self.directory = directory.absolute()
         self._size = (etcd_members, nodes, drives_per_node, gateways)
         self._workers = workers
         self._scheme = scheme
         self._grace_seconds = grace_seconds
         self._etcd_options = tuple(etcd_options)
+        self._node_options = tuple(node_options)
+        self._environment = dict(environment or {})
         self.key_file = self.directory / "cluster.key"
         self.credentials_file = self.directory / "credentials.json"
         self.balancer: Balancer | None = None
@@ -197,13 +202,18 @@ class LocalCluster:
         self.write()
         return self
 
-    def _member(self, name: str, kind: str, command: Sequence[str]) -> Member:
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("OSTRAKA_")
+    def _environment_of(self, kind: str) -> dict[str, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("OSTRAKA_")}
+        if kind == "etcd":
+            return clean
+        own = {
+            "OSTRAKA_ETCD": " ".join(self.etcd_urls),
+            "OSTRAKA_CLUSTER_KEY_FILE": str(self.key_file),
         }
-        if kind != "etcd":
-            environment["OSTRAKA_ETCD"] = " ".join(self.etcd_urls)
-            environment["OSTRAKA_CLUSTER_KEY_FILE"] = str(self.key_file)
+        return clean | own | self._environment
+
+    def _member(self, name: str, kind: str, command: Sequence[str]) -> Member:
+        environment = self._environment_of(kind)
         log = self.directory / "log" / f"{name}.log"
         member = Member(name, kind, tuple(command), log, environment)
         self.members[name] = member
@@ -234,6 +244,7 @@ class LocalCluster:
             path = self.directory / name / f"drive{drive}"
             path.mkdir(parents=True, exist_ok=True)
             command += ["--drive", str(path)]
+        command += self._node_options
         node = self._member(name, "node", command)
         node.start()
         return node
@@ -279,16 +290,11 @@ class LocalCluster:
 
     def admin(self, *arguments: str, with_json: bool = True) -> Any:
         """`ostraka admin …`; what it printed, decoded. Raises ClusterFailed."""
-        environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("OSTRAKA_")},
-            "OSTRAKA_ETCD": " ".join(self.etcd_urls),
-            "OSTRAKA_CLUSTER_KEY_FILE": str(self.key_file),
-        }
         done = subprocess.run(
             [*_OSTRAKA, "admin", *arguments, *(["--json"] if with_json else [])],
             capture_output=True,
             text=True,
-            env=environment,
+            env=self._environment_of("admin"),
             check=False,
             timeout=120,
         )

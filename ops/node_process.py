@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops.clients import log_to_stderr
 from ops.cluster_settings import open_cluster
+from ops.config import ConfigError
 from ops.refusal import Refused
 from ops.settings import ClusterSettings
 from placement.clock import SystemClock, SystemRandomness
@@ -48,6 +50,7 @@ class NodeOptions:
     advertise_host: str
     host: str
     zone: str
+    tls: ssl.SSLContext | None = None
 
 
 async def run_node(options: NodeOptions, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
@@ -67,7 +70,10 @@ async def run_node(options: NodeOptions, stop: asyncio.Event, ready: Callable[[s
         server = RpcServer(serve_node(node), name="node")
         try:
             port = await server.listen_tcp(
-                options.listen_host, options.listen_port, ClusterKey(options.cluster.cluster_key)
+                options.listen_host,
+                options.listen_port,
+                ClusterKey(options.cluster.cluster_key),
+                options.tls,
             )
         except OSError as error:
             where = format_address(options.listen_host, options.listen_port)
@@ -79,6 +85,7 @@ async def run_node(options: NodeOptions, stop: asyncio.Event, ready: Callable[[s
             zone=options.zone,
             run=randomness.token(8),
             started_ms=clock.now_ns() // 1_000_000,
+            tls=options.tls is not None,
         )
         registrar = await _register(metastore, record, node, clock)
         ready(record.name)
@@ -197,6 +204,20 @@ def _refuse_twins(reports: Sequence[DriveReport]) -> None:
                 f"{seen[report.drive]} and {report.path} bear one identity: one of them is a copy"
             )
         seen[report.drive] = report.path
+
+
+def server_tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """None without a certificate. Raises ConfigError."""
+    if (certificate is None) != (key is None):
+        raise ConfigError("--tls-cert and --tls-key go together")
+    if certificate is None or key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{certificate} and {key} cannot be used for TLS: {error}") from error
+    return context
 
 
 def absolute_drives(paths: Sequence[str]) -> tuple[str, ...]:

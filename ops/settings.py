@@ -22,6 +22,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     etcd_ca: bytes = b""
     etcd_cert: bytes = b""
     etcd_key: bytes = b""
+    node_ca: bytes = b""
+    """Who signs the certificates of nodes that speak TLS; empty: the system's authorities."""
 
 
 class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):

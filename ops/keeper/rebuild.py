@@ -118,7 +118,8 @@ async def _stripes(
     if length == 0:
         return b""
     good: dict[int, list[memoryview]] = {}
-    for index in sorted(sources):
+    # A shard that moves is copied: its own fragments are looked at first, and are enough.
+    for index in sorted(sources, key=lambda index: (index != wanted, index)):
         source = sources[index]
         shard = ShardId(BlobId(ref.blob), index)
         (body,) = await source.node.get([GetShard(source.drive, shard, start, length)])
@@ -127,6 +128,8 @@ async def _stripes(
             del sources[index]  # do not ask it again for the next stripes
             await source.node.report_damage(source.drive, shard)
             return await _stripes(ref, geometry, sources, wanted, first, last)
+        if index == wanted and not isinstance(body, Outcome):
+            return bytes(body)
         good[index] = fragments
         if len(good) == ref.k:
             break
@@ -136,9 +139,6 @@ async def _stripes(
     pieces: list[Buffer] = []
     for number, stripe in enumerate(range(first, last)):
         have: dict[int, Buffer] = {index: views[number] for index, views in good.items()}
-        if wanted in have:
-            pieces += (checksum_bytes(have[wanted]), have[wanted])
-            continue
         rebuilt = codec.reconstruct(have, [wanted], geometry.stripe_bytes(stripe))[wanted]
         pieces += (checksum_bytes(rebuilt), rebuilt)
     return b"".join(pieces)
