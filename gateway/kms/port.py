@@ -43,6 +43,9 @@ class DataKey(NamedTuple):
     key: bytes
     wrapped: bytes
 
+    def __repr__(self) -> str:
+        return "DataKey(…)"
+
 
 class KeyService(Protocol):
     """Wraps under named master keys. `context` is bound to what is wrapped: it opens with the same

@@ -8,7 +8,11 @@ from gateway.metadata.entries import etag_text
 from gateway.metadata.records import ObjectRecord, PartRef
 from gateway.objects.manifest import parts_of
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
-from gateway.operations.object_encryption import EncryptionAsked, encryption_asked, key_to_read
+from gateway.operations.object_encryption import (
+    EncryptionAsked,
+    demand_key_to_read,
+    encryption_asked,
+)
 from gateway.operations.object_headers import checksum_elements, http_date, version_argument
 from gateway.operations.object_versions import find_version, shown_version, version_headers
 from gateway.s3.checksums import ChecksumAlgorithm, encode_base64
@@ -86,7 +90,7 @@ async def _handle(context: Context, asked: Ask) -> Attributes:
     )
     encryption = current.record.encryption
     if encryption or asked.encryption is not None:
-        await key_to_read(context, encryption, asked.encryption)
+        demand_key_to_read(context, encryption, asked.encryption)
     parts: Sequence[PartRef] = ()
     if "ObjectParts" in asked.attributes:
         parts = await parts_of(current.record, context.objects)

@@ -69,6 +69,9 @@ class Sealed(NamedTuple):
     encoded: bytes
     data_key: bytes
 
+    def __repr__(self) -> str:
+        return f"Sealed({self.envelope.kind!r}, …)"
+
     @property
     def keeps_md5(self) -> bool:
         """See `keeps_md5`."""
@@ -192,15 +195,25 @@ def hidden_etag(data_key: bytes, checksum: bytes, size_bytes: int) -> bytes:
 async def key_to_read(
     context: Context, encoded: bytes, asked: EncryptionAsked | None
 ) -> bytes | None:
-    """The data key of a record's envelope, for a GET, HEAD or the like; None for plain bytes.
+    """The data key of a record's envelope, for a GET; None for plain bytes.
 
     Raises EncryptionRefused: a customer's key is missing, is another one, or has no use.
     """
-    customer: CustomerKey | None = None
-    if asked is not None:
-        refuse_on_read(asked.headers)
-        customer = _customer(context, asked, "x-amz-")
-    return await open_key(context, envelope_of(encoded), customer)
+    return await open_key(context, envelope_of(encoded), _reading(context, asked))
+
+
+def demand_key_to_read(context: Context, encoded: bytes, asked: EncryptionAsked | None) -> None:
+    """The same demands for a HEAD or the like, which opens nothing and needs no key service."""
+    envelope = envelope_of(encoded)
+    kind, key_md5 = (None, "") if envelope is None else (envelope.kind, envelope.key_md5)
+    demand_fitting_key(kind, key_md5, _reading(context, asked))
+
+
+def _reading(context: Context, asked: EncryptionAsked | None) -> CustomerKey | None:
+    if asked is None:
+        return None
+    refuse_on_read(asked.headers)
+    return _customer(context, asked, "x-amz-")
 
 
 async def source_key(

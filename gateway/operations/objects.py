@@ -15,6 +15,7 @@ from gateway.operation import AnyOperation, Match, Operation, Resource, principa
 from gateway.operations.lock_headers import lock_headers
 from gateway.operations.object_encryption import (
     EncryptionAsked,
+    demand_key_to_read,
     encryption_asked,
     encryption_headers,
     key_to_read,
@@ -133,7 +134,7 @@ async def _head(context: Context, asked: Read) -> Found:
     entry, current = await _current(context, asked)
     record, version = current.record, shown_version(entry, current.record)
     if record.encryption or asked.encryption is not None:
-        await key_to_read(context, record.encryption, asked.encryption)
+        demand_key_to_read(context, record.encryption, asked.encryption)
     if _not_modified(asked, record):
         return Found(record, asked, None, version)
     return Found(record, asked, await _window(context, asked, record), version)
