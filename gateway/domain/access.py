@@ -25,19 +25,24 @@ _KEPT_FOR_ROOT: Final = frozenset(
 )
 """A bucket's policy cannot lock out the root of the account that owns it from the policy itself."""
 
-OF_OBJECTS: Final = frozenset(
+_OF_THEIR_OWNERS: Final = frozenset(
     {
         *("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAcl", "s3:GetObjectVersionAcl"),
-        *("s3:GetObjectAttributes", "s3:GetObjectVersionAttributes", "s3:GetObjectTagging"),
-        *("s3:GetObjectVersionTagging", "s3:PutObjectTagging", "s3:PutObjectVersionTagging"),
-        *("s3:DeleteObjectTagging", "s3:DeleteObjectVersionTagging", "s3:PutObjectAcl"),
-        *("s3:PutObjectVersionAcl", "s3:GetObjectRetention", "s3:PutObjectRetention"),
-        *("s3:GetObjectLegalHold", "s3:PutObjectLegalHold", "s3:RestoreObject"),
-        *("s3:GetObjectTorrent", "s3:GetObjectVersionTorrent"),
+        *("s3:GetObjectAttributes", "s3:GetObjectVersionAttributes", "s3:PutObjectAcl"),
+        *("s3:PutObjectVersionAcl", "s3:GetObjectTorrent", "s3:GetObjectVersionTorrent"),
     }
 )
-"""What is done to an object that exists, and is its owner's to permit. To write, replace or delete
-one is the bucket owner's."""
+"""What is an object's owner's to permit. All else is the bucket owner's: to write, replace or delete
+objects, their tags (S3 API Reference, "GetObjectTagging": the bucket owner has the permission by
+default), their locks."""
+
+OF_OBJECTS: Final = _OF_THEIR_OWNERS | {
+    *("s3:GetObjectTagging", "s3:GetObjectVersionTagging", "s3:PutObjectTagging"),
+    *("s3:PutObjectVersionTagging", "s3:DeleteObjectTagging", "s3:DeleteObjectVersionTagging"),
+    *("s3:GetObjectRetention", "s3:PutObjectRetention", "s3:GetObjectLegalHold"),
+    *("s3:PutObjectLegalHold", "s3:RestoreObject"),
+}
+"""What is done to an object that exists."""
 
 
 class PublicAccessBlock(NamedTuple):
@@ -92,7 +97,7 @@ def is_permitted(
         lists_count
         and existing is not None
         and existing.owner != owner
-        and question.action in OF_OBJECTS
+        and question.action in _OF_THEIR_OWNERS
     ):
         # The bucket's owner cannot give away what is another's.
         owner, granted = existing.owner, Match.NONE

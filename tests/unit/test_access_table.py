@@ -306,7 +306,7 @@ TABLE = (
     Case("an object for who signs", "AAAAAADD", existing=ObjectRules(OWNER, SIGNED_READ)),
     Case("another's object", "DDDDAADD", existing=FOREIGN),
     Case("another's object: its list", "DDDDAADD", "s3:GetObjectAcl", existing=FOREIGN),
-    Case("another's object: its tags", "DDDDAADD", "s3:GetObjectTagging",
+    Case("another's object: its tags", OWN, "s3:GetObjectTagging",
          existing=FOREIGN),
     Case("another's object: delete", "AADDDDDD", "s3:DeleteObject", existing=FOREIGN),
     Case("another's object: replace", OWN, "s3:PutObject", existing=FOREIGN),
