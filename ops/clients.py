@@ -13,6 +13,7 @@ from gateway.metadata.sealing import SealingKey
 from gateway.metadata.store import Metadata
 from gateway.objects.store import ObjectStore
 from gateway.objects.topology import Topology
+from ops.config import ConfigError
 from ops.refusal import Refused
 from ops.settings import ClusterSettings, ProcessSettings
 from ops.storage_process import NODE
@@ -27,14 +28,16 @@ from placement.rpc.client import RpcClient
 from placement.rpc.handshake import ClusterKey, TcpEndpoint, parse_address
 from storage_node.client import RemoteNodeClient
 from storage_node.directory import NodeDirectory
-from storage_node.local import LocalNodeClient
+from storage_node.local import LocalNodeClient, SameHostNodeClient
 from storage_node.port import NodePort
+from storage_node.recovery import read_boot_id
 
 CONNECT_SECONDS = 30.0
 KEEPER = "keeper"
 """The role whose work waits for that of clients."""
 MAP_WAIT_SECONDS = 0.5
 MAP_ATTEMPTS_QUIET = 4
+REACH_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -141,23 +144,29 @@ async def connect_cluster(
     background: bool = False,
 ) -> Clients:
     """Join a cluster as one that holds nothing; `background`: what it asks of nodes waits for
-    clients' requests. Waits for etcd and, if `patient`, for the first cluster map. Raises Refused when the cluster key is another one or there is no map.
+    clients' requests. Waits for etcd and, if `patient`, for the first cluster map.
+
+    Raises Refused when the cluster key is another one or there is no map.
     """
     from ops.cluster_settings import node_tls, open_cluster  # a single machine needs no gRPC
 
     clock, randomness = SystemClock(), SystemRandomness()
     try:
+        tls = node_tls(settings)
         metastore, record = await open_cluster(settings, clock, randomness)
-    except (MembershipRefused, MetastoreUnavailable) as error:
+    except (ConfigError, MembershipRefused, MetastoreUnavailable) as error:
         raise Refused(str(error)) from error
     view = LiveView(metastore, clock)
     await _started(view.start, patient=patient)
     key = ClusterKey(settings.cluster_key)
-    tls = node_tls(settings)
+
+    boot_id = read_boot_id()
 
     def dial(node: NodeRecord) -> NodePort:
         endpoint = TcpEndpoint(*parse_address(node.address), key, tls if node.tls else None)
-        client = RemoteNodeClient(RpcClient.dial(endpoint, name=name, randomness=randomness))
+        rpc = RpcClient.dial(endpoint, name=name, randomness=randomness)
+        same_kernel = bool(node.boot_id) and node.boot_id == boot_id
+        client = SameHostNodeClient(rpc) if same_kernel else RemoteNodeClient(rpc)
         client.background = background
         return client
 
@@ -165,6 +174,7 @@ async def connect_cluster(
     topology = Topology(nodes, metastore, clock, view=view)
     try:
         await _started(topology.start, patient=patient)
+        await _reach(topology, view)
     except Refused:
         for close in (nodes.close, view.close, metastore.close):
             await close()
@@ -196,6 +206,17 @@ async def _started(start: Callable[[], Awaitable[None]], *, patient: bool) -> No
             if attempts == MAP_ATTEMPTS_QUIET:
                 logging.getLogger("ostraka.cluster").warning("waiting: %s", error)
             await asyncio.sleep(MAP_WAIT_SECONDS)
+
+
+async def _reach(topology: Topology, view: LiveView) -> None:
+    """Give the connections to the nodes that are there a moment: who begins to serve before it has
+    any refuses what it could do."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + REACH_SECONDS
+    registered = [d.slot for d in topology.map.drives if d.drive_id in view.drives]
+    while loop.time() < end and not topology.writable.issuperset(registered):
+        await asyncio.sleep(0.05)
+        await topology.poll()
 
 
 def _complete(cluster_key: bytes, buffers: int, **parts: Any) -> Clients:

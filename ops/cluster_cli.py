@@ -94,6 +94,9 @@ def node(
         Path | None, typer.Option(help="Serve over TLS: certificate chain, PEM.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    wire_only: Annotated[
+        bool, typer.Option(help="Keep gateways on this host from the drives' files.")
+    ] = False,
     etcd: Etcd = None,
     etcd_ca: EtcdCa = None,
     etcd_cert: EtcdCert = None,
@@ -118,6 +121,7 @@ def node(
             host=host_label or socket.gethostname(),
             zone=zone,
             tls=server_tls(tls_cert, tls_key),
+            wire_only=wire_only,
         )
     except (ConfigError, ValueError) as error:
         raise refuse(error) from None

@@ -26,6 +26,7 @@ from storage_node.files import RealFiles
 from storage_node.identity import DriveRefused, read_identity
 from storage_node.node import Node
 from storage_node.port import DriveReport
+from storage_node.recovery import read_boot_id
 from storage_node.server import serve_node
 
 REPORT_SECONDS = 1.0
@@ -51,6 +52,7 @@ class NodeOptions:
     host: str
     zone: str
     tls: ssl.SSLContext | None = None
+    wire_only: bool = False
 
 
 async def run_node(options: NodeOptions, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
@@ -86,6 +88,7 @@ async def run_node(options: NodeOptions, stop: asyncio.Event, ready: Callable[[s
             run=randomness.token(8),
             started_ms=clock.now_ns() // 1_000_000,
             tls=options.tls is not None,
+            boot_id="" if options.wire_only else read_boot_id(),
         )
         registrar = await _register(metastore, record, node, clock)
         ready(record.name)

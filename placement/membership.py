@@ -56,6 +56,8 @@ class NodeRecord(_Stored, frozen=True, kw_only=True):
     run: bytes
     started_ms: int
     tls: bool = False
+    boot_id: str = ""
+    """The kernel's: who has the same one may look for the drives' files."""
 
 
 class DriveRecord(_Stored, frozen=True, kw_only=True):

@@ -6,20 +6,32 @@ wire: the owner knows of shards that are not written back to the index yet, and 
 Nothing read here is trusted: the reader verifies it as it does everything.
 """
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+import msgspec
+
 from placement.ids import DriveId
 from placement.rpc.client import RpcClient
 from storage_node.client import NodeClient
 from storage_node.fd_cache import FdCache
 from storage_node.files import RealFiles
+from storage_node.identity import DriveRefused, read_identity
 from storage_node.index import IndexDamaged, decode_entry
-from storage_node.layout import INDEX_NAME, SEGMENTS, file_path
-from storage_node.port import Buffer, DriveCondition, DriveReport, GetShard, Outcome, ShardId
+from storage_node.layout import INDEX_NAME, SEGMENTS, TMP, file_path
+from storage_node.port import (
+    Buffer,
+    DriveCondition,
+    DriveReport,
+    GetShard,
+    Outcome,
+    ShardId,
+    StagedShard,
+)
 from storage_node.record import HEADER_SIZE_BYTES, shard_key
 from storage_node.segments import segment_name
 
@@ -143,13 +155,17 @@ class LocalNodeClient(NodeClient):
             if readable.get(drive_id) != drive.root:
                 self._drop(drive_id)
         for drive_id, path in readable.items():
-            if drive_id not in self._drives:
+            if drive_id not in self._drives and self._is_here(drive_id, path):
                 try:
                     counts = self.direct_reads.setdefault(drive_id, DirectReads())
                     self._drives[drive_id] = _LocalDrive(path, self._files, counts)
                 except sqlite3.Error:  # not on this host, or just going
                     continue
         return reports
+
+    def _is_here(self, drive_id: DriveId, path: str) -> bool:
+        """Whether that folder is this drive. On one machine there is no other."""
+        return True
 
     def _drop(self, drive_id: DriveId) -> None:
         self._drives.pop(drive_id).close()
@@ -159,3 +175,33 @@ class LocalNodeClient(NodeClient):
         for drive_id in list(self._drives):
             self._drop(drive_id)
         await super().close()
+
+
+class SameHostNodeClient(LocalNodeClient):
+    """NodePort over TCP for a process that runs under the node's own kernel, though maybe in another
+    container or as another user: only drives whose folder is there, bears the drive's identity and
+    can be written are reached by their files, the others over the wire."""
+
+    async def open(
+        self, shards: Sequence[tuple[DriveId, ShardId]], *, background: bool = False
+    ) -> tuple[StagedShard | Outcome, ...]:
+        """See NodePort."""
+        return tuple(
+            [
+                msgspec.structs.replace(opened, path="")
+                if isinstance(opened, StagedShard) and opened.drive not in self._drives
+                else opened
+                for opened in await super().open(shards, background=background)
+            ]
+        )
+
+    def _is_here(self, drive_id: DriveId, path: str) -> bool:
+        try:
+            identity = read_identity(self._files, path)
+        except (OSError, DriveRefused):
+            return False
+        return (
+            identity is not None
+            and identity.drive == drive_id
+            and os.access(f"{path}/{TMP}", os.W_OK | os.X_OK)
+        )

@@ -26,17 +26,27 @@ class QuickReader:
     """Reads what is where the newest map says; anything odd is left to `BlobReader`."""
 
     def __init__(self, nodes: Mapping[str, NodePort], topology: Topology) -> None:
-        self._nodes: dict[str, ReadsNow] = {
-            name: node for name, node in nodes.items() if isinstance(node, ReadsNow)
-        }
+        self._nodes = nodes
+        self._known: dict[str, tuple[NodePort, ReadsNow | None]] = {}
         self._topology = topology
+
+    def _reader(self, name: str) -> ReadsNow | None:
+        """The node's client if it can read without waiting. Nodes come and go: what is known of
+        one holds for that client only."""
+        node = self._nodes.get(name)
+        if node is None:
+            return None
+        known = self._known.get(name)
+        if known is None or known[0] is not node:
+            known = self._known[name] = (node, node if isinstance(node, ReadsNow) else None)
+        return known[1]
 
     def read(self, ref: BlobRef) -> bytes | None:
         """The blob's bytes, verified, or None."""
         size = ref.size_bytes
         if size == 0:
             return b""
-        if size > READ_NOW_SIZE_BYTES_MAX or size > ref.stripe_size_bytes or not self._nodes:
+        if size > READ_NOW_SIZE_BYTES_MAX or size > ref.stripe_size_bytes:
             return None
         blob = BlobId(ref.blob)
         order = self._topology.read_orders(blob, ref.k + ref.m)[0]
@@ -48,7 +58,7 @@ class QuickReader:
     def _copy(self, blob: BlobId, drives: Sequence[MapDrive], length: int) -> bytes | None:
         unwell = self._topology.unwell
         for index, drive in enumerate(drives):
-            node = self._nodes.get(drive.node)
+            node = self._reader(drive.node)
             if node is None or drive.slot in unwell:
                 continue
             (data,) = node.get_now([GetShard(drive.drive_id, ShardId(blob, index), 0, length)])
@@ -65,7 +75,7 @@ class QuickReader:
     ) -> bytes | None:
         unwell = self._topology.unwell
         name = drives[0].node
-        node = self._nodes.get(name)
+        node = self._reader(name)
         if node is None or len(drives) < ref.k:
             return None
         if any(drive.slot in unwell or drive.node != name for drive in drives):

@@ -54,6 +54,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         scheme="4+2",
         grace_seconds=6,
         etcd_options=("--unsafe-no-fsync",),
+        # As if each were a machine of its own.
+        node_options=("--wire-only",),
     )
     try:
         yield running.start()
@@ -63,9 +65,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="module")
 def s3(cluster: LocalCluster) -> Any:
+    """Root's client, and a bucket."""
+    client = client_of(cluster)
+    client.create_bucket(Bucket=BUCKET)
+    return client
+
+
+def client_of(cluster: LocalCluster) -> Any:
     """Root's client, without retries."""
     access_key, secret_key = cluster.credentials
-    client = boto3.session.Session().client(
+    return boto3.session.Session().client(
         "s3",
         endpoint_url=cluster.endpoints[0],
         aws_access_key_id=access_key,
@@ -78,8 +87,6 @@ def s3(cluster: LocalCluster) -> Any:
             read_timeout=60,
         ),
     )
-    client.create_bucket(Bucket=BUCKET)
-    return client
 
 
 class Clients:
