@@ -113,8 +113,10 @@ class ClusterBackend(AdminBackend):
 
 def _named(drive: MapDrive, report: DriveReport | None) -> DriveReport:
     if report is None:
+        # Its path is not known; two drives of one node must not have one name.
+        name = f"{drive.node}:{drive.drive_id.hex()[:12]}"
         return DriveReport(
-            drive.drive_id, drive.node, DriveCondition.MISSING, 0, 0, 0, 0, 0, "its node is away"
+            drive.drive_id, name, DriveCondition.MISSING, 0, 0, 0, 0, 0, "its node is away"
         )
     return msgspec.structs.replace(report, path=f"{drive.node}:{report.path}")
 

@@ -1,0 +1,215 @@
+"""The scripts that the chart's jobs and init containers run, run against the real thing."""
+
+import http.server
+import json
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.conftest import error_of
+from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
+
+FILES = Path(__file__).parents[2] / "helm" / "ostraka" / "files"
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": "arn:aws:s3:::public/*",
+        }
+    ],
+}
+WANTED = {
+    "accounts": [{"name": "loki", "email": "loki@example.org"}, {"name": "velero"}],
+    "buckets": [
+        {"name": "logs", "account": "loki"},
+        {"name": "backups", "account": "velero", "versioning": True},
+        {"name": "public", "policy": POLICY},
+    ],
+}
+
+
+def run(script: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(FILES / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**CLEAN_ENVIRONMENT, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
+    running = StoreProcess(
+        tmp_path_factory.mktemp("store") / "data", options=("--workers", "1", "--drives", "3")
+    )
+    try:
+        yield running.start()
+    finally:
+        running.kill()
+
+
+def environment_of(store: StoreProcess) -> dict[str, str]:
+    access_key, secret_key = store.credentials
+    return {
+        "OSTRAKA_ROOT_ACCESS_KEY": access_key,
+        "OSTRAKA_ROOT_SECRET_KEY": secret_key,
+        "S3_ENDPOINT": store.endpoint,
+        "ADMIN_ENDPOINT": store.admin_url,
+        "REGION": "us-east-1",
+    }
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """The accounts' secrets as Kubernetes mounts them."""
+    for number, account in enumerate(WANTED["accounts"]):
+        folder = tmp_path / str(account["name"])
+        folder.mkdir()
+        (folder / "access-key").write_text(f"ACCESSKEY{number}")
+        (folder / "secret-key").write_text(f"a-very-secret-key-{number}")
+    return tmp_path
+
+
+def test_provisioning_makes_what_is_missing_and_nothing_twice(
+    store: StoreProcess, keys: Path
+) -> None:
+    document = keys / "wanted.json"
+    document.write_text(json.dumps(WANTED))
+    environment = {**environment_of(store), "ACCOUNTS_FOLDER": str(keys)}
+    first = run("provision.py", str(document), **environment)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count(": made") == 5
+    again = run("provision.py", str(document), **environment)
+    assert again.returncode == 0, again.stderr
+    assert ": made" not in again.stdout
+    assert again.stdout.count(": is there") == 5
+
+    loki = store.client("ACCESSKEY0", "a-very-secret-key-0")
+    loki.put_object(Bucket="logs", Key="k", Body=b"x")
+    assert [bucket["Name"] for bucket in loki.list_buckets()["Buckets"]] == ["logs"]
+    velero = store.client("ACCESSKEY1", "a-very-secret-key-1")
+    assert velero.get_bucket_versioning(Bucket="backups")["Status"] == "Enabled"
+    assert json.loads(store.client().get_bucket_policy(Bucket="public")["Policy"]) == POLICY
+    code, _ = error_of(loki.put_object, Bucket="backups", Key="k", Body=b"x")
+    assert code == "AccessDenied"
+
+
+def test_an_account_with_other_keys_is_left_alone(store: StoreProcess, keys: Path) -> None:
+    """A secret that was lost and made anew must not pass unnoticed."""
+    document = keys / "wanted.json"
+    document.write_text(json.dumps({"accounts": [{"name": "thanos"}], "buckets": []}))
+    (keys / "thanos").mkdir()
+    (keys / "thanos" / "access-key").write_text("THANOS1")
+    (keys / "thanos" / "secret-key").write_text("a-very-secret-key")
+    environment = {**environment_of(store), "ACCOUNTS_FOLDER": str(keys)}
+    assert run("provision.py", str(document), **environment).returncode == 0
+    (keys / "thanos" / "access-key").write_text("THANOS2")
+    refused = run("provision.py", str(document), **environment)
+    assert refused.returncode != 0
+    assert "exists with another access key" in refused.stderr
+
+
+def test_provisioning_says_when_nobody_answers(tmp_path: Path, store: StoreProcess) -> None:
+    document = tmp_path / "wanted.json"
+    document.write_text(json.dumps({"accounts": None, "buckets": None}))
+    environment = {**environment_of(store), "ADMIN_ENDPOINT": "http://127.0.0.1:9"}
+    refused = run("provision.py", str(document), **environment, WAIT_SECONDS="0")
+    assert refused.returncode != 0
+    assert "is not ready" in refused.stderr
+
+
+def test_the_round_trip_leaves_nothing_behind(store: StoreProcess) -> None:
+    before = [bucket["Name"] for bucket in store.client().list_buckets()["Buckets"]]
+    done = run("round_trip.py", **environment_of(store))
+    assert done.returncode == 0, done.stderr
+    assert "3000000 bytes: written, read, listed, deleted" in done.stdout
+    assert [bucket["Name"] for bucket in store.client().list_buckets()["Buckets"]] == before
+
+
+def test_the_newest_snapshots_are_kept(tmp_path: Path) -> None:
+    for day in range(1, 6):
+        (tmp_path / f"etcd-2026010{day}T000000Z.db").write_bytes(b"old")
+    (tmp_path / "notes.txt").write_text("not ours")
+    (tmp_path / "new.db").write_bytes(b"new")
+    done = run("snapshots.py", str(tmp_path), "3")
+    assert done.returncode == 0, done.stderr
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left[:2] == ["etcd-20260104T000000Z.db", "etcd-20260105T000000Z.db"]
+    assert (tmp_path / left[2]).read_bytes() == b"new"
+    assert left[3:] == ["notes.txt"]
+
+
+def test_an_empty_snapshot_replaces_none(tmp_path: Path) -> None:
+    (tmp_path / "etcd-20260101T000000Z.db").write_bytes(b"old")
+    (tmp_path / "new.db").touch()
+    assert run("snapshots.py", str(tmp_path), "1").returncode != 0
+    assert (tmp_path / "etcd-20260101T000000Z.db").exists()
+
+
+class ApiServer(http.server.BaseHTTPRequestHandler):
+    """As much of Kubernetes as the init container asks."""
+
+    def do_GET(self) -> None:
+        assert self.headers["Authorization"] == "Bearer token-of-the-pod"
+        labels = {"topology.kubernetes.io/zone": "cellar"} if self.path.endswith("/n1") else {}
+        found = self.path.startswith("/api/v1/nodes/")
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps({"metadata": {"labels": labels}}).encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A server with a certificate that the pod's identity trusts; the pod's environment."""
+    certificate, key = tmp_path / "ca.crt", tmp_path / "server.key"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "1",
+            "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1",
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    (tmp_path / "token").write_text("token-of-the-pod\n")
+    server = http.server.HTTPServer(("127.0.0.1", 0), ApiServer)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield {
+        "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+        "KUBERNETES_SERVICE_PORT": str(server.server_address[1]),
+        "IDENTITY_FOLDER": str(tmp_path),
+    }
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("node", "zone"), [("n1", "cellar"), ("n2", "default")])
+def test_the_zone_comes_from_the_label_of_the_machine(
+    api: dict[str, str], tmp_path: Path, node: str, zone: str
+) -> None:
+    """A machine without the label is in the zone that the program takes by default."""
+    file = tmp_path / "zone"
+    done = run("zone.py", "topology.kubernetes.io/zone", str(file), **api, NODE_NAME=node)
+    assert done.returncode == 0, done.stderr
+    assert file.read_text() == zone
+    assert os.path.getsize(file) > 0

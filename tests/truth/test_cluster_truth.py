@@ -1,0 +1,153 @@
+"""The same on a cluster: panels return series there too, and a dead node is seen to go and to come."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml  # type: ignore[import-untyped]
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.dashboards.pages import ALERTS
+from ops.local_cluster import ClusterFailed, LocalCluster, etcd_binary
+from tests.truth.expressions import hastened, panel_expressions, rules, without_thresholds
+from tests.truth.prometheus import Prometheus, PrometheusMissing, binary
+from tests.truth.test_truth import values
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+OF_SERVE_ONLY = (
+    "ostraka_shard_operations_total",
+    "ostraka_shard_operation_seconds_total",
+    "ostraka_shard_bytes_total",
+    "ostraka_commits_total",
+    "ostraka_commit_members_total",
+    "ostraka_commit_seconds_total",
+)
+"""Counted where drives and metadata are owned; nodes of a cluster have no port to tell them on."""
+
+
+def load(cluster: LocalCluster, stop: threading.Event) -> None:
+    """Writes, reads, listings and a miss, again and again."""
+    access_key, secret_key = cluster.credentials
+    s3: Any = boto3.session.Session().client(
+        "s3",
+        endpoint_url=cluster.endpoints[0],
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+    )
+    s3.create_bucket(Bucket="load")
+    number = 0
+    while not stop.wait(0.05):
+        number += 1
+        with contextlib.suppress(ClientError, BotoCoreError):
+            s3.put_object(Bucket="load", Key=f"k{number % 20}", Body=b"x" * 3000)
+            s3.get_object(Bucket="load", Key=f"k{number % 20}")["Body"].read()
+            s3.get_object(Bucket="load", Key="none")
+    s3.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """One etcd, three nodes of two drives, one gateway, a keeper that puts nobody out."""
+    try:
+        binary("prometheus")
+        etcd_binary()
+    except (PrometheusMissing, ClusterFailed) as reason:
+        pytest.skip(str(reason))
+    running = LocalCluster(
+        tmp_path_factory.mktemp("cluster"),
+        etcd_members=1,
+        nodes=3,
+        drives_per_node=2,
+        gateways=1,
+        scheme="4+2",
+        grace_seconds=600,
+    )
+    stop = threading.Event()
+    client = threading.Thread(target=load, args=(running, stop))
+    try:
+        running.start()
+        client.start()
+        yield running
+    finally:
+        stop.set()
+        if client.ident is not None:
+            client.join()
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    folder: Path = tmp_path_factory.mktemp("prometheus")
+    quick = folder / "rules.yml"
+    quick.write_text(yaml.safe_dump(hastened(yaml.safe_load(ALERTS.read_text()))))
+    urls = [*cluster.admin_urls, cluster.keeper_url, *cluster.etcd_urls]
+    server = Prometheus(folder, [url.removeprefix("http://") for url in urls], quick)
+    try:
+        server.start()
+        server.wait_until("min(ostraka_remaining_tolerance) == 2")
+        server.wait_until('sum(ostraka_drive_state{state="up"}) > 0')
+        yield server
+    finally:
+        server.stop()
+
+
+def test_a_dead_node_is_seen_to_go_and_to_come(
+    cluster: LocalCluster, prometheus: Prometheus
+) -> None:
+    """And every one of its drives is told apart: no two series have one name."""
+    for name in ("OstrakaNodeDead", "OstrakaDriveDead", "OstrakaToleranceGone"):
+        prometheus.wait_for(name, fires=False)
+    cluster.members["node3"].kill()
+    for name in ("OstrakaNodeDead", "OstrakaDriveDead", "OstrakaToleranceGone"):
+        prometheus.wait_for(name, fires=True)
+    missing = prometheus.query('max by (drive) (ostraka_drive_state{state="missing"}) == 1')
+    assert len(missing) == 2
+    for name in ("OstrakaNoWriteQuorum", "OstrakaSilent", "OstrakaEtcdNoLeader"):
+        assert name not in prometheus.firing()
+    assert values(prometheus.query(without_range("OstrakaNodeDead"))) == [1.0]
+    cluster.members["node3"].start()
+    for name in ("OstrakaNodeDead", "OstrakaDriveDead", "OstrakaToleranceGone"):
+        prometheus.wait_for(name, fires=False, seconds=60)
+
+
+def without_range(name: str) -> str:
+    """The expression of an alert, its threshold taken off."""
+    (rule,) = [rule for rule in rules() if rule.name == name]
+    (expression,) = without_thresholds(rule.expression)
+    return expression
+
+
+def test_panels_return_series_on_a_cluster_too(prometheus: Prometheus) -> None:
+    silent = [
+        (dashboard, panel)
+        for dashboard, panel, expression in panel_expressions()
+        if not values(prometheus.query(expression))
+        and not any(metric in expression for metric in OF_SERVE_ONLY)
+    ]
+    assert silent == []
+
+
+def test_alerts_return_series_on_a_cluster_too(prometheus: Prometheus) -> None:
+    """Save for what has not happened: no node is away any more, and no request has failed."""
+    for rule in rules():
+        if rule.name in ("OstrakaNodeDead", "OstrakaErrorRateHigh"):
+            continue
+        for side in without_thresholds(rule.expression):
+            assert values(prometheus.query(side)), (rule.name, side)
+
+
+def test_gauges_of_the_whole_are_told_alike_by_gateway_and_keeper(prometheus: Prometheus) -> None:
+    for metric in ("ostraka_scheme_shards", "ostraka_write_quorum", "ostraka_drive_capacity_bytes"):
+        told = prometheus.query(f"count by (instance) ({metric})")
+        assert len(told) == 2, metric
+        assert len(set(values(told))) == 1, metric
