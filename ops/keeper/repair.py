@@ -103,7 +103,7 @@ class Repair:
         self.progress.covered &= live
         if (
             live - self.progress.covered
-            or view.placement.map.epoch != self.progress.epoch
+            or view.placement.map.epoch > self.progress.epoch
             or self._moved_some
             or await self.marks()
         ):
@@ -175,7 +175,7 @@ class Repair:
         # A drive that came back meanwhile may hold what was missing: look again.
         self.progress.covered = live & self._view().live
         now = self._view()
-        self.progress.due = bool(now.live - live) or now.placement.map.epoch != epoch
+        self.progress.due = bool(now.live - live) or now.placement.map.epoch > epoch
         self.progress.epoch = epoch
         self.progress.misplaced = misplaced
         # Where one made room, another may follow; where none could move, trying again is idle.
