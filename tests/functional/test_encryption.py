@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from tests.functional.conftest import error_of
 from tests.functional.store_process import StoreProcess
+from tests.functional.test_bodies import put as put_chunked
 from tests.unit.vault_double import TOKEN, Double
 
 MIB = 1 << 20
@@ -470,3 +472,27 @@ def test_vault_may_hold_the_master_keys(directory: Path) -> None:
         double.shutdown()
         thread.join()
         double.server_close()
+
+
+@pytest.mark.parametrize("size", [1000, 16 * 65_520, 2 * MIB])
+def test_checksums_are_of_the_plain_bytes(
+    s3: Any, bucket: str, store: StoreProcess, size: int
+) -> None:
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    data = secrets.token_bytes(size)
+    checksum = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+    assert put_chunked(store, f"/{bucket}/k", data, checksum)[0] == 200
+    head = s3.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
+    assert (told(head)[0], head["ChecksumCRC32"]) == ("AES256", checksum)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == data
+    status, answer = put_chunked(store, f"/{bucket}/other", data[1:] + b"x", checksum)
+    assert (status, b"BadDigest" in answer) == (400, True)
+    wrong = {
+        "Bucket": bucket,
+        "Key": "other",
+        "Body": data,
+        "ContentMD5": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    assert error_of(s3.put_object, **wrong, **KMS) == ("BadDigest", 400)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
