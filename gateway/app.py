@@ -21,6 +21,7 @@ from gateway.http.message import BodyTooLargeError, HttpRequest
 from gateway.metadata.errors import NotBucketOwner
 from gateway.metrics import RequestCounts
 from gateway.operation import AnyOperation, Resource
+from gateway.operations.cors import PREFLIGHT, answer_preflight, headers_of_answer
 from gateway.operations.error_map import to_s3_error
 from gateway.router import Router
 from gateway.s3.addressing import locate, parse_query, split_target
@@ -59,6 +60,22 @@ class Gateway:
         """Answer one request; errors are answers."""
         self._counts.inflight += 1
         try:
+            if "origin" in http.headers:
+                return await self._answer_across_origins(http)
+            return await self._settle(http)
+        finally:
+            self._counts.inflight -= 1
+
+    async def _answer_across_origins(self, http: HttpRequest) -> S3Response:
+        """The answer with what the bucket's rules tell a browser about it, refusals included."""
+        response = await self._settle(http)
+        if http.bucket and http.operation != PREFLIGHT:
+            added = await headers_of_answer(self._context, http.bucket, http.method, http.headers)
+            response.headers = [*response.headers, *added]
+        return response
+
+    async def _settle(self, http: HttpRequest) -> S3Response:
+        try:
             return await self._answer(http)
         except S3Error as error:
             return self._refuse(http, error)
@@ -73,11 +90,12 @@ class Gateway:
                 log.exception("request %s failed", http.request_id)
                 known = known or S3Error(ErrorCode.INTERNAL_ERROR)
             return self._refuse(http, known)
-        finally:
-            self._counts.inflight -= 1
 
     async def _answer(self, http: HttpRequest) -> S3Response:
         request = self._address(http)
+        if request.method == "OPTIONS" and request.bucket is not None:
+            http.operation = PREFLIGHT
+            return await answer_preflight(self._context, request)
         verified = await self._authenticate(request, http)
         operation = self._router.resolve(
             request.method, request.bucket, request.key, request.query, request.headers

@@ -50,7 +50,6 @@ _BUCKET: Final = _rows(
         ("PutBucketAbac", "PUT", ("abac",)),
         ("PutBucketAccelerateConfiguration", "PUT", ("accelerate",)),
         ("PutBucketAnalyticsConfiguration", "PUT", ("analytics",)),
-        ("PutBucketCors", "PUT", ("cors",)),
         ("PutBucketIntelligentTieringConfiguration", "PUT", ("intelligent-tiering",)),
         ("PutBucketInventoryConfiguration", "PUT", ("inventory",)),
         ("PutBucketLifecycleConfiguration", "PUT", ("lifecycle",)),

@@ -96,8 +96,7 @@ class Router:
     ) -> AnyOperation:
         """The operation of a request.
 
-        Raises NotImplemented, MethodNotAllowed, InvalidArgument (two subresources at once),
-        AccessForbidden (CORS preflight: no bucket has CORS rules yet).
+        Raises NotImplemented, MethodNotAllowed, InvalidArgument (two subresources at once).
         """
         if key is not None:
             resource = Resource.OBJECT
@@ -113,7 +112,7 @@ class Router:
                     raise _conflict(best, row)
                 best = row
         if best is None:
-            raise _no_row(method, resource, query, headers)
+            raise _no_row(method, resource, query)
         if query and not best.query:
             _refuse_unknown_subresources(query)
             if method == "PUT" and resource is Resource.OBJECT:
@@ -132,21 +131,7 @@ def _conflict(first: _Row, second: _Row) -> S3Error:
     )
 
 
-def _no_row(
-    method: str, resource: Resource, query: Mapping[str, str], headers: Mapping[str, str]
-) -> S3Error:
-    if method == "OPTIONS" and resource is not Resource.SERVICE:
-        if "origin" not in headers or "access-control-request-method" not in headers:
-            return S3Error(
-                ErrorCode.BAD_REQUEST, "Insufficient information. Origin request header needed."
-            )
-        return S3Error(
-            ErrorCode.ACCESS_FORBIDDEN,
-            details={
-                "Method": headers["access-control-request-method"],
-                "ResourceType": resource.name,
-            },
-        )
+def _no_row(method: str, resource: Resource, query: Mapping[str, str]) -> S3Error:
     if any(value == "" and name not in _PLAIN_ARGUMENTS for name, value in query.items()):
         return _not_offered(next(iter(query)))
     return S3Error(

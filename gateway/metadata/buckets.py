@@ -8,6 +8,7 @@ import msgspec
 from gateway.domain.versions import ENABLED
 from gateway.metadata import keys
 from gateway.metadata.admission import admit_to_bucket
+from gateway.metadata.cors import stored_cors
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import (
     BucketBusy,
@@ -61,6 +62,7 @@ def entry_of(name: str, found: KeyValue) -> BucketEntry:
         BucketId(record.bucket_id),
         record.owner if policy is None else "",
         policy,
+        stored_cors(record.cors, name) if record.cors else (),
     )
 
 
@@ -127,10 +129,14 @@ class Buckets:
 
     async def read(self, name: str, principal: Principal) -> BucketEntry:
         """The bucket as it is now. Raises NoSuchBucket, NotBucketOwner."""
-        (found,) = await self._metastore.get_many([keys.bucket(name)])
-        entry = self.remember(name, found)
+        entry = await self.read_unasked(name)
         admit_to_bucket(entry, principal)
         return entry
+
+    async def read_unasked(self, name: str) -> BucketEntry:
+        """The bucket as it is now, for what anybody may know of it. Raises NoSuchBucket."""
+        (found,) = await self._metastore.get_many([keys.bucket(name)])
+        return self.remember(name, found)
 
     def same(self, entry: BucketEntry, found: KeyValue | None) -> BucketEntry:
         """The bucket as it is now (read as `found`), if it is still the one that was looked up.
@@ -278,8 +284,8 @@ class Buckets:
             )
             assert record.bucket_id == entry.record.bucket_id
             value = encode(record)
-            # The index by owner serves ListBuckets, which shows no policy.
-            listed = encode(msgspec.structs.replace(record, policy=b"")) if record.policy else value
+            # The index by owner serves ListBuckets, which shows no settings.
+            listed = encode(msgspec.structs.replace(record, policy=b"", cors=b""))
             puts = (Put(entry.key, value), Put(keys.owned_bucket(record.owner, name), listed))
             applied = await self._transactions.run(Txn((entry.unchanged,), puts))
             # Read again also to fill the cache; and it settles an unknown outcome: an equal record

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from gateway.domain.cors import CorsRules
 from gateway.domain.policy.document import Policy
 from gateway.metadata import keys
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
@@ -19,6 +20,7 @@ class BucketEntry(NamedTuple):
     bucket_id: BucketId
     plain_owner: str
     policy: Policy | None = None
+    cors: CorsRules = ()
 
     @property
     def key(self) -> bytes:

@@ -204,6 +204,7 @@ class BucketRecord(Record, frozen=True, kw_only=True):
     # IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets
     encryption: BucketEncryption | None = None
     lock_default: tuple[str, int, str] | None = None  # retention of new versions: mode, count, unit
+    cors: bytes = b""  # cross-origin rules (`gateway.metadata.cors`)
 
 
 class AccountRecord(Record, frozen=True, kw_only=True):

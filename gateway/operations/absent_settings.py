@@ -69,7 +69,6 @@ def _delete(name: str, argument: str, permission: str) -> AnyOperation:
 _ABSENT: tuple[AnyOperation, ...] = tuple(
     _get(name, argument, permission, _refusing(code))
     for name, argument, permission, code in (
-        ("GetBucketCors", "cors", "s3:GetBucketCORS", ErrorCode.NO_SUCH_CORS),
         (
             "GetBucketLifecycleConfiguration",
             "lifecycle",
@@ -112,7 +111,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         _find,
         _encode_payer,
     ),
-    _delete("DeleteBucketCors", "cors", "s3:PutBucketCORS"),
     _delete("DeleteBucketLifecycle", "lifecycle", "s3:PutLifecycleConfiguration"),
     _delete("DeleteBucketReplication", "replication", "s3:PutReplicationConfiguration"),
     _delete("DeleteBucketWebsite", "website", "s3:DeleteBucketWebsite"),

@@ -93,6 +93,9 @@ EXAMPLES: dict[str, Record] = {
         created_ms=5,
         encryption=BucketEncryption(algorithm="aws:kms", key_id="team/a", blocked=("SSE-C",)),
     ),
+    "bucket of a browser": BucketRecord(
+        bucket_id=b"bucket03", owner="000000000000", region="r", created_ms=5, cors=b"packed"
+    ),
     "master key": KmsKeyRecord(
         key_id="team/a",
         created_ms=5,

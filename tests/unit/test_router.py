@@ -113,16 +113,10 @@ def test_routes(method: str, path: str, headers: dict[str, str] | None, name: st
         ("POST", "/", ErrorCode.METHOD_NOT_ALLOWED),
         ("POST", "/b/k", ErrorCode.METHOD_NOT_ALLOWED),
         ("PATCH", "/b/k", ErrorCode.METHOD_NOT_ALLOWED),
-        ("OPTIONS", "/b/k", ErrorCode.BAD_REQUEST),
     ],
 )
 def test_what_is_not_offered(method: str, path: str, code: ErrorCode) -> None:
     assert code_of(method, path) is code
-
-
-def test_preflight_requests_are_forbidden() -> None:
-    headers = {"origin": "http://x", "access-control-request-method": "PUT"}
-    assert code_of("OPTIONS", "/b/k", headers) is ErrorCode.ACCESS_FORBIDDEN
 
 
 def test_two_rows_with_the_same_requirements_are_refused() -> None:
