@@ -29,6 +29,7 @@ class Leadership:
         self._lease_seconds = lease_seconds
         self._lease = 0
         self._trusted_until = 0.0
+        self._renewing = asyncio.Lock()
         self._held: set[str] = set()
         self._published: dict[str, tuple[int, bytes]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -60,15 +61,19 @@ class Leadership:
     async def leads(self, duty: str) -> bool:
         """Whether this process leads the duty, trying to. Raises MetastoreUnavailable."""
         if not self._trusted:
-            self._held.clear()
-            self._published.clear()
-            await self._renew()
+            # One at a time: a lease that another call granted meanwhile must not be lost, for what
+            # is held under it would end with it.
+            async with self._renewing:
+                if not self._trusted:
+                    self._held.clear()
+                    self._published.clear()
+                    await self._renew()
         if duty in self._held:
             return True
-        key = LEADERS + duty.encode()
+        key, lease = LEADERS + duty.encode(), self._lease
         try:
             done = await self._metastore.txn(
-                Txn((absent(key),), (Put(key, self._name.encode(), self._lease),))
+                Txn((absent(key),), (Put(key, self._name.encode(), lease),))
             )
         except LeaseNotFound:
             self._trusted_until = 0.0
@@ -76,8 +81,10 @@ class Leadership:
         if not done.succeeded:
             # Ours after all, when an answer was lost before.
             (found,) = await self._metastore.get_many([key])
-            if found is None or found.lease != self._lease:
+            if found is None or found.lease != lease:
                 return False
+        if lease != self._lease:
+            return False  # it ended meanwhile, and what was put under it ends, too
         self._held.add(duty)
         _log.info("%s leads %s", self._name, duty)
         return True
@@ -96,7 +103,8 @@ class Leadership:
             await self._clock.sleep(self._lease_seconds / 4)
             if self._lease:
                 with contextlib.suppress(MetastoreUnavailable):
-                    await self._renew()
+                    async with self._renewing:
+                        await self._renew()
 
     async def _renew(self) -> None:
         asked_at = self._clock.monotonic()

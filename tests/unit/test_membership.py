@@ -12,6 +12,7 @@ from placement.ids import DriveId
 from placement.leadership import Leadership
 from placement.membership import (
     DRIVES,
+    LEADERS,
     NODES,
     ClusterRecord,
     DriveRecord,
@@ -228,5 +229,38 @@ def test_records_lie_where_the_prefixes_say() -> None:
             assert [kv.key for kv in found.kvs] == [key]
             assert found.kvs[0].lease == registrar._lease
         await registrar.close()
+
+    run(scene())
+
+
+class SlowToGrant(MemoryMetastore):
+    """Grants leases after a while."""
+
+    granted = 0
+
+    async def lease_grant(self, ttl_seconds: int) -> int:
+        self.granted += 1
+        await asyncio.sleep(0.02)
+        return await super().lease_grant(ttl_seconds)
+
+
+def test_duties_that_are_taken_at_once_are_held_under_one_lease() -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = SlowToGrant(clock)
+        one = Leadership(metastore, "one", clock)
+        duties = [f"duty-{n}" for n in range(6)]
+        assert all(await asyncio.gather(*map(one.leads, duties)))
+        assert metastore.granted == 1
+        found = await metastore.range(Range(LEADERS, prefix_end(LEADERS)))
+        assert {kv.lease for kv in found.kvs} == {one._lease}
+        # The lease ends behind its back: nothing is held that others may take.
+        await metastore.lease_revoke(one._lease)
+        one._trusted_until = 0.0
+        assert one.held == frozenset()
+        assert all(await asyncio.gather(*map(one.leads, duties)))
+        found = await metastore.range(Range(LEADERS, prefix_end(LEADERS)))
+        assert {kv.lease for kv in found.kvs} == {one._lease}
+        await one.close()
 
     run(scene())
