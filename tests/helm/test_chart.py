@@ -14,6 +14,7 @@ from tests.helm.value_sets import ACCEPTED, REFUSED
 
 CHART = generate.CHART
 VERSIONS = ["1.28", "1.32", "1.36"]
+pytestmark = pytest.mark.timeout(400)  # the tools may have to be fetched first
 POD_KINDS = {"Deployment", "StatefulSet", "Job", "CronJob", "Pod"}
 Thing = dict[str, Any]
 
@@ -175,7 +176,7 @@ def test_ports_that_are_named_exist(rendered: dict[str, Any]) -> None:
 
 
 def test_mounts_have_volumes_and_secrets_exist(rendered: dict[str, Any]) -> None:
-    given = {"s3-tls", "root-keys", "velero-s3", "etcd-client", "key", "es", "ec"}
+    given = {"s3-tls", "root-keys", "velero-s3", "etcd-client", "key", "es", "ec", "node-tls"}
     for name in ACCEPTED:
         made = {t["metadata"]["name"] for t in things(rendered, name, "Secret")}
         made |= {t["spec"]["secretName"] for t in things(rendered, name, "Certificate")}
@@ -312,6 +313,25 @@ def test_etcd_with_tls_trusts_nobody_without_a_certificate(rendered: dict[str, A
         assert {"--etcd-ca", "--etcd-cert", "--etcd-key"} <= set(pod["containers"][0]["args"])
     assert "etcd speaks without TLS" in rendered["cluster"]["notes"]
     assert "etcd speaks without TLS" not in rendered["cluster-full"]["notes"]
+
+
+def test_only_nodes_hold_the_private_key_of_nodes(rendered: dict[str, Any]) -> None:
+    for name in ("cluster-full", "cluster-external-etcd"):
+        node = pod_of(the(rendered, name, "StatefulSet", "pots-ostraka-node"))
+        arguments = node["containers"][0]["args"]
+        assert {"--tls-cert", "--tls-key", "--wire-only"} <= set(arguments)
+        for component in ("gateway", "keeper"):
+            pod = pod_of(the(rendered, name, "Deployment", f"pots-ostraka-{component}"))
+            (authority,) = [v for v in pod["volumes"] if v["name"] == "node-ca"]
+            assert authority["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+            assert "node-tls" not in {volume["name"] for volume in pod["volumes"]}
+            names = {entry["name"] for entry in pod["containers"][0]["env"]}
+            assert "OSTRAKA_NODE_CA" in names
+    certificate = the(rendered, "cluster-full", "Certificate", "pots-ostraka-node-tls")
+    advertised = "x.pots-ostraka-node.clay.svc"
+    assert certificate["spec"]["dnsNames"] == ["*." + advertised.partition(".")[2]]
+    node = pod_of(the(rendered, "cluster-full", "StatefulSet", "pots-ostraka-node"))
+    assert f"$(POD_NAME){advertised[1:]}" in node["containers"][0]["args"]
 
 
 def test_the_admin_port_is_behind_no_ingress(rendered: dict[str, Any]) -> None:

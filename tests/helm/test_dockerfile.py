@@ -55,6 +55,7 @@ def words_of(name: str) -> list[str]:
     return [step.words for step in stages()[-1] if step.name == name]
 
 
+@pytest.mark.timeout(400)  # the tools may have to be fetched first
 def test_the_linter_has_no_complaint() -> None:
     try:
         hadolint = toolbox() / "hadolint"

@@ -41,7 +41,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         },
         "etcd": {"tls": {"enabled": True}, "replicas": 5},
         "gateway": {"autoscaling": {"enabled": True, "maxReplicas": 20}},
-        "node": {"zone": {"from": "podLabel"}, "drives": {"count": 12}},
+        "node": {
+            "zone": {"from": "podLabel"}, "drives": {"count": 12}, "tls": {"enabled": True},
+        },
         "ingress": {"enabled": True, "hosts": ["a.example.org", "b.example.org"]},
         "httpRoute": {
             "enabled": True,
@@ -105,7 +107,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "clusterKey": {"existingSecret": "key"},
         "rootCredentials": {"existingSecret": "root-keys"},
         "serviceAccount": {"create": False, "name": "shared"},
-        "node": {"zone": {"from": "fixed", "value": "cellar"}},
+        "node": {
+            "zone": {"from": "fixed", "value": "cellar"},
+            "tls": {"enabled": True, "certManager": False, "secret": "node-tls"},
+        },
         "networkPolicy": {"enabled": False},
         "tests": {"enabled": False},
         "monitoring": {"scrapeAnnotations": False},
@@ -148,6 +153,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "etcd secrets that lack": (
         {**CLUSTER, "etcd": {"tls": {"enabled": True, "certManager": False}}},
         "etcd.tls.serverSecret",
+    ),
+    "node secrets that lack": (
+        {**CLUSTER, "node": {"tls": {"enabled": True, "certManager": False}}},
+        "node.tls.secret",
     ),
     "bounds that cross": (
         {**CLUSTER, "gateway": {"autoscaling": {"enabled": True, "minReplicas": 9}}},

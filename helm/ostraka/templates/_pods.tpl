@@ -116,6 +116,10 @@ readinessProbe:
   value: {{ join "," (include "ostraka.etcdEndpoints" . | fromYamlArray) | quote }}
 - name: OSTRAKA_CLUSTER_KEY_FILE
   value: /etc/ostraka/key/cluster.key
+{{- if .Values.node.tls.enabled }}
+- name: OSTRAKA_NODE_CA
+  value: /etc/ostraka/node-ca/ca.crt
+{{- end }}
 {{- end -}}
 
 {{- define "ostraka.clusterArgs" -}}
@@ -138,6 +142,11 @@ readinessProbe:
   mountPath: /etc/ostraka/etcd
   readOnly: true
 {{- end }}
+{{- if .Values.node.tls.enabled }}
+- name: node-ca
+  mountPath: /etc/ostraka/node-ca
+  readOnly: true
+{{- end }}
 - name: tmp
   mountPath: /tmp
 {{- end -}}
@@ -153,8 +162,20 @@ readinessProbe:
     secretName: {{ . }}
     defaultMode: 288
 {{- end }}
+{{- if .Values.node.tls.enabled }}
+- name: node-ca
+  secret:
+    secretName: {{ include "ostraka.nodeSecret" . }}
+    defaultMode: 288
+    items:
+      - {key: ca.crt, path: ca.crt}
+{{- end }}
 - name: tmp
   emptyDir: {}
+{{- end -}}
+
+{{- define "ostraka.nodeSecret" -}}
+{{ default (printf "%s-node-tls" (include "ostraka.fullname" .)) .Values.node.tls.secret }}
 {{- end -}}
 
 {{- define "ostraka.etcdEndpoints" -}}

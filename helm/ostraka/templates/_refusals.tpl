@@ -20,6 +20,9 @@
   {{- if and $v.etcd.bundled $v.etcd.tls.enabled (not $v.etcd.tls.certManager) (or (not $v.etcd.tls.serverSecret) (not $v.etcd.tls.clientSecret)) -}}
     {{- fail "etcd.tls without cert-manager needs etcd.tls.serverSecret and etcd.tls.clientSecret" -}}
   {{- end -}}
+  {{- if and $v.node.tls.enabled (not $v.node.tls.certManager) (not $v.node.tls.secret) -}}
+    {{- fail "node.tls without cert-manager needs node.tls.secret" -}}
+  {{- end -}}
   {{- if and $v.gateway.autoscaling.enabled (gt (int $v.gateway.autoscaling.minReplicas) (int $v.gateway.autoscaling.maxReplicas)) -}}
     {{- fail "gateway.autoscaling.minReplicas is above maxReplicas" -}}
   {{- end -}}
