@@ -1,13 +1,14 @@
 """Membership: registration under leases, the live view, one leader a duty."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
 from placement.clock import SystemClock, SystemRandomness
+from placement.errors import Compacted
 from placement.ids import DriveId
 from placement.leadership import Leadership
 from placement.membership import (
@@ -27,7 +28,7 @@ from placement.membership import (
 from placement.membership_registrar import Registrar
 from placement.membership_view import LiveView
 from placement.metastore.memory import MemoryMetastore
-from placement.metastore.port import Range, prefix_end
+from placement.metastore.port import Range, WatchBatch, prefix_end
 
 T = TypeVar("T")
 DRIVE = DriveId(b"d" * 16)
@@ -262,5 +263,34 @@ def test_duties_that_are_taken_at_once_are_held_under_one_lease() -> None:
         found = await metastore.range(Range(LEADERS, prefix_end(LEADERS)))
         assert {kv.lease for kv in found.kvs} == {one._lease}
         await one.close()
+
+    run(scene())
+
+
+class ForgetfulWatches(MemoryMetastore):
+    """Every watch ends after its first batch, as after a compaction or a lost connection."""
+
+    async def watch(
+        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+    ) -> AsyncIterator[WatchBatch]:
+        async for batch in super().watch(key, range_end, start_revision=start_revision):
+            yield batch
+            raise Compacted(batch.revision)
+
+
+def test_the_view_reads_anew_when_its_watch_lost_history() -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = ForgetfulWatches(clock)
+        view = LiveView(metastore, clock)
+        await view.start()
+        registrar = Registrar(metastore, node(), clock)
+        await registrar.start([drive()])
+        await eventually(lambda: set(view.drives) == {DRIVE})
+        registrar.update([drive(), drive(drive_id=b"e" * 16)])
+        await eventually(lambda: len(view.drives) == 2)
+        await registrar.close()
+        await eventually(lambda: not view.nodes and not view.drives)
+        await view.close()
 
     run(scene())
