@@ -28,7 +28,7 @@ POLICY = {
         }
     ],
 }
-WANTED = {
+WANTED: dict[str, list[dict[str, Any]]] = {
     "accounts": [{"name": "loki", "email": "loki@example.org"}, {"name": "velero"}],
     "buckets": [
         {"name": "logs", "account": "loki"},

@@ -35,15 +35,20 @@ def rules() -> list[Rule]:
 
 def panel_expressions() -> list[tuple[str, str, str]]:
     """Dashboard, panel and expression as Grafana would send it with everything chosen."""
-    found = []
-    for dashboard in DASHBOARDS:
-        for panel in dashboard.panels():
-            for query in panel.queries:
-                expression = query.expression.replace("$__rate_interval", f"{RATE_SECONDS}s")
-                expression = re.sub(r"=~\"\$\w+\"", '=~".*"', expression)
-                assert "$" not in expression, expression
-                found.append((dashboard.name, panel.title, expression))
-    return found
+    return [
+        (dashboard.name, panel.title, ready(query.expression))
+        for dashboard in DASHBOARDS
+        for panel in dashboard.panels()
+        for query in panel.queries
+    ]
+
+
+def ready(expression: str) -> str:
+    """A panel's expression with everything chosen and a short interval."""
+    expression = expression.replace("$__rate_interval", f"{RATE_SECONDS}s")
+    expression = re.sub(r"=~\"\$\w+\"", '=~".*"', expression)
+    assert "$" not in expression, expression
+    return expression
 
 
 def without_thresholds(expression: str) -> Iterator[str]:

@@ -2,21 +2,24 @@
 
 import contextlib
 import math
+import os
 import random
 import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.dashboards.pages import ALERTS
+from ops.dashboards.pages import ALERTS, DASHBOARDS
 from tests.contract.etcd_process import EtcdCluster, etcd_binary
 from tests.functional.store_process import StoreProcess
 from tests.truth.expressions import hastened, panel_expressions, rules, without_thresholds
+from tests.truth.picture import draw
 from tests.truth.prometheus import Prometheus, PrometheusMissing, binary
 
 
@@ -181,3 +184,12 @@ def test_the_store_shows_no_metric_that_the_reference_lacks(scene: Scene) -> Non
         if label
     }
     assert labels <= set(LABELS)
+
+
+def test_dashboards_can_be_drawn(scene: Scene, tmp_path: Path) -> None:
+    """From the scrape of these tests; PICTURES names a folder where a person wants to see them."""
+    folder = Path(os.environ.get("PICTURES") or tmp_path)
+    for dashboard in DASHBOARDS:
+        picture = draw(dashboard, scene.prometheus, 60)
+        assert "no data" not in picture
+        (folder / f"{dashboard.name}.svg").write_text(picture)
