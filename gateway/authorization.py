@@ -179,7 +179,8 @@ class RequestAdmission:
             stranger = self.principal.account_id != rules.owner
             if stranger and action in _OF_WRITERS:
                 question = self._question(rules, action, arn, ())
-                if not is_denied(question, rules, self.principal.policies):
+                principal = self.principal
+                if not is_denied(question, rules, principal.policies, principal.session_policy):
                     continue
             elif self._permits(rules, action, arn, None):
                 continue
@@ -200,7 +201,8 @@ class RequestAdmission:
             existing = ObjectRules(current.record.owner, current.record.acl)
             tags = current.record.tags
         question = self._question(rules, action, arn, tags, prefix)
-        return judge(question, rules, existing, self.principal.policies)
+        principal = self.principal
+        return judge(question, rules, existing, principal.policies, principal.session_policy)
 
     def _question(
         self, rules: BucketRules, action: str, arn: str, tags: Tags, prefix: str | None = None
@@ -222,7 +224,13 @@ def caller_of(principal: Principal) -> Caller:
     """The principal as policies know it."""
     if principal is ANONYMOUS or not principal.access_key:
         return ANYBODY
-    return Caller(principal.account_id, principal.arn, principal.canonical_id, principal.user_id)
+    return Caller(
+        principal.account_id,
+        principal.arn,
+        principal.canonical_id,
+        principal.user_id,
+        principal.role_arn,
+    )
 
 
 def rules_of(entry: BucketEntry) -> BucketRules:

@@ -134,9 +134,11 @@ class RequestFacts:
         return (str(self.now_ns // 1_000_000 - int(signed.timestamp()) * 1000),)
 
     def principal_type(self) -> str:
-        """Account, User or Anonymous."""
+        """Account, User, AssumedRole or Anonymous."""
         if not self.principal.access_key:
             return "Anonymous"
+        if self.principal.role_arn:
+            return "AssumedRole"
         return "User" if self.principal.user else "Account"
 
 
@@ -173,7 +175,7 @@ _RULES: Final[dict[str, Callable[[RequestFacts], Sequence[str] | None]]] = {
     "aws:username": lambda facts: _text(facts.principal.user),
     "aws:userid": _user_id,
     "aws:principalarn": lambda facts: (
-        (facts.principal.arn,) if facts.principal.access_key else None
+        (facts.principal.role_arn or facts.principal.arn,) if facts.principal.access_key else None
     ),
     "aws:principalaccount": lambda facts: (
         (facts.principal.account_id,) if facts.principal.access_key else None

@@ -81,10 +81,14 @@ def is_permitted(
     bucket: BucketRules,
     existing: ObjectRules | None = None,
     identity: Sequence[Policy] = (),
+    session: Policy | None = None,
 ) -> bool:
     """The decision. `existing`: the object in question, None when there is none or it does not
-    matter. `identity`: the policies of the caller, when it is a user."""
+    matter. `identity`: the policies of the caller, when it is a user or plays a role. `session`:
+    what a session was narrowed to; nothing beyond it is permitted, whoever may grant it."""
     caller = question.caller
+    if session is not None and not allows(session, question):
+        return False
     own = _of_identity(question, identity)
     if own.denied:
         return False
@@ -110,9 +114,46 @@ def is_permitted(
     return own.allowed is not Match.NONE and granted is not Match.NONE
 
 
-def is_denied(question: Question, bucket: BucketRules, identity: Sequence[Policy] = ()) -> bool:
+def is_denied(
+    question: Question,
+    bucket: BucketRules,
+    identity: Sequence[Policy] = (),
+    session: Policy | None = None,
+) -> bool:
     """Whether a policy forbids it, whatever else may permit it."""
+    if session is not None and not allows(session, question):
+        return True
     return _of_identity(question, identity).denied or _of_bucket(question, bucket).denied
+
+
+def allows(policy: Policy, question: Question) -> bool:
+    """Whether one policy by itself lets the caller."""
+    said = opinion((policy,), question)
+    return not said.denied and said.allowed is not Match.NONE
+
+
+def may_by_identity(
+    question: Question, identity: Sequence[Policy], session: Policy | None = None
+) -> bool:
+    """Whether a caller may do what its own account alone decides about: IAM's actions."""
+    if session is not None and not allows(session, question):
+        return False
+    own = _of_identity(question, identity)
+    return not own.denied and own.allowed is not Match.NONE
+
+
+def may_assume(question: Question, trust: Policy, owner: str, identity: Sequence[Policy]) -> bool:
+    """Whether the caller may play a role of the account `owner`: the role must trust it, and unless
+    it does so in person its own account must let it.
+
+    Source: IAM User Guide, "Policy evaluation logic" and "Cross-account policy evaluation".
+    """
+    own, trusted = _of_identity(question, identity), opinion((trust,), question)
+    if own.denied or trusted.denied or trusted.allowed is Match.NONE:
+        return False
+    if question.caller.account_id == owner and trusted.allowed is Match.DIRECT:
+        return True
+    return own.allowed is not Match.NONE
 
 
 def _of_identity(question: Question, identity: Sequence[Policy]) -> Opinion:

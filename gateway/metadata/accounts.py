@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.metadata import keys
+from gateway.metadata.callers import entity_principal, root_principal, session_principal
+from gateway.metadata.credentials import Credentials
 from gateway.metadata.errors import (
     AccountExists,
     AccountInUse,
     AccountInvalid,
     Contended,
     NoSuchAccount,
+    SessionExpired,
 )
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.records import AccessKeyRecord, AccountRecord, decode, encode
-from gateway.metadata.sealing import SealingKey
+from gateway.metadata.sessions import Sessions
 from gateway.s3.message import Principal
 from placement.clock import Clock, Randomness
 from placement.metastore.port import (
@@ -38,12 +41,12 @@ IDENTITY_AGE_SECONDS_MAX = 5.0
 """How stale an identity may be: changes arrive by watch within milliseconds; when the watch is broken
 or late, a deleted account's requests are refused after this many seconds at the latest."""
 
-ACCESS_KEY_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-SECRET_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NAME = re.compile(r"[A-Za-z0-9+=,.@_-]{1,64}")
 _ACCESS_KEY = re.compile(r"[A-Za-z0-9_]{3,128}")
 _SECRET = re.compile(r"[\x21-\x7e]{8,128}")
 _EMAIL = re.compile(r"[^\s@\x00-\x1f]{1,64}@[^\s@\x00-\x1f]{1,189}")
+_OF_SESSIONS = "token:"
+"""Before a token that is a name in the cache; no access key has a colon."""
 _PAGE = 500
 _TRIES = 8
 
@@ -85,13 +88,14 @@ class Accounts:
         *,
         clock: Clock,
         randomness: Randomness,
-        sealing_key: SealingKey,
+        credentials: Credentials,
     ) -> None:
         self._metastore = metastore
         self._transactions = transactions
         self._clock = clock
         self._randomness = randomness
-        self._sealing_key = sealing_key
+        self._credentials = credentials
+        self.sessions = Sessions(credentials)
         self._cached: dict[str, _Cached] = {}
         self._generation = 0
 
@@ -122,18 +126,49 @@ class Accounts:
         if found is None:
             return None
         record = decode(AccessKeyRecord, found.value)
-        (account,) = await self._metastore.get_many([keys.account(record.account_id)])
-        if account is None:  # deleted between the two reads
+        account = await self.account(record.account_id)
+        if account is None or not record.active:  # deleted between the two reads
             return None
-        identity = Identity(
-            _principal(decode(AccountRecord, account.value), access_key),
-            self._sealing_key.open(record.sealed_secret, key).decode(),
-        )
-        if generation == self._generation:  # else what was read may be outdated
-            if len(self._cached) >= IDENTITIES_CACHED_MAX:
-                del self._cached[next(iter(self._cached))]
-            self._cached[access_key] = _Cached(identity, read_at)
+        principal: Principal | None = root_principal(account, access_key)
+        if record.user_id:
+            principal = await entity_principal(self._metastore, account, access_key, record.user_id)
+        if principal is None:
+            return None
+        identity = Identity(principal, self._credentials.open(record.sealed_secret, key).decode())
+        self._remember(access_key, identity, generation, read_at)
         return identity
+
+    async def session_identity(self, access_key: str, token: str) -> Identity | None:
+        """Who signs with a session's credentials; None when they are none of ours, or who they stand
+        for is gone. Raises SessionExpired."""
+        name = _OF_SESSIONS + token
+        identity = self.cached_identity(name)
+        if identity is None:
+            generation, read_at = self._generation, self._clock.monotonic()
+            session = self.sessions.read(access_key, token)
+            if session is None:
+                return None
+            account = await self.account(session.account_id)
+            if account is None:
+                return None
+            principal = await session_principal(self._metastore, account, access_key, session)
+            if principal is None:
+                return None
+            identity = Identity(principal, session.secret)
+            self._remember(name, identity, generation, read_at)
+        principal = identity.principal
+        assert principal.session is not None
+        if principal.session.expires_ms <= self._credentials.now_ms():
+            raise SessionExpired(access_key)
+        return identity if principal.access_key == access_key else None
+
+    def _remember(self, name: str, identity: Identity, generation: int, read_at: float) -> None:
+        """`name`: the access key, or what stands for a session's token."""
+        if generation != self._generation:  # what was read may be outdated
+            return
+        if len(self._cached) >= IDENTITIES_CACHED_MAX:
+            del self._cached[next(iter(self._cached))]
+        self._cached[name] = _Cached(identity, read_at)
 
     async def account(self, account_id: str) -> AccountRecord | None:
         """One account by id."""
@@ -185,11 +220,11 @@ class Accounts:
         """
         if (access_key is None) != (secret_key is None):
             raise AccountInvalid("an access key and its secret are given together or not at all")
-        access_key = access_key or self._random_access_key()
-        secret_key = secret_key or self._random_text(SECRET_ALPHABET, 40)
+        access_key = access_key or self._credentials.access_key()
+        secret_key = secret_key or self._credentials.secret()
         _check(name, email, access_key, secret_key)
         for _ in range(_TRIES):
-            digits = self._random_text(b"0123456789", 12)
+            digits = self._credentials.text(b"0123456789", 12)
             if digits == keys.ROOT_ACCOUNT_ID:
                 continue
             record = self._new_record(digits, name, email, access_key)
@@ -213,8 +248,13 @@ class Accounts:
             account_id = await self._find(name_or_id)
             key = keys.account(account_id)
             owned = keys.owned_buckets(account_id)
-            account, buckets = await self._metastore.read(
-                [Range(key), Range(owned, prefix_end(owned), limit=1, keys_only=True)]
+            within = keys.identities_of(account_id)
+            account, buckets, identities = await self._metastore.read(
+                [
+                    Range(key),
+                    Range(owned, prefix_end(owned), limit=1, keys_only=True),
+                    Range(within, prefix_end(within), limit=1, keys_only=True),
+                ]
             )
             if not account.kvs:
                 raise NoSuchAccount(f"no account {name_or_id}")
@@ -223,9 +263,12 @@ class Accounts:
                 raise AccountInUse("the root account cannot be deleted")
             if buckets.kvs:
                 raise AccountInUse(f"account {record.name} owns buckets")
+            if identities.kvs:
+                raise AccountInUse(f"account {record.name} has users, groups, roles or policies")
             compares = (
                 unchanged(key, account.kvs[0].mod_revision),
                 Compare(owned, Target.VERSION, Relation.EQUAL, 0, prefix_end(owned)),
+                Compare(within, Target.VERSION, Relation.EQUAL, 0, prefix_end(within)),
             )
             writes: tuple[Operation, ...] = (
                 DeleteRange(key),
@@ -296,7 +339,7 @@ class Accounts:
             (unchanged(account_key, mod_revision),),
             (
                 Put(account_key, encode(updated)),
-                self._sealed(access_key, record.account_id, secret_key),
+                self._credentials.sealed(access_key, record.account_id, secret_key),
                 *(DeleteRange(keys.access_key(each)) for each in old_keys),
             ),
         ), updated
@@ -325,20 +368,9 @@ class Accounts:
                 Put(keys.account(record.account_id), encode(record)),
                 Put(keys.account_name(record.name), record.account_id.encode()),
                 Put(keys.canonical(record.canonical_id), record.account_id.encode()),
-                self._sealed(access_key, record.account_id, secret_key),
+                self._credentials.sealed(access_key, record.account_id, secret_key),
             ),
         )
-
-    def _sealed(self, access_key: str, account_id: str, secret_key: str) -> Put:
-        key = keys.access_key(access_key)
-        record = AccessKeyRecord(
-            access_key=access_key,
-            account_id=account_id,
-            sealed_secret=self._sealing_key.seal(secret_key.encode(), key, self._randomness),
-            sealing_key=self._sealing_key.name,
-            created_ms=self._clock.now_ns() // 1_000_000,
-        )
-        return Put(key, encode(record))
 
     def _new_record(self, account_id: str, name: str, email: str, access_key: str) -> AccountRecord:
         return AccountRecord(
@@ -350,32 +382,6 @@ class Accounts:
             access_keys=(access_key,),
             is_root=account_id == keys.ROOT_ACCOUNT_ID,
         )
-
-    def _random_access_key(self) -> str:
-        return "AKIA" + self._random_text(ACCESS_KEY_ALPHABET, 16)
-
-    def _random_text(self, alphabet: bytes, length: int) -> str:
-        """Unbiased: bytes beyond the largest multiple of the alphabet's size are thrown away."""
-        limit = 256 - 256 % len(alphabet)
-        text = bytearray()
-        while len(text) < length:
-            text.extend(
-                alphabet[byte % len(alphabet)]
-                for byte in self._randomness.token(length)
-                if byte < limit
-            )
-        return text[:length].decode()
-
-
-def _principal(record: AccountRecord, access_key: str) -> Principal:
-    return Principal(
-        account_id=record.account_id,
-        canonical_id=record.canonical_id,
-        name=record.name,
-        email=record.email,
-        access_key=access_key,
-        is_root=record.is_root,
-    )
 
 
 def _check(name: str, email: str, access_key: str, secret_key: str) -> None:

@@ -125,3 +125,10 @@ class AccountInvalid(MetadataError):
 
 class SealBroken(MetadataError):
     """A stored secret cannot be opened: another cluster key, or damage. An operator must look."""
+
+
+class SessionExpired(MetadataError):
+    """Temporary credentials whose time is over. Ask for new ones."""
+
+    def __init__(self, access_key: str) -> None:
+        super().__init__(f"the session of {access_key} is over")

@@ -4,6 +4,10 @@
     a/<account id>                  accounts          k/<access key>   access keys (sealed secret)
     c/<canonical id>                account by canonical id
     s/<account name>                account by name
+    i/<account id>/e/<id>           users, groups, roles, managed policies
+    i/<account id>/n/<kind>/<name>  their ids by name, in lower case
+    i/<account id>/m/<group>/<id>   members of a group
+    i/<account id>/t/<policy>/<id>  what a managed policy is attached to
     b/<bucket name>                 buckets
     w/<account id>/<bucket name>    buckets by owner: the record as created (its settings are in b/)
     o/<bucket 8><key><end>          current objects, in S3's listing order
@@ -29,6 +33,7 @@ MAP_CURRENT = b"m/current"
 BUCKETS = b"b/"
 ACCOUNTS = b"a/"
 ACCESS_KEYS = b"k/"
+IDENTITIES = b"i/"
 OBJECTS = b"o/"
 MARKERS = b"x/"
 VERSIONS = b"v/"
@@ -80,6 +85,36 @@ def canonical(canonical_id: str) -> bytes:
 def account_name(name: str) -> bytes:
     """Key that finds an account by its name."""
     return b"s/" + name.encode()
+
+
+def identities_of(account_id: str) -> bytes:
+    """Prefix of all that IAM keeps of an account."""
+    return IDENTITIES + account_id.encode() + b"/"
+
+
+def identity(account_id: str, unique_id: str) -> bytes:
+    """Key of a user's, group's, role's or managed policy's record."""
+    return identities_of(account_id) + b"e/" + unique_id.encode()
+
+
+def identity_names(account_id: str, kind: str) -> bytes:
+    """Prefix of the names of one kind."""
+    return identities_of(account_id) + b"n/" + kind.encode() + b"/"
+
+
+def identity_name(account_id: str, kind: str, name: str) -> bytes:
+    """Key that finds one by its name, whatever its case."""
+    return identity_names(account_id, kind) + name.lower().encode()
+
+
+def members_of(account_id: str, group_id: str) -> bytes:
+    """Prefix of the members of a group."""
+    return identities_of(account_id) + b"m/" + group_id.encode() + b"/"
+
+
+def attachments_of(account_id: str, policy_id: str) -> bytes:
+    """Prefix of what a managed policy is attached to."""
+    return identities_of(account_id) + b"t/" + policy_id.encode() + b"/"
 
 
 def owned_buckets(account_id: str) -> bytes:

@@ -205,6 +205,7 @@ class BucketRecord(Record, frozen=True, kw_only=True):
     encryption: BucketEncryption | None = None
     lock_default: tuple[str, int, str] | None = None  # retention of new versions: mode, count, unit
     cors: bytes = b""  # cross-origin rules (`gateway.metadata.cors`)
+    lifecycle: bytes = b""  # lifecycle rules (`gateway.metadata.lifecycle`)
 
 
 class AccountRecord(Record, frozen=True, kw_only=True):
@@ -220,13 +221,16 @@ class AccountRecord(Record, frozen=True, kw_only=True):
 
 
 class AccessKeyRecord(Record, frozen=True, kw_only=True):
-    """An access key; the secret is sealed under the named key."""
+    """An access key; the secret is sealed under the named key. `user_id` is empty when it signs for
+    the account's root."""
 
     access_key: str
     account_id: str
     sealed_secret: bytes
     sealing_key: str
     created_ms: int
+    user_id: str = ""
+    active: bool = True
 
 
 class UploadRecord(Record, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from gateway.metadata.accounts import Accounts, Identity
 from gateway.metadata.admission import admit_to_bucket, admit_to_object
 from gateway.metadata.buckets import Buckets, OwnedBuckets
 from gateway.metadata.commits import Commits, Deletion
+from gateway.metadata.credentials import Credentials
 from gateway.metadata.entries import (
     BucketEntry,
     Committed,
@@ -18,6 +19,7 @@ from gateway.metadata.entries import (
     object_entry,
 )
 from gateway.metadata.errors import BucketBusy, MetadataError
+from gateway.metadata.identities import Identities
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
 from gateway.metadata.sealing import SealingKey
@@ -100,13 +102,15 @@ class Metadata:
         self.metastore = metastore
         self.transactions = Transactions(metastore, clock=clock, randomness=randomness)
         self.buckets = Buckets(metastore, self.transactions, clock=clock, randomness=randomness)
+        credentials = Credentials(clock=clock, randomness=randomness, sealing_key=sealing_key)
         self.accounts = Accounts(
             metastore,
             self.transactions,
             clock=clock,
             randomness=randomness,
-            sealing_key=sealing_key,
+            credentials=credentials,
         )
+        self.identities = Identities(metastore, self.transactions, credentials, randomness)
         self._commits = Commits(
             metastore, self.transactions, self.buckets, clock=clock, randomness=randomness
         )
@@ -124,7 +128,7 @@ class Metadata:
             ),
             Watcher(
                 metastore,
-                (keys.ACCOUNTS, keys.ACCESS_KEYS),
+                (keys.ACCOUNTS, keys.ACCESS_KEYS, keys.IDENTITIES),
                 clock=clock,
                 randomness=randomness,
                 changed=lambda _: self.accounts.clear(),
@@ -151,6 +155,10 @@ class Metadata:
     async def identity(self, access_key: str) -> Identity | None:
         """(principal, secret) of an access key; None when there is none."""
         return await self.accounts.identity(access_key)
+
+    async def session_identity(self, access_key: str, token: str) -> Identity | None:
+        """The same of a session's credentials. Raises SessionExpired."""
+        return await self.accounts.session_identity(access_key, token)
 
     # Buckets
 

@@ -85,6 +85,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     metadata.NoSuchKey: _no_such_key,
     metadata.PreconditionFailed: _precondition_failed,
     metadata.ObjectLocked: _locked,
+    metadata.SessionExpired: ErrorCode.EXPIRED_TOKEN,
     # Lost a race; SDKs try again
     metadata.ConditionalConflict: ErrorCode.CONDITIONAL_REQUEST_CONFLICT,
     metadata.BucketBusy: ErrorCode.OPERATION_ABORTED,

@@ -63,10 +63,20 @@ class Admission(Protocol):
 NOT_PLAIN: Final = "-"
 
 
-class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `is_root` is said of the store's own first account.
+class Session(msgspec.Struct, frozen=True):
+    """What a principal with temporary credentials is. `role_arn` is empty when it is what it was
+    before; `policy` (as read, or None) is what it was narrowed to; `expires_ms` counts since 1970."""
 
-    `user` is empty for an account's root. `plain_account` is the account when its root asks for
+    arn: str
+    expires_ms: int
+    role_arn: str = ""
+    policy: Any = None
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks. `is_root` is said of the store's own first account, of its root only.
+
+    `user` is empty for an account's root, and for who plays a role (`session.role_arn`). `plain_account` is the account when its root asks for
     what is plainly its own, and NOT_PLAIN when `admission` must be asked, or an identity's policies
     (`policies`, as `gateway.domain.policy` has read them) must.
     """
@@ -83,11 +93,12 @@ class Principal(msgspec.Struct, frozen=True):
     policies: tuple[Any, ...] = ()
     plain_account: str = ""
     admission: Admission | None = None
+    session: Session | None = None
 
     def __post_init__(self) -> None:
-        """Who is neither a user nor brings an admission is plain."""
+        """Who is neither a user, nor plays a role, nor brings an admission is plain."""
         if not self.plain_account:
-            plain = not self.user and self.admission is None
+            plain = not self.user and self.admission is None and not self.role_arn
             msgspec.structs.force_setattr(
                 self, "plain_account", self.account_id if plain else NOT_PLAIN
             )
@@ -95,9 +106,21 @@ class Principal(msgspec.Struct, frozen=True):
     @property
     def arn(self) -> str:
         """The principal's ARN; of the root for an account."""
+        if self.session is not None:
+            return self.session.arn
         if not self.user:
             return f"arn:aws:iam::{self.account_id}:root"
         return f"arn:aws:iam::{self.account_id}:user{self.user_path}{self.user}"
+
+    @property
+    def role_arn(self) -> str:
+        """The ARN of the role that is played; empty for everybody else."""
+        return "" if self.session is None else self.session.role_arn
+
+    @property
+    def session_policy(self) -> Any:
+        """What a session was narrowed to; None when there is no such bound."""
+        return None if self.session is None else self.session.policy
 
 
 class S3Request(msgspec.Struct):

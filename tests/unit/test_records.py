@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.metadata import records
+from gateway.metadata.identity_records import IamRecord, SessionRecord
 from gateway.metadata.records import (
     AccessKeyRecord,
     AccountRecord,
@@ -66,6 +67,45 @@ EXAMPLES: dict[str, Record] = {
     ),
     "access key": AccessKeyRecord(
         access_key="AKIA", account_id="1", sealed_secret=b"s", sealing_key="k", created_ms=5
+    ),
+    "access key of a user": AccessKeyRecord(
+        access_key="AKIA",
+        account_id="1",
+        sealed_secret=b"s",
+        sealing_key="k",
+        created_ms=5,
+        user_id="AIDA1",
+        active=False,
+    ),
+    "user": IamRecord(
+        kind="u",
+        unique_id="AIDA1",
+        name="Bob",
+        path="/team/",
+        created_ms=5,
+        inline=(("read", b"packed"),),
+        attached=("ANPA1", "arn:aws:iam::aws:policy/ReadOnlyAccess"),
+        groups=("AGPA1",),
+        access_keys=("AKIA",),
+        tags=(("a", "b"),),
+    ),
+    "role": IamRecord(
+        kind="r",
+        unique_id="AROA1",
+        name="writer",
+        path="/",
+        created_ms=6,
+        document=b"trust",
+        description="writes",
+        session_seconds_max=7200,
+    ),
+    "session": SessionRecord(
+        account_id="1",
+        entity_id="AROA1",
+        secret="secret",
+        expires_ms=7,
+        name="nightly",
+        policy=b"packed",
     ),
     "upload": UploadRecord(upload_id=b"u" * 16, owner="1", initiator="1", created_ms=5),
     "part": PartRecord(data=REF, etag=bytes(16), modified_ms=1, commit_id=b"commit-3"),

@@ -74,11 +74,12 @@ def _is_of_bucket(resource: str, bucket: str) -> bool:
     return Pattern(name, variables=True).matches(bucket, lambda _: bucket)
 
 
-def read_policy(text: bytes, *, with_principals: bool) -> Policy:
+def read_policy(text: bytes, *, with_principals: bool, with_resources: bool = True) -> Policy:
     """A document's statements. Raises MalformedPolicy.
 
     `with_principals`: the policy of a resource, where every statement names whom it is about; in an
-    identity's policy none may.
+    identity's policy none may. Without `with_resources`: a role's trust policy, which is about that
+    role and may name no resource.
     """
     document = _parse(text)
     unknown = document.keys() - _FIELDS
@@ -97,7 +98,12 @@ def read_policy(text: bytes, *, with_principals: bool) -> Policy:
     if not isinstance(listed, list) or not listed:
         raise MalformedPolicy("Could not parse the policy: Statement is empty!")
     statements = tuple(
-        _statement(each, with_principals=with_principals, variables=version == VERSIONS[0])
+        _statement(
+            each,
+            with_principals=with_principals,
+            with_resources=with_resources,
+            variables=version == VERSIONS[0],
+        )
         for each in listed
     )
     sids = [each.sid for each in statements if each.sid]
@@ -150,7 +156,9 @@ def _bound_depth(document: object) -> None:
     raise MalformedPolicy("Invalid policy syntax.")
 
 
-def _statement(given: object, *, with_principals: bool, variables: bool) -> Statement:
+def _statement(
+    given: object, *, with_principals: bool, with_resources: bool, variables: bool
+) -> Statement:
     if not isinstance(given, dict):
         raise MalformedPolicy("Invalid policy syntax.")
     unknown = given.keys() - _STATEMENT_FIELDS
@@ -165,16 +173,14 @@ def _statement(given: object, *, with_principals: bool, variables: bool) -> Stat
     if effect not in ("Allow", "Deny"):
         raise MalformedPolicy(f"Invalid effect : {effect}")
     other_actions = _which(given, "Action", "NotAction")
-    other_resources = _which(given, "Resource", "NotResource")
+    resources, other_resources = _resources_of(given, with_resources, variables=variables)
     return Statement(
         sid=sid,
         allows=effect == "Allow",
         principals=_principals(given, effect == "Allow", with_principals=with_principals),
         actions=_actions(given["NotAction" if other_actions else "Action"]),
         other_actions=other_actions,
-        resources=_resources(
-            given["NotResource" if other_resources else "Resource"], variables=variables
-        ),
+        resources=resources,
         other_resources=other_resources,
         conditions=read_conditions(given.get("Condition", {}), variables=variables),
     )
@@ -219,6 +225,18 @@ def _actions(value: object) -> tuple[Pattern, ...]:
     return tuple(patterns)
 
 
+def _resources_of(
+    given: dict[str, object], expected: bool, *, variables: bool
+) -> tuple[tuple[Pattern, ...], bool]:
+    """The patterns, and whether all but these are meant: without any, everything is."""
+    if not expected:
+        if "Resource" in given or "NotResource" in given:
+            raise MalformedPolicy("Has prohibited field Resource")
+        return (), True
+    negated = _which(given, "Resource", "NotResource")
+    return _resources(given["NotResource" if negated else "Resource"], variables=variables), negated
+
+
 def _resources(value: object, *, variables: bool) -> tuple[Pattern, ...]:
     patterns: list[Pattern] = []
     for resource in _strings(value, "Policy has invalid resource"):
@@ -234,3 +252,8 @@ DENY_ALL: Final = read_policy(
     with_principals=True,
 )
 """What stands for a policy that cannot be read."""
+DENY_ALL_OF_IDENTITY: Final = read_policy(
+    b'{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}',
+    with_principals=False,
+)
+"""The same for a policy of an identity."""

@@ -49,7 +49,7 @@ class Principals:
             return Match.DIRECT
         if caller.is_anonymous:
             return Match.NONE
-        if caller.arn in self.arns:
+        if caller.arn in self.arns or (caller.role_arn and caller.role_arn in self.arns):
             return Match.DIRECT
         if caller.canonical_id in self.canonical_ids:
             return Match.DIRECT if caller.is_root else Match.ACCOUNT

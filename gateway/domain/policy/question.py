@@ -8,12 +8,14 @@ from typing import Protocol
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks. The root of an account has `arn` "arn:aws:iam::<account>:root"; whoever did not sign
-    has no account at all."""
+    has no account at all. `role_arn` is that of the role that a session plays: policies may mean
+    either."""
 
     account_id: str
     arn: str
     canonical_id: str = ""
     user_id: str = ""
+    role_arn: str = ""
 
     @property
     def is_anonymous(self) -> bool:
