@@ -1,10 +1,10 @@
 """A small cluster of real processes: what clients see while nodes are killed, lost, added and drained."""
 
+import asyncio
 import contextlib
 import hashlib
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -12,16 +12,24 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from ops import cluster_admin
+from ops.clients import Clients as ClusterClients
+from ops.cluster_admin import DriveView
+from ops.cluster_settings import cluster_settings
 from ops.local_cluster import ClusterFailed, LocalCluster, etcd_binary
+from ops.object_locate import locate
+from placement.cluster_map import ClusterMap
+
+T = TypeVar("T")
 
 BUCKET = "cluster-bucket"
 SIZES = (0, 1, 1000, 16 << 10, (16 << 10) + 1, 200_000, 3 << 20)
@@ -52,7 +60,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         drives_per_node=2,
         gateways=1,
         scheme="4+2",
-        grace_seconds=6,
+        grace_seconds=5,
         etcd_options=("--unsafe-no-fsync",),
         # As if each were a machine of its own.
         node_options=("--wire-only",),
@@ -336,24 +344,39 @@ def test_strangers_are_refused_in_one_sentence(cluster: LocalCluster, tmp_path: 
     )
 
 
-def whole(cluster: LocalCluster, keys: list[str]) -> bool:
+async def _inside(cluster: LocalCluster, work: Callable[[ClusterClients], Awaitable[T]]) -> T:
+    settings = cluster_settings(cluster.etcd_urls, None, None, None, cluster.key_file)
+    async with cluster_admin.session(settings) as clients:
+        return await work(clients)
+
+
+def look(cluster: LocalCluster) -> tuple[ClusterMap, list[DriveView]]:
+    """The newest map and all drives, without the start of a process."""
+
+    async def work(clients: ClusterClients) -> tuple[ClusterMap, list[DriveView]]:
+        return clients.topology.map, await cluster_admin.drives_of(clients)
+
+    return asyncio.run(_inside(cluster, work))
+
+
+def whole(cluster: LocalCluster, keys: Sequence[str]) -> bool:
     """Every shard of these objects is at home, and healthy."""
-    for key in keys:
-        for place in cluster.admin("object", "locate", BUCKET, key):
-            if place["tolerance"] != 2 or len(place["shards"]) != sum(
-                map(int, place["scheme"].split("+"))
-            ):
-                return False
-            if any(shard["health"] != "whole" or not shard["home"] for shard in place["shards"]):
-                return False
-    return True
+
+    async def work(clients: ClusterClients) -> bool:
+        places = [place for key in keys for place in await locate(clients, BUCKET, key)]
+        return all(
+            place.tolerance == 2 and all(s.health == "whole" and s.home for s in place.shards)
+            for place in places
+        )
+
+    return asyncio.run(_inside(cluster, work))
 
 
 def settled(cluster: LocalCluster) -> bool:
     """No shard is missing and none has to move."""
     if metric(cluster, "ostraka_repairs_pending"):
         return False
-    return not cluster.admin("map", "show")["open_epochs"]
+    return not look(cluster)[0].open_epochs
 
 
 def test_a_node_lost_for_good_is_out_after_the_grace_time_and_its_shards_are_rebuilt(
@@ -362,11 +385,11 @@ def test_a_node_lost_for_good_is_out_after_the_grace_time_and_its_shards_are_reb
     with Clients(s3, "lost", threads=1) as clients:
         time.sleep(2)
         cluster.members["node4"].kill()
-        eventually(lambda: cluster.admin("map", "show")["epoch"] > 1)
+        eventually(lambda: look(cluster)[0].epoch > 1)
         time.sleep(1)
     assert clients.errors == []
     eventually(lambda: settled(cluster), 90)
-    states = {drive["host"]: drive["state"] for drive in cluster.admin("drive", "list")}
+    states = {drive.host: drive.state for drive in look(cluster)[1]}
     assert states["host4"] == "out"
     assert {state for host, state in states.items() if host != "host4"} == {"up"}
     for key, digest in clients.acknowledged.items():
@@ -376,16 +399,16 @@ def test_a_node_lost_for_good_is_out_after_the_grace_time_and_its_shards_are_reb
 
 def test_a_new_node_takes_its_share_and_no_more(cluster: LocalCluster, s3: Any) -> None:
     before = stored_bytes(s3)
-    moved_before = progress(cluster)["moved_bytes"]
+    moved_before = moved_bytes(cluster)
     cluster.add_node(5, drives=1).await_words("ready ")
-    eventually(lambda: len(cluster.admin("drive", "list")) == 9)
+    eventually(lambda: len(look(cluster)[1]) == 9)
     plan = cluster.admin("drive", "add", "--all", "--dry-run")
     with Clients(s3, "added", threads=1) as clients:
         assert cluster.admin("drive", "add", "--all")["done"] is True
         time.sleep(2)
     eventually(lambda: settled(cluster), 90)
     assert clients.errors == []
-    moved = progress(cluster)["moved_bytes"] - moved_before
+    moved = moved_bytes(cluster) - moved_before
     print(f"moved {moved} of {before}: {moved / before:.3f}; planned {plan['moved_share']:.3f}")
     assert 0.5 / 7 < moved / before < 2.0 / 7
     assert whole(cluster, ["size/1000", f"size/{3 << 20}"])
@@ -394,47 +417,32 @@ def test_a_new_node_takes_its_share_and_no_more(cluster: LocalCluster, s3: Any) 
 
 
 def test_a_node_is_drained_and_removed_while_clients_write(cluster: LocalCluster, s3: Any) -> None:
-    drained = [d for d in cluster.admin("drive", "list") if d["host"] == "host5"]
+    (drained,) = [d for d in look(cluster)[1] if d.host == "host5"]
     with Clients(s3, "drained", threads=1) as clients:
-        cluster.admin("drive", "drain", drained[0]["id"])
+        cluster.admin("drive", "drain", drained.drive.hex())
         with pytest.raises(ClusterFailed, match="still"):
-            cluster.admin("drive", "remove", drained[0]["id"])
+            cluster.admin("drive", "remove", drained.drive.hex())
         time.sleep(2)
         eventually(lambda: settled(cluster), 90)
-        eventually(lambda: drive(cluster, drained[0]["id"])["shards"] == 0)
-        cluster.admin("drive", "remove", drained[0]["id"])
+        eventually(lambda: not any(d.shards for d in look(cluster)[1] if d.host == "host5"))
+        cluster.admin("drive", "remove", drained.drive.hex())
         cluster.members["node5"].stop()
         time.sleep(1)
     assert clients.errors == []
-    assert len([d for d in cluster.admin("drive", "list") if d["host"] == "host5"]) == 0
+    assert not [d for d in look(cluster)[1] if d.host == "host5"]
     assert whole(cluster, ["size/1000", f"size/{3 << 20}"])
     for key, digest in clients.acknowledged.items():
         check(s3, key, digest)
 
 
-def drive(cluster: LocalCluster, drive_id: str) -> dict[str, Any]:
-    """One drive of `drive list`."""
-    return next(d for d in cluster.admin("drive", "list") if d["id"] == drive_id)
+def moved_bytes(cluster: LocalCluster) -> int:
+    """What the leader of repairs has moved so far."""
+    time.sleep(2.5)  # it tells every other second
 
+    async def work(clients: ClusterClients) -> int:
+        return int((await cluster_admin.progress_of(clients))["repair"]["moved_bytes"])
 
-def progress(cluster: LocalCluster) -> dict[str, Any]:
-    """What the leader of repairs says."""
-    time.sleep(2.5)  # it publishes every other second
-    access_key, secret_key = cluster.credentials
-    done = subprocess.run(
-        [
-            sys.executable, "-c", "from ops.cli import main; main()", "admin", "status",
-            "--json", "--url", cluster.admin_urls[0],
-        ],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-        env=os.environ
-        | {"OSTRAKA_ROOT_ACCESS_KEY": access_key, "OSTRAKA_ROOT_SECRET_KEY": secret_key},
-    )  # fmt: skip
-    repair: dict[str, Any] = json.loads(done.stdout)["duties"]["repair"]
-    return repair
+    return asyncio.run(_inside(cluster, work))
 
 
 def stored_bytes(s3: Any) -> int:
