@@ -52,7 +52,6 @@ _BUCKET: Final = _rows(
         ("PutBucketAnalyticsConfiguration", "PUT", ("analytics",)),
         ("PutBucketIntelligentTieringConfiguration", "PUT", ("intelligent-tiering",)),
         ("PutBucketInventoryConfiguration", "PUT", ("inventory",)),
-        ("PutBucketLifecycleConfiguration", "PUT", ("lifecycle",)),
         ("PutBucketLogging", "PUT", ("logging",)),
         ("PutBucketMetricsConfiguration", "PUT", ("metrics",)),
         ("PutBucketNotificationConfiguration", "PUT", ("notification",)),

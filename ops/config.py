@@ -10,12 +10,16 @@ from pathlib import Path
 from gateway.kms.settings import VaultSettings
 from placement.schemes import Scheme, default_scheme
 
+LIFECYCLE_DAY_SECONDS = "OSTRAKA_LIFECYCLE_DAY_SECONDS"
+"""Seconds that a day of lifecycle rules lasts (the keeper reads it): for tests."""
 ROOT_ACCESS_KEY = "OSTRAKA_ROOT_ACCESS_KEY"
 ROOT_SECRET_KEY = "OSTRAKA_ROOT_SECRET_KEY"  # noqa: S105 - the variable's name
 ETCD = "OSTRAKA_ETCD"
 CLUSTER_KEY_FILE = "OSTRAKA_CLUSTER_KEY_FILE"
 NODE_CA = "OSTRAKA_NODE_CA"
-_KNOWN_VARIABLES = frozenset({ROOT_ACCESS_KEY, ROOT_SECRET_KEY, ETCD, CLUSTER_KEY_FILE, NODE_CA})
+_KNOWN_VARIABLES = frozenset(
+    {ROOT_ACCESS_KEY, ROOT_SECRET_KEY, ETCD, CLUSTER_KEY_FILE, NODE_CA, LIFECYCLE_DAY_SECONDS}
+)
 _PREFIX = "OSTRAKA_"
 _DOMAIN = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"

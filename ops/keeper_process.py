@@ -11,6 +11,7 @@ from ops.admin_port import AdminPort, authorizer
 from ops.clients import Clients, connect, log_to_stderr
 from ops.keeper.garbage import Garbage
 from ops.keeper.keeper import Duty, Keeper
+from ops.keeper.lifecycle import Lifecycle
 from ops.keeper.reencode import Reencode
 from ops.keeper.repair import Repair, View
 from ops.keeper.sweep import Sweep
@@ -34,6 +35,7 @@ class Duties:
         self.garbage = Garbage(clients.metastore, clients.objects, nodes, clients.clock)
         self.sweep = Sweep(clients.metastore, nodes, clients.clock)
         self.repair = Repair(clients.metastore, clients.objects, nodes, self.view, clients.clock)
+        self.lifecycle = Lifecycle(clients.metadata, clients.clock)
         self.reencode = Reencode(
             clients.metastore,
             clients.objects,
@@ -63,6 +65,7 @@ class Duties:
             Duty("re-encoding", self.reencode.work, every_seconds=1.0),
             Duty("sweep", self.sweep.work, every_seconds=600.0, first_after_seconds=35.0),
             Duty("uploads", self._tidy_uploads, every_seconds=60.0, first_after_seconds=5.0),
+            Duty("lifecycle", self.lifecycle.work, every_seconds=self.lifecycle.every_seconds),
         ]
 
     def keeper(self) -> Keeper:

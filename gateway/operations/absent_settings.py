@@ -70,12 +70,6 @@ _ABSENT: tuple[AnyOperation, ...] = tuple(
     _get(name, argument, permission, _refusing(code))
     for name, argument, permission, code in (
         (
-            "GetBucketLifecycleConfiguration",
-            "lifecycle",
-            "s3:GetLifecycleConfiguration",
-            ErrorCode.NO_SUCH_LIFECYCLE,
-        ),
-        (
             "GetBucketReplication",
             "replication",
             "s3:GetReplicationConfiguration",
@@ -111,7 +105,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         _find,
         _encode_payer,
     ),
-    _delete("DeleteBucketLifecycle", "lifecycle", "s3:PutLifecycleConfiguration"),
     _delete("DeleteBucketReplication", "replication", "s3:PutReplicationConfiguration"),
     _delete("DeleteBucketWebsite", "website", "s3:DeleteBucketWebsite"),
 )

@@ -45,7 +45,7 @@ def _text(node: "etree._Element") -> str:
 
 
 def _children(node: "etree._Element", known: frozenset[str]) -> dict[str, "etree._Element"]:
-    found: dict[str, "etree._Element"] = {}
+    found: dict[str, etree._Element] = {}
     for child in node:
         name = _name(child)
         if name not in known or name in found:

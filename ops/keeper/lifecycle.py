@@ -1,0 +1,269 @@
+"""Lifecycle: walks the buckets that have rules and ends what has come to its end.
+
+Every transaction compares the record that was judged and the bucket as it was read, so nothing that
+was written since, and nothing after the rules changed, is ended; locked versions stay. A pass goes
+page by page and begins anew after a failure: what is done is not found again.
+"""
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gateway.domain.conditions import DeleteConditions
+from gateway.domain.lifecycle import (
+    LifecycleRules,
+    current_ends,
+    lone_marker_ends,
+    noncurrent_ends,
+    upload_ends,
+)
+from gateway.domain.object_lock import Lock, is_locked
+from gateway.metadata import groups, keys, upload_commits, uploads, versions
+from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text, object_entry
+from gateway.metadata.errors import MetadataError
+from gateway.metadata.lifecycle import stored_lifecycle
+from gateway.metadata.records import BucketRecord, decode
+from gateway.metadata.store import Metadata
+from ops.config import LIFECYCLE_DAY_SECONDS
+from placement.clock import Clock
+from placement.errors import OutcomeUnknown
+from placement.metastore.port import KeyValue, Range, Txn, prefix_end, unchanged
+
+PAGE_RECORDS = 200
+DAY_SECONDS = 24 * 60 * 60
+_EVERY_SECONDS_MAX = 3600.0
+
+log = logging.getLogger("ostraka.keeper.lifecycle")
+
+
+def day_seconds() -> float:
+    """How long a day of lifecycle rules lasts: a day, or what the environment says for tests."""
+    try:
+        said = float(os.environ.get(LIFECYCLE_DAY_SECONDS, DAY_SECONDS))
+    except ValueError:
+        return DAY_SECONDS
+    return said if 0.1 <= said <= DAY_SECONDS else DAY_SECONDS
+
+
+@dataclass(slots=True)
+class LifecycleProgress:
+    """Since the process began; `skipped` changed meanwhile and are judged again."""
+
+    passes: int = 0
+    expired: int = 0
+    noncurrent: int = 0
+    markers: int = 0
+    uploads: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Exact:
+    """The entity tag of the object that was judged."""
+
+    etag: str
+
+    def match(self, etag: str) -> bool:
+        return etag == self.etag
+
+
+class _Page(NamedTuple):
+    """Records of one family, with the bucket and its rules as they were at that instant."""
+
+    entry: BucketEntry
+    rules: LifecycleRules
+    kvs: tuple[KeyValue, ...]
+
+
+class Lifecycle:
+    """The duty: a page a call."""
+
+    def __init__(self, metadata: Metadata, clock: Clock) -> None:
+        self._metadata = metadata
+        self._clock = clock
+        self._day_ms = int(day_seconds() * 1000)
+        self._steps: AsyncIterator[None] | None = None
+        self.every_seconds = min(_EVERY_SECONDS_MAX, self._day_ms / 1000 / 5)
+        self.progress = LifecycleProgress()
+
+    async def work(self) -> bool:
+        """One page; whether the pass goes on."""
+        steps, self._steps = self._steps or self._pass(), None
+        async for _ in steps:
+            self._steps = steps
+            return True
+        self.progress.passes += 1
+        return False
+
+    async def _pass(self) -> AsyncIterator[None]:
+        start, end = keys.BUCKETS, prefix_end(keys.BUCKETS)
+        while True:
+            page = await self._metadata.metastore.range(Range(start, end, limit=PAGE_RECORDS))
+            for kv in page.kvs:
+                if not decode(BucketRecord, kv.value).lifecycle:
+                    continue
+                try:
+                    async for _ in self._bucket(kv.key[len(keys.BUCKETS) :].decode()):
+                        yield
+                except (MetadataError, OutcomeUnknown) as error:
+                    log.warning("%s: %s", kv.key, error)
+            if not page.more:
+                return
+            start = page.kvs[-1].key + b"\x00"
+            yield
+
+    async def _bucket(self, name: str) -> AsyncIterator[None]:
+        entry = await self._metadata.buckets.read_unasked(name)
+        objects = keys.objects_of(entry.bucket_id)
+        async for page in self._pages(entry, objects):
+            await self._end_current(page)
+            yield
+        if entry.record.versioning:
+            async for _ in self._versions(entry, keys.versions_of(objects)):
+                yield
+            async for page in self._pages(entry, keys.marker(objects)):
+                await self._end_markers(page)
+                yield
+        async for page in self._pages(entry, keys.uploads_of(entry.bucket_id)):
+            await self._end_uploads(page)
+            yield
+
+    async def _pages(self, entry: BucketEntry, family: bytes) -> AsyncIterator[_Page]:
+        """A family's records. Ends early when the bucket went or has no rules any more."""
+        start, end = family, prefix_end(family)
+        while True:
+            bucket, found = await self._metadata.metastore.read(
+                (Range(entry.key), Range(start, end, limit=PAGE_RECORDS))
+            )
+            entry = self._metadata.buckets.same(entry, bucket.kvs[0] if bucket.kvs else None)
+            rules = stored_lifecycle(entry.record.lifecycle, entry.name)
+            if not rules or not found.kvs:
+                return
+            yield _Page(entry, rules, tuple(found.kvs))
+            if not found.more:
+                return
+            start = found.kvs[-1].key + b"\x00"
+
+    def _now_ms(self) -> int:
+        return self._clock.now_ns() // 1_000_000
+
+    async def _end_current(self, page: _Page) -> None:
+        for kv in page.kvs:
+            found = object_entry(kv.key, kv)
+            assert found is not None
+            record = found.record
+            if not current_ends(
+                page.rules,
+                found.key,
+                tags=record.tags,
+                size_bytes=record.size_bytes,
+                modified_ms=record.modified_ms,
+                now_ms=self._now_ms(),
+                day_ms=self._day_ms,
+            ):
+                continue
+            if page.entry.record.versioning:
+                await self._mark(page.entry, found)
+                continue
+            ending = groups.Ending(found.record_key, record, found.mod_revision)
+            txn = groups.delete_txn(page.entry.unchanged, (ending,), self._now_ms())
+            self.progress.expired += await self._run(txn)
+
+    async def _mark(self, entry: BucketEntry, found: ObjectEntry) -> None:
+        """A delete marker in front of the very object that was judged."""
+        conditions = DeleteConditions(
+            if_match=_Exact(etag_text(found.record)),
+            if_match_size_bytes=found.record.size_bytes,
+            if_match_last_modified=found.record.modified_ms // 1000,
+        )
+        try:
+            await self._metadata.versions.delete(entry, found.key, conditions=conditions)
+        except MetadataError:
+            self.progress.skipped += 1
+        else:
+            self.progress.expired += 1
+
+    async def _versions(self, entry: BucketEntry, family: bytes) -> AsyncIterator[None]:
+        """Versions of a key come newest first; each is succeeded by the one before it."""
+        key, succeeded_ms, newer = b"", 0, 0
+        async for page in self._pages(entry, family):
+            for kv in page.kvs:
+                found = object_entry(kv.key, kv)
+                assert found is not None
+                object_key = keys.object_of(kv.key)
+                if object_key != key:
+                    key, newer = object_key, 0
+                    succeeded_ms = await self._current_since(object_key)
+                if self._is_over(page.rules, found, succeeded_ms, newer):
+                    compares = (page.entry.unchanged, unchanged(kv.key, kv.mod_revision))
+                    writes = versions.remove(found, self._now_ms())
+                    self.progress.noncurrent += await self._run(Txn(compares, writes.operations()))
+                succeeded_ms, newer = found.record.modified_ms, newer + 1
+            yield
+
+    def _is_over(
+        self, rules: LifecycleRules, found: ObjectEntry, succeeded_ms: int, newer: int
+    ) -> bool:
+        record, now_ms = found.record, self._now_ms()
+        if is_locked(Lock(record.retention, record.legal_hold), now_ms=now_ms, bypass=False):
+            return False
+        return noncurrent_ends(
+            rules,
+            found.key,
+            tags=record.tags,
+            size_bytes=record.size_bytes,
+            succeeded_ms=succeeded_ms,
+            newer=newer,
+            now_ms=now_ms,
+            day_ms=self._day_ms,
+        )
+
+    async def _current_since(self, object_key: bytes) -> int:
+        """When the current version was made; now if it is just changing, so that nothing ends."""
+        found = await self._metadata.metastore.get_many((object_key, keys.marker(object_key)))
+        for kv in found:
+            entry = None if kv is None else object_entry(kv.key, kv)
+            if entry is not None:
+                return entry.record.modified_ms
+        return self._now_ms()
+
+    async def _end_markers(self, page: _Page) -> None:
+        for kv in page.kvs:
+            found = object_entry(kv.key, kv)
+            assert found is not None
+            modified_ms, now_ms = found.record.modified_ms, self._now_ms()
+            if not lone_marker_ends(
+                page.rules, found.key, modified_ms=modified_ms, now_ms=now_ms, day_ms=self._day_ms
+            ):
+                continue
+            behind = keys.versions_of(keys.object_of(kv.key))
+            others = await self._metadata.metastore.range(
+                Range(behind, prefix_end(behind), limit=1, keys_only=True)
+            )
+            if others.kvs:
+                continue
+            ended = await self._metadata.versions.delete_version(
+                page.entry, found.key, found.record.version_id
+            )
+            self.progress.markers += ended is not None
+
+    async def _end_uploads(self, page: _Page) -> None:
+        for kv in page.kvs:
+            upload = uploads.upload_entry(kv)
+            assert upload is not None
+            record, now_ms = upload.record, self._now_ms()
+            key = keys.key_of_object(keys.object_of_upload(kv.key)).decode()
+            over = upload_ends(
+                page.rules, key, begun_ms=record.created_ms, now_ms=now_ms, day_ms=self._day_ms
+            )
+            if over and record.state == "open":
+                self.progress.uploads += await upload_commits.abort(
+                    self._metadata, page.entry, upload, now_ms=now_ms
+                )
+
+    async def _run(self, txn: Txn) -> bool:
+        done = (await self._metadata.transactions.run(txn)).succeeded
+        self.progress.skipped += not done
+        return done
