@@ -1,6 +1,8 @@
 """A real Prometheus scrapes a real store under load and faults: every panel and alert tells the truth."""
 
+import base64
 import contextlib
+import json
 import math
 import os
 import random
@@ -22,6 +24,8 @@ from tests.truth.expressions import hastened, panel_expressions, rules, without_
 from tests.truth.picture import draw
 from tests.truth.prometheus import Prometheus, PrometheusMissing, binary
 
+ETCD_QUOTA_BYTES = 36 << 20
+
 
 @dataclass
 class Scene:
@@ -29,6 +33,7 @@ class Scene:
 
     store: StoreProcess
     prometheus: Prometheus
+    etcd_url: str
 
     def take_away(self, *numbers: int) -> None:
         """As if the mounts of these drives were gone."""
@@ -67,12 +72,21 @@ def load(store: StoreProcess, stop: threading.Event) -> None:
     s3.close()
 
 
+def ask_etcd(url: str, verb: str, **document: Any) -> Any:
+    """One call of etcd's JSON gateway."""
+    body = json.dumps(document).encode()
+    with urllib.request.urlopen(f"{url}/v3/{verb}", body, timeout=10) as answer:
+        return json.load(answer)
+
+
+def text(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
 def write_to_etcd(url: str, stop: threading.Event) -> None:
     """Ten small writes a second."""
-    body = b'{"key": "a2V5", "value": "dmFsdWU="}'
     while not stop.wait(0.1):
-        with urllib.request.urlopen(f"{url}/v3/kv/put", body, timeout=10):
-            pass
+        ask_etcd(url, "kv/put", key=text(b"key"), value=text(b"value"))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +104,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     store = StoreProcess(folder / "data", options=("--workers", "2"))
     stop = threading.Event()
     client = threading.Thread(target=load, args=(store, stop))
-    etcd = EtcdCluster(1, fsync=True)
+    etcd = EtcdCluster(1, fsync=True, arguments=("--quota-backend-bytes", str(ETCD_QUOTA_BYTES)))
     writer = threading.Thread(target=write_to_etcd, args=(etcd.endpoints[0], stop))
     prometheus: Prometheus | None = None
     try:
@@ -103,7 +117,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         ]
         prometheus = Prometheus(folder, targets, quick).start()
         prometheus.wait_until("min(ostraka_remaining_tolerance) == 2")
-        yield Scene(store, prometheus)
+        yield Scene(store, prometheus, etcd.endpoints[0])
     finally:
         stop.set()
         for thread in (client, writer):
@@ -139,6 +153,23 @@ def test_alerts_fire_and_clear(scene: Scene, record_property: Any) -> None:
         story[f"{name} cleared"] = prometheus.wait_for(name, fires=False, seconds=60)
     for event, seconds in story.items():
         record_property(event, f"{seconds:.1f} s")
+
+
+def test_etcd_that_fills_up_is_noticed_and_so_is_its_relief(scene: Scene) -> None:
+    """Its file, which grows in large steps, nears the quota; then it is compacted and defragmented."""
+    prometheus, url = scene.prometheus, scene.etcd_url
+    assert "OstrakaEtcdHeadroom" not in prometheus.firing()
+    large = text(bytes(1 << 20))
+    for number in range(40):
+        if int(ask_etcd(url, "maintenance/status")["dbSize"]) > 0.85 * ETCD_QUOTA_BYTES:
+            break
+        ask_etcd(url, "kv/put", key=text(b"large%d" % number), value=large)
+    prometheus.wait_for("OstrakaEtcdHeadroom", fires=True)
+    gone = ask_etcd(url, "kv/deleterange", key=text(b"large"), range_end=text(b"larg\xff"))
+    ask_etcd(url, "kv/compaction", revision=gone["header"]["revision"], physical=True)
+    ask_etcd(url, "maintenance/defragment")
+    prometheus.wait_for("OstrakaEtcdHeadroom", fires=False)
+    assert "OstrakaEtcdNoLeader" not in prometheus.firing()
 
 
 def test_every_expression_of_every_panel_returns_series(scene: Scene) -> None:
