@@ -4,6 +4,7 @@
 #   make cluster [DIR=./cluster] [ARGS="--nodes 6"]  run a whole cluster on loopback
 #   make test  [TESTS=tests/unit] [PYTEST_ARGS=-x] all tests
 #   make check                                     format, lint, types, layers, fast tests
+#   make sim SEEDS=20 [SEED=1]                     simulate the cluster, from seeds
 #   make bench [ARGS=...]                          benchmarks, as a table and as JSON
 #   make lock                                      renew the pinned versions in requirements/
 #
@@ -13,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: serve cluster test check bench lock clean
+.PHONY: serve cluster test check sim bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,6 +44,10 @@ check: $(TEST_READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -m "not slow" $(FAST_TESTS) $(PYTEST_ARGS)
+
+# Without SEED the seeds are fresh ones; a seed that failed is named, and runs again alike.
+sim: $(TEST_READY)
+	@exec $(BIN)/python -m tests.sim --seeds "$${SEEDS:-20}" $${SEED:+--seed "$$SEED"} $${ARGS:-}
 
 bench: $(TEST_READY)
 	@exec $(BIN)/python -m tests.bench $${ARGS:-}

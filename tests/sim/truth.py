@@ -1,0 +1,136 @@
+"""What must hold once everything is mended and quiet: whole stripes, no orphan, one story."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from gateway.metadata import keys
+from gateway.metadata.records import BlobRef
+from ops.keeper.inventory import blobs
+from placement.hashing import Placement
+from placement.ids import BlobId, DriveId
+from placement.metastore.port import Range, prefix_end
+from storage_node.index import decode_entry
+from storage_node.quarantine import verify_shard
+from storage_node.record import shard_of
+from tests.sim.model import Act, TooHard, linearize
+from tests.sim.workload import BUCKET, Client, Wrong
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+Held = dict[bytes, dict[int, list[DriveId]]]
+
+
+async def used_blobs(world: "World") -> dict[bytes, BlobRef]:
+    """Every blob that the metadata names; read beside the network."""
+    clients = world.gateways[0].clients
+    assert clients is not None
+    found: dict[bytes, BlobRef] = {}
+    async for refs in blobs(world.etcd.store, clients.objects):
+        found.update({ref.blob: ref for ref in refs})
+    return found
+
+
+def held_shards(world: "World") -> Held:
+    """Good shards on the drives in use, by blob and index; each is read and checked."""
+    held: Held = {}
+    for life in world.nodes.values():
+        if life.node is None or not life.process.alive:
+            continue
+        for drive in life.node._drives.values():
+            for key, entry in all_entries(drive):
+                shard = shard_of(key)
+                if verify_shard(drive, shard, decode_entry(entry)):
+                    held.setdefault(shard.blob, {}).setdefault(shard.index, []).append(drive.id)
+    return held
+
+
+def all_entries(drive: object) -> list[tuple[bytes, bytes]]:
+    """Every index entry of a drive, changes not written back included."""
+    index = drive.index  # type: ignore[attr-defined]
+    rows = dict(index.after(b"", 1 << 20))
+    return sorted(rows.items())
+
+
+async def unfinished(world: "World") -> str | None:
+    """Why the cluster is not at rest yet."""
+    etcd = world.etcd.store
+    for prefix, what in (
+        (keys.GARBAGE, "garbage"),
+        (keys.DAMAGE, "damage marks"),
+        (keys.NARROW, "narrow objects"),
+    ):
+        found = await etcd.range(Range(prefix, prefix_end(prefix), keys_only=True))
+        if found.kvs:
+            return f"{len(found.kvs)} keys of {what}"
+    for life in world.nodes.values():
+        if life.node is None or not life.process.alive:
+            return f"{life.host} is not up"
+        for report in life.node.reports():
+            if report.condition.value != "up":
+                return f"{life.host} {report.path} is {report.condition}: {report.reason}"
+        for drive in list(life.node._drives.values()):
+            await drive.write_back()
+    used, held = await used_blobs(world), held_shards(world)
+    clients = world.gateways[0].clients
+    assert clients is not None
+    if clients.topology.map.open_epochs:
+        return "an epoch is still open"
+    placement = clients.topology.placement
+    for blob, ref in used.items():
+        why = _incomplete(placement, ref, held.get(blob, {}))
+        if why:
+            return why
+    for blob in held:
+        if blob not in used:
+            return f"blob {blob.hex()} is an orphan: shards {sorted(held[blob])}"
+    return None
+
+
+def _incomplete(placement: Placement, ref: BlobRef, held: dict[int, list[DriveId]]) -> str | None:
+    order = placement.write_order(BlobId(ref.blob), ref.k + ref.m)
+    for index in range(ref.k + ref.m):
+        drives = held.get(index, [])
+        if len(drives) != 1:
+            return f"shard {index} of blob {ref.blob.hex()} ({ref.k}+{ref.m}) is there {len(drives)} times"
+        if order[index].drive_id != drives[0]:
+            return f"shard {index} of blob {ref.blob.hex()} is not at home"
+    return None
+
+
+def check_history(world: "World") -> None:
+    """Every key's acts fit one register. Raises Wrong with the acts."""
+    for key in world.history.keys:
+        acts = _resolved(world.history.of_key(key))
+        try:
+            order = linearize(acts)
+        except TooHard as error:
+            raise Wrong(f"{key}: no order was found ({error})") from error
+        if order is None:
+            story = "\n".join(map(str, acts))
+            raise Wrong(f"{key}: no order of these acts is one of a register:\n{story}")
+
+
+def _resolved(acts: list[Act]) -> list[Act]:
+    """Copies of which nobody knows what they wrote may have written whatever was seen."""
+    seen = {act.value for act in acts if act.kind == "read" and act.value}
+    choices = (*sorted(seen), "?")
+    return [dataclasses.replace(act, choices=choices) if act.choices else act for act in acts]
+
+
+async def final_reads(world: "World") -> None:
+    """Every key through every gateway, and a listing; all must answer."""
+    reader = Client(world, world.process("reader"))
+    everyone = world.gateways
+    for gateway in list(everyone):
+        world.gateways = [gateway]
+        for key in world.keys:
+            answer = await reader.get(key)
+            if answer.status not in (200, 404):
+                raise Wrong(f"{key}: answered {answer.status} {answer.code} in quiet times")
+        await reader.list()
+    world.gateways = everyone
+    answer = await reader.send("PUT", f"/{BUCKET}/last", b"last")
+    if answer.status != 200:
+        raise Wrong(f"a write was answered {answer.status} {answer.code} in quiet times")
+    await reader.send("DELETE", f"/{BUCKET}/last")

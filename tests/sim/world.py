@@ -1,0 +1,220 @@
+"""A whole cluster in one process, made and run from one seed."""
+
+import asyncio
+import collections
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import gateway.objects.store
+from gateway.metadata import keys
+from gateway.metadata.records import AccountRecord, encode
+from ops.map_store import MapStore
+from placement.ids import DriveId
+from placement.map_changes import first_map
+from placement.membership import DRIVES, DriveRecord, decode
+from placement.metastore.port import Put, Range, Txn, prefix_end
+from placement.schemes import Scheme
+from tests.sim.client import Answer
+from tests.sim.disks import Disk
+from tests.sim.etcd import Etcd, EtcdClient
+from tests.sim.loop import InlineExecutor, Process, VirtualLoop
+from tests.sim.members import OWNER, GatewayLife, KeeperLife, NodeLife
+from tests.sim.model import History
+from tests.sim.network import Network
+from tests.sim.workload import BUCKET, Client, Wrong, pause
+
+PARTITIONS = 16
+STRIPE_SIZE_BYTES = 64 << 10
+FAULTS_MIN = 22
+"""Work goes on until there were so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How big the cluster is and how long it is worked."""
+
+    nodes: int
+    drives_per_node: int
+    scheme: Scheme
+    gateways: int
+    clients: int
+    keys: int
+    operations: int
+
+
+def shape_of(seed: int, operations: int) -> Shape:
+    """Drawn from the seed."""
+    chosen = random.Random(f"shape {seed}")
+    nodes, drives, k, m = chosen.choice(
+        [(4, 1, 2, 1), (4, 1, 2, 2), (5, 1, 2, 2), (6, 1, 4, 2), (3, 2, 2, 1), (4, 2, 3, 2)]
+    )
+    return Shape(
+        nodes=nodes,
+        drives_per_node=drives,
+        scheme=Scheme(k, m, STRIPE_SIZE_BYTES),
+        gateways=chosen.randint(2, 3),
+        clients=chosen.randint(3, 6),
+        keys=chosen.randint(4, 12),
+        operations=operations,
+    )
+
+
+class World:
+    """The processes, the network between them, and what clients saw."""
+
+    def __init__(self, loop: VirtualLoop, folder: Path, seed: int, operations: int) -> None:
+        self.loop = loop
+        self.seed = seed
+        self.shape = shape_of(seed, operations)
+        self.random = random.Random(f"world {seed}")
+        self.network = Network(loop)
+        self.etcd = Etcd(self.process("etcd"), self.network)
+        self.folder = folder
+        self.disks: dict[str, Disk] = {}
+        self.mounts: dict[str, list[str]] = {}
+        """Which disks each host has."""
+        self.boots: collections.Counter[str] = collections.Counter()
+        self.nodes: dict[str, NodeLife] = {}
+        self.gateways: list[GatewayLife] = []
+        self.keepers: list[KeeperLife] = []
+        self.grace_seconds = 40.0
+        self.keys = [f"k{number}" for number in range(self.shape.keys)]
+        self.bodies: dict[str, bytes] = {}
+        self.history = History()
+        self.operations = 0
+        self.answers: collections.Counter[int] = collections.Counter()
+        self.faults: collections.Counter[str] = collections.Counter()
+        self.problems: list[str] = []
+        self.journal: list[str] = []
+
+    def process(self, name: str) -> Process:
+        return Process(self.seed, name, self.loop)
+
+    def say(self, text: str) -> None:
+        self.journal.append(f"{self.loop.time():9.3f} {text}")
+
+    def note_answer(self, method: str, path: str, answer: Answer) -> None:
+        self.answers[answer.status] += 1
+        if answer.status >= 500 and answer.status != 503:
+            self.problems.append(f"{method} {path} was answered {answer.status} {answer.code}")
+
+    # -- making it -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Nodes, the first map, gateways, keepers, a bucket."""
+        shape = self.shape
+        for number in range(shape.nodes):
+            host = f"node{number}"
+            self.mounts[host] = []
+            for _ in range(shape.drives_per_node):
+                self.add_disk(host)
+            self.start_node(host)
+        for life in self.nodes.values():
+            await life.ready
+        client = EtcdClient(self.etcd, self.process("operator"))
+        new = first_map(await self.registered(), shape.scheme, PARTITIONS)
+        assert await MapStore(client).replace(new, 0)
+        await client.txn(Txn((), (Put(keys.account(OWNER.account_id), encode(_account())),)))
+        for number in range(shape.gateways):
+            self.gateways.append(self.gateway(number))
+        for number in range(2):
+            self.keepers.append(self.keeper(number))
+        for gateway in self.gateways:
+            await gateway.ready
+        maker = Client(self, self.process("maker"))
+        answer = await maker.send("PUT", f"/{BUCKET}")
+        if answer.status != 200:
+            raise Wrong(f"the bucket could not be made: {answer.status} {answer.body!r}")
+
+    async def registered(self) -> list[DriveRecord]:
+        found = await self.etcd.store.range(Range(DRIVES, prefix_end(DRIVES)))
+        return [decode(DriveRecord, kv.value) for kv in found.kvs]
+
+    def add_disk(self, host: str) -> str:
+        name = f"drive{len(self.disks)}"
+        self.disks[name] = Disk(self.folder, self.random.randrange(1 << 40), name)
+        self.mounts[host].append(name)
+        return name
+
+    def start_node(self, host: str) -> None:
+        """Begin a new run of it; the kernel goes on unless its power went."""
+        run = f"{host} run {self.random.randrange(1 << 30)}".encode()
+        self.nodes[host] = NodeLife(
+            self.process(host),
+            self.network,
+            self.etcd,
+            {name: self.disks[name] for name in self.mounts[host]},
+            host=host,
+            boot_id=f"{host} boot {self.boots[host]}",
+            record_run=run,
+        )
+
+    def gateway(self, number: int) -> GatewayLife:
+        return GatewayLife(self.process(f"gateway{number}"), self.network, self.etcd)
+
+    def keeper(self, number: int) -> KeeperLife:
+        process = self.process(f"keeper{number}")
+        return KeeperLife(process, self.network, self.etcd, grace_seconds=self.grace_seconds)
+
+    def disk_of(self, drive: DriveId) -> Disk | None:
+        for life in self.nodes.values():
+            if life.node is not None and drive in life.node._drives:
+                return self.disks[life.node._drives[drive].root.strip("/")]
+        return None
+
+    # -- working it ------------------------------------------------------------------------------
+
+    async def work(self) -> None:
+        """Clients until the operations are done."""
+
+        async def client(number: int) -> None:
+            process = self.process(f"client{number}")
+            caller = Client(self, process)
+            while self.operations < self.shape.operations or sum(self.faults.values()) < FAULTS_MIN:
+                await caller.act()
+                await pause(process, 0.8)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(self.shape.clients):
+                group.create_task(client(number))
+
+    async def until(self, what: str, test: object, seconds: float) -> None:
+        """Wait for something that must come about."""
+        end = self.loop.time() + seconds
+        while (why := await test()) is not None:  # type: ignore[operator]
+            if self.loop.time() > end:
+                raise Wrong(f"{what}: not after {seconds:.0f} s: {why}")
+            await asyncio.sleep(2.0)
+
+
+def _account() -> AccountRecord:
+    return AccountRecord(
+        account_id=OWNER.account_id,
+        canonical_id=OWNER.canonical_id,
+        name=OWNER.name,
+        email=OWNER.email,
+        created_ms=0,
+    )
+
+
+class _Complaints(logging.Handler):
+    """Exceptions that the code logs as unexpected are failures of the run."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            text = logging.Formatter().formatException(record.exc_info)
+            self._world.problems.append(f"{record.getMessage()}\n{text}")
+
+
+def prepare(world: World) -> None:
+    """What must be in place before anything runs."""
+    gateway.objects.store.ThreadPoolExecutor = InlineExecutor  # type: ignore[attr-defined,misc]
+    root = logging.getLogger()
+    root.handlers[:] = [_Complaints(world)]
+    root.setLevel(logging.ERROR)
