@@ -77,6 +77,7 @@ class Registrar:
         self.failed.cancel()
 
     async def _run(self) -> None:
+        troubled = False
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lease_seconds / 3):
@@ -84,8 +85,13 @@ class Registrar:
             self._changed.clear()
             try:
                 await self._round()
+                if troubled:
+                    troubled = False
+                    _log.warning("the registration is renewed again")
             except MetastoreUnavailable as error:
-                _log.warning("the registration cannot be renewed: %s", error)
+                if not troubled:  # once, however long it lasts
+                    _log.warning("the registration cannot be renewed (trying on): %s", error)
+                troubled = True
                 await self._clock.sleep(0.5)
                 self._changed.set()
             except MembershipRefused as error:
