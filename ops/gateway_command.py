@@ -49,9 +49,9 @@ def gateway(options: GatewayOptions) -> int:
     ]
     supervisor = Supervisor(children, complain, start_timeout_seconds=None)
     try:
-        say(f"admin http://{config.bind}:{admin.getsockname()[1]} (health, metrics)")
-        supervisor.start()
         scheme = "https" if config.tls_cert else "http"
+        say(f"admin {scheme}://{config.bind}:{admin.getsockname()[1]} (health, metrics)")
+        supervisor.start()
         say(f"ready {scheme}://{config.bind}:{port}")
         supervisor.run()
         say("stopping")

@@ -155,7 +155,7 @@ def _welcome(
         say(f"  access key  {credentials.access_key}")
         say(f"  secret key  {credentials.secret_key!s}")
     say(f"ready {url}")
-    say(f"admin http://{host}:{admin_port} (health, metrics)")
+    say(f"admin {scheme}://{host}:{admin_port} (health, metrics)")
     say("use it with the aws CLI:")
     say(f"  export AWS_ACCESS_KEY_ID={credentials.access_key} AWS_SECRET_ACCESS_KEY=…")
     say(f"  export AWS_DEFAULT_REGION={config.region} AWS_ENDPOINT_URL={url}")

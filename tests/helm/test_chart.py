@@ -274,6 +274,40 @@ def test_readiness_is_the_write_quorum(rendered: dict[str, Any], name: str) -> N
     assert pod["terminationGracePeriodSeconds"] > slept + 30, "workers drain for up to 30 s"
 
 
+def test_with_tls_the_admin_port_is_asked_over_tls(rendered: dict[str, Any]) -> None:
+    """The program serves it with the same certificate; a keeper has none."""
+    for name, kind, called in (
+        ("single-secured", "StatefulSet", "pots-ostraka-store"),
+        ("cluster-full", "Deployment", "pots-ostraka-gateway"),
+    ):
+        thing = the(rendered, name, kind, called)
+        (container,) = [c for c in pod_of(thing)["containers"] if c["name"] in ("store", "gateway")]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+        annotations = thing["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["prometheus.io/scheme"] == "https"
+    keeper = the(rendered, "cluster-full", "Deployment", "pots-ostraka-keeper")
+    assert "scheme" not in pod_of(keeper)["containers"][0]["livenessProbe"]["httpGet"]
+    monitors = {
+        m["metadata"]["name"]: m for m in things(rendered, "cluster-full", "ServiceMonitor")
+    }
+    assert set(monitors) == {"pots-ostraka", "pots-ostraka-keeper", "pots-ostraka-etcd"}
+    (endpoint,) = monitors["pots-ostraka"]["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https"
+    names = the(rendered, "cluster-full", "Certificate", "pots-ostraka-tls")["spec"]["dnsNames"]
+    assert endpoint["tlsConfig"]["serverName"] in names
+    (job,) = [
+        j for j in things(rendered, "cluster-full", "Job") if "provision" in str(j["metadata"])
+    ]
+    environment = {e["name"]: e.get("value") for e in pod_of(job)["containers"][0]["env"]}
+    for where in ("S3_ENDPOINT", "ADMIN_ENDPOINT"):
+        scheme, _, rest = environment[where].partition("://")
+        assert scheme == "https"
+        assert rest.partition(":")[0] in names
+    plain = pod_of(the(rendered, "single", "StatefulSet", "pots-ostraka-store"))["containers"][0]
+    assert plain["readinessProbe"]["httpGet"]["scheme"] == "HTTP"
+
+
 def test_every_drive_is_a_claim_of_its_own(rendered: dict[str, Any]) -> None:
     for name, called, drives in (
         ("single", "pots-ostraka-store", 6), ("single-secured", "pots-ostraka-store", 12),

@@ -138,6 +138,34 @@ def test_the_round_trip_leaves_nothing_behind(store: StoreProcess) -> None:
     assert [bucket["Name"] for bucket in store.client().list_buckets()["Buckets"]] == before
 
 
+def test_provisioning_and_the_round_trip_work_over_tls(tmp_path: Path) -> None:
+    """Both ports have the certificate; its authority is the file that the chart mounts."""
+    certificate, key = make_certificate(tmp_path)
+    store = StoreProcess(
+        tmp_path / "data",
+        options=(
+            "--workers", "1", "--drives", "1",
+            "--tls-cert", str(certificate), "--tls-key", str(key),
+        ),
+    )  # fmt: skip
+    document = tmp_path / "wanted.json"
+    document.write_text(json.dumps({"accounts": [], "buckets": [{"name": "over-tls"}]}))
+    try:
+        store.start()
+        assert store.admin_url.startswith("https://")
+        environment = environment_of(store)
+        done = run("provision.py", str(document), **environment, CA_FILE=str(certificate))
+        assert done.returncode == 0, done.stderr
+        done = run("round_trip.py", **environment, CA_FILE=str(certificate))
+        assert done.returncode == 0, done.stderr
+        stranger = run(
+            "provision.py", str(document), **environment, CA_FILE="/none", WAIT_SECONDS="0"
+        )
+        assert "CERTIFICATE_VERIFY_FAILED" in stranger.stderr
+    finally:
+        store.kill()
+
+
 def test_the_newest_snapshots_are_kept(tmp_path: Path) -> None:
     for day in range(1, 6):
         (tmp_path / f"etcd-2026010{day}T000000Z.db").write_bytes(b"old")
@@ -158,6 +186,21 @@ def test_an_empty_snapshot_replaces_none(tmp_path: Path) -> None:
     assert (tmp_path / "etcd-20260101T000000Z.db").exists()
 
 
+def make_certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Signed by itself, for loopback: certificate and key."""
+    certificate, key = tmp_path / "ca.crt", tmp_path / "server.key"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "1",
+            "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1",
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
 class ApiServer(http.server.BaseHTTPRequestHandler):
     """As much of Kubernetes as the init container asks."""
 
@@ -176,16 +219,7 @@ class ApiServer(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A server with a certificate that the pod's identity trusts; the pod's environment."""
-    certificate, key = tmp_path / "ca.crt", tmp_path / "server.key"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "1",
-            "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1",
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    certificate, key = make_certificate(tmp_path)
     (tmp_path / "token").write_text("token-of-the-pod\n")
     server = http.server.HTTPServer(("127.0.0.1", 0), ApiServer)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

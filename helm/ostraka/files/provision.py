@@ -5,6 +5,7 @@ Usage: provision.py WANTED.json. Run twice it changes nothing; it never removes 
 
 import json
 import os
+import ssl
 import sys
 import time
 import urllib.request
@@ -23,12 +24,18 @@ ADMIN = os.environ["ADMIN_ENDPOINT"].rstrip("/")
 ROOT = (os.environ["OSTRAKA_ROOT_ACCESS_KEY"], os.environ["OSTRAKA_ROOT_SECRET_KEY"])
 
 
+def trusted() -> ssl.SSLContext:
+    """The authority that the chart mounts, if there is one; else those that everybody trusts."""
+    ca_file = os.environ.get("CA_FILE", "")
+    return ssl.create_default_context(cafile=ca_file if os.path.exists(ca_file) else None)
+
+
 def wait_until_ready(seconds: float) -> None:
     """Until the write quorum is reachable."""
     end = time.monotonic() + seconds
     while True:
         try:
-            with urllib.request.urlopen(f"{ADMIN}/health/ready", timeout=5):
+            with urllib.request.urlopen(f"{ADMIN}/health/ready", timeout=5, context=trusted()):
                 return
         except OSError as error:
             if time.monotonic() > end:
@@ -45,7 +52,7 @@ def admin(method: str, path: str, document: Any = None) -> Any:
     request = urllib.request.Request(
         ADMIN + path, body or None, dict(signed.headers.items()), method=method
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=60, context=trusted()) as answer:
         return json.load(answer)
 
 

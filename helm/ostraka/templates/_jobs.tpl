@@ -4,7 +4,7 @@
 - name: S3_ENDPOINT
   value: {{ printf "%s://%s:%v" (include "ostraka.endpointScheme" .) (include "ostraka.serviceHost" .) .Values.service.port }}
 - name: ADMIN_ENDPOINT
-  value: {{ printf "http://%s-admin.%s.svc:9001" (include "ostraka.fullname" .) .Release.Namespace }}
+  value: {{ printf "%s://%s-admin.%s.svc:9001" (include "ostraka.endpointScheme" .) (include "ostraka.fullname" .) .Release.Namespace }}
 - name: REGION
   value: {{ .Values.region | quote }}
 {{- if .Values.tls.enabled }}

@@ -65,6 +65,9 @@ capabilities:
 {{- $annotations := dict -}}
 {{- if and (index . 3) $root.Values.monitoring.scrapeAnnotations -}}
 {{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" "9001" "prometheus.io/path" "/metrics" -}}
+{{- if and $root.Values.tls.enabled (ne (index . 1) "keeper") -}}
+{{- $_ := set $annotations "prometheus.io/scheme" "https" -}}
+{{- end -}}
 {{- end -}}
 {{- $annotations = merge (dict) (default (dict) $values.podAnnotations) $annotations -}}
 labels:
@@ -91,19 +94,20 @@ annotations:
       key: secret-key
 {{- end -}}
 
-{{/* Probes of a process with an admin port. Readiness of what answers S3: the write quorum. */}}
+{{/* Probes of what answers S3; its admin port has the same certificate. Readiness of what answers S3: the write quorum. */}}
 {{- define "ostraka.probes" -}}
+{{- $scheme := include "ostraka.endpointScheme" . | upper -}}
 startupProbe:
-  httpGet: {path: /health/live, port: admin}
+  httpGet: {path: /health/live, port: admin, scheme: {{ $scheme }}}
   periodSeconds: 2
   failureThreshold: 150
 livenessProbe:
-  httpGet: {path: /health/live, port: admin}
+  httpGet: {path: /health/live, port: admin, scheme: {{ $scheme }}}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /health/ready, port: admin}
+  httpGet: {path: /health/ready, port: admin, scheme: {{ $scheme }}}
   periodSeconds: 5
   timeoutSeconds: 5
   failureThreshold: 2
