@@ -14,6 +14,7 @@ import msgspec
 from gateway.metadata import keys
 from gateway.metadata.groups import end_of, first_commit_of
 from gateway.metadata.records import BlobRef, ObjectRecord, decode, encode
+from gateway.objects.errors import NotEnoughDrives, ObjectsError
 from gateway.objects.manifest import encode_parts, parts_of
 from gateway.objects.port import Objects, Staged, Stored
 from gateway.s3.message import Buffer
@@ -117,7 +118,13 @@ class Reencode:
         if not page.kvs or not self._full_width():
             return False
         for entry in page.kvs:
-            await self._reencode(entry)
+            try:
+                await self._reencode(entry)
+            except NotEnoughDrives as error:
+                log.info("re-encoding waits: %s", error)  # drives went again meanwhile
+                return False
+            except ObjectsError as error:
+                log.warning("%r stays as it is: %s", entry.key, error)
         return page.more
 
     async def _reencode(self, entry: KeyValue) -> None:

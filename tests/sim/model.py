@@ -95,8 +95,9 @@ def linearize(acts: list[Act], *, steps_max: int = 400_000) -> list[Act] | None:
                 continue
             bound = min(bound, act.returned)
             states = act.after(state)
-            if not act.unsure and states == [state] and act.called <= bound:
-                return [(number, state)]  # what changes nothing may always come first
+            looks = act.kind == "read" or act.refused
+            if looks and states and not act.unsure and act.called <= bound:
+                return [(number, state)]  # what only looks may always come first
             into = unsure if act.unsure else sure
             into += [(number, state_after) for state_after in states]
         return [c for c in sure + unsure if acts[c[0]].called <= bound]

@@ -15,6 +15,8 @@ from tests.sim.workload import Wrong
 from tests.sim.world import World, prepare
 
 OPERATIONS = 520
+CALM_SECONDS = 20.0
+"""After the last fault everybody answers again within so long."""
 QUIET_SECONDS = 900.0
 
 
@@ -75,6 +77,7 @@ async def _live(world: World) -> None:
     await striking
     await nemesis.mend()
     world.say("quiet")
+    await asyncio.sleep(CALM_SECONDS)
     await final_reads(world)
     check_history(world)
     await world.until("the cluster comes to rest", lambda: unfinished(world), QUIET_SECONDS)

@@ -18,6 +18,7 @@ from tests.sim.workload import BUCKET, Client, Wrong
 if TYPE_CHECKING:
     from tests.sim.world import World
 
+STORY_SECONDS = 15.0
 Held = dict[bytes, dict[int, list[DriveId]]]
 
 
@@ -107,8 +108,22 @@ def check_history(world: "World") -> None:
         except TooHard as error:
             raise Wrong(f"{key}: no order was found ({error})") from error
         if order is None:
-            story = "\n".join(map(str, acts))
-            raise Wrong(f"{key}: no order of these acts is one of a register:\n{story}")
+            raise Wrong(f"{key}: no order of these acts is one of a register:\n{_story(acts)}")
+
+
+def _story(acts: list[Act]) -> str:
+    """The acts before the first one that no order has room for, and that one."""
+    ends = sorted(act.returned for act in acts if not act.unsure)
+    for end in ends:
+        begun = [
+            dataclasses.replace(act, unsure=True) if act.returned > end else act
+            for act in acts
+            if act.called < end and (act.returned <= end or act.kind != "read")
+        ]
+        if linearize(begun) is None:
+            last = [act for act in begun if act.unsure or act.returned > end - STORY_SECONDS]
+            return "\n".join(map(str, last))
+    return "?"
 
 
 def _resolved(acts: list[Act]) -> list[Act]:

@@ -111,8 +111,8 @@ class World:
             for _ in range(shape.drives_per_node):
                 self.add_disk(host)
             self.start_node(host)
-        for life in self.nodes.values():
-            await life.ready
+        for node in self.nodes.values():
+            await node.ready
         client = EtcdClient(self.etcd, self.process("operator"))
         new = first_map(await self.registered(), shape.scheme, PARTITIONS)
         assert await MapStore(client).replace(new, 0)
@@ -121,8 +121,8 @@ class World:
             self.gateways.append(self.gateway(number))
         for number in range(2):
             self.keepers.append(self.keeper(number))
-        for gateway in self.gateways:
-            await gateway.ready
+        for life in self.gateways:
+            await life.ready
         maker = Client(self, self.process("maker"))
         answer = await maker.send("PUT", f"/{BUCKET}")
         if answer.status != 200:
