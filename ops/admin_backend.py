@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -136,6 +137,7 @@ class AdminBackend:
             repairs_done=self._duties.repair.progress.rebuilt + self._duties.reencode.progress.done,
             orphan_shards=self._duties.sweep.progress.orphans,
             garbage_pending=self._duties.garbage.pending,
+            lifecycle=asdict(self._duties.lifecycle.progress),
             tolerance=tolerance,
             data_shards=self._clients.topology.map.scheme.k,
             parity_shards=self._clients.topology.map.scheme.m,

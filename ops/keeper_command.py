@@ -119,6 +119,7 @@ class LedDuties:
                 "removed": self.duties.sweep.progress.removed,
                 "passes": self.duties.sweep.progress.passes,
             },
+            "lifecycle": asdict(self.duties.lifecycle.progress),
             "re-encoding": asdict(self.duties.reencode.progress),
             "departures": self.departures.told(),
             "moves": {"closed": self.moves.closed},

@@ -16,6 +16,7 @@ from gateway.metrics import LATENCY_BOUNDS_SECONDS, Histogram, RequestCounts
 from ops.process_counts import ProcessCounts
 from storage_node.port import DriveCondition, DriveReport
 
+LIFECYCLE_OUTCOMES = ("expired", "noncurrent", "markers", "uploads", "skipped", "unreadable")
 _SERVING = (DriveCondition.UP, DriveCondition.RECOVERING)
 
 
@@ -52,6 +53,8 @@ class StoreCounts:
     repairs_done: int = 0
     orphan_shards: int = 0
     garbage_pending: int = 0
+    lifecycle: dict[str, int] = field(default_factory=dict)
+    """What the keeper's duty of that name counted, by its field."""
     tolerance: int = 0
     data_shards: int = 0
     parity_shards: int = 0
@@ -82,6 +85,14 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     )
     yield _gauge("ostraka_orphan_shards", "Shards no record names.", counts.orphan_shards)
     yield _gauge("ostraka_garbage_pending", "Queued garbage entries.", counts.garbage_pending)
+    lifecycle = CounterMetricFamily(
+        "ostraka_lifecycle_records",
+        "Records that lifecycle rules ended, skipped or could not read, since the keeper started.",
+        labels=["outcome"],
+    )
+    for outcome in LIFECYCLE_OUTCOMES:
+        lifecycle.add_metric([outcome], counts.lifecycle.get(outcome, 0))
+    yield lifecycle
     yield _gauge(
         "ostraka_remaining_tolerance", "Drives that may fail now without loss.", counts.tolerance
     )

@@ -5,7 +5,7 @@ N days ends at the first midnight UTC that is N days or more after it was made; 
 current counts its days from when its successor was made.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -36,6 +36,13 @@ class LifecycleRule(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
 LifecycleRules = tuple[LifecycleRule, ...]
 
 
+class Due(NamedTuple):
+    """When something comes to its end, and by which rule."""
+
+    at_ms: int
+    rule_id: str
+
+
 def due_ms(since_ms: int, days: int, day_ms: int = DAY_MS) -> int:
     """When something of that age in days ends. Days of another length are not rounded."""
     due = since_ms + days * day_ms
@@ -52,25 +59,29 @@ def _concerns(rule: LifecycleRule, key: str, tags: Tags, size_bytes: int) -> boo
     )
 
 
-def current_ends(
+def current_due(
     rules: LifecycleRules,
     key: str,
     *,
     tags: Tags,
     size_bytes: int,
     modified_ms: int,
-    now_ms: int,
     day_ms: int = DAY_MS,
-) -> bool:
-    """Whether a current object has come to its end."""
+) -> Due | None:
+    """When a current object comes to its end: by the rule that ends it first."""
+    first: Due | None = None
     for rule in rules:
         if not _concerns(rule, key, tags, size_bytes):
             continue
-        if rule.expire_at_ms is not None and rule.expire_at_ms <= now_ms:
-            return True
-        if rule.expire_days is not None and due_ms(modified_ms, rule.expire_days, day_ms) <= now_ms:
-            return True
-    return False
+        if rule.expire_at_ms is not None:
+            at_ms = rule.expire_at_ms
+        elif rule.expire_days is not None:
+            at_ms = due_ms(modified_ms, rule.expire_days, day_ms)
+        else:
+            continue
+        if first is None or at_ms < first.at_ms:
+            first = Due(at_ms, rule.id)
+    return first
 
 
 def lone_marker_ends(

@@ -19,6 +19,7 @@ from gateway.metadata.errors import (
     NoSuchBucket,
     TooManyBuckets,
 )
+from gateway.metadata.lifecycle import stored_lifecycle
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.policies import stored_policy
 from gateway.metadata.records import BucketRecord, GarbageRecord, UploadRecord, decode, encode
@@ -63,6 +64,7 @@ def entry_of(name: str, found: KeyValue) -> BucketEntry:
         record.owner if policy is None else "",
         policy,
         stored_cors(record.cors, name) if record.cors else (),
+        stored_lifecycle(record.lifecycle, name) if record.lifecycle else (),
     )
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from gateway.domain.cors import CorsRules
+from gateway.domain.lifecycle import LifecycleRules
 from gateway.domain.policy.document import Policy
 from gateway.metadata import keys
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
@@ -21,6 +22,7 @@ class BucketEntry(NamedTuple):
     plain_owner: str
     policy: Policy | None = None
     cors: CorsRules = ()
+    lifecycle: LifecycleRules = ()
 
     @property
     def key(self) -> bytes:

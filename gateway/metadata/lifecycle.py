@@ -20,8 +20,6 @@ def pack_lifecycle(rules: LifecycleRules) -> bytes:
 
 def stored_lifecycle(stored: bytes, bucket: str) -> LifecycleRules:
     """The rules of a bucket. Ones that cannot be read any more end nothing."""
-    if not stored:
-        return ()
     try:
         return _decode(zlib.decompressobj().decompress(stored, _SIZE_BYTES_MAX))
     except (zlib.error, msgspec.MsgspecError):

@@ -32,6 +32,7 @@ from gateway.operations.copy_encryption import (
     judge_transfer,
     store_again,
 )
+from gateway.operations.expiration import expiration_headers, expiration_of
 from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_encryption import (
     EncryptionAsked,
@@ -194,11 +195,13 @@ def _decode(request: S3Request) -> Copy:
 
 
 class Copied(NamedTuple):
-    """The new object, and the version ids to answer with: its own and the source's."""
+    """The new object, the version ids to answer with (its own and the source's), and what lifecycle
+    rules have in store for it."""
 
     record: ObjectRecord
     version: str
     source_version: str
+    expiration: str
 
 
 async def _handle(context: Context, copy: Copy) -> Copied:
@@ -236,6 +239,7 @@ async def _handle(context: Context, copy: Copy) -> Copied:
             committed.record,
             made_version(committed.record),
             shown_version(from_bucket, source.record),
+            expiration_of(entry, copy.key, committed.record) if entry.lifecycle else "",
         )
     raise S3Error(ErrorCode.OPERATION_ABORTED)
 
@@ -318,6 +322,7 @@ def _encode(copied: Copied) -> S3Response:
     headers = [("Content-Type", "application/xml"), *version_headers(copied.version)]
     if record.encryption:
         headers += encryption_headers(record.encryption, created=True)
+    headers += expiration_headers(copied.expiration)
     if copied.source_version:
         headers.append((SOURCE_VERSION, copied.source_version))
     return S3Response(200, headers, body)

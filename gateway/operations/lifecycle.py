@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.context import Context
 from gateway.domain.lifecycle import LifecycleRule, LifecycleRules
-from gateway.metadata.lifecycle import pack_lifecycle, stored_lifecycle
+from gateway.metadata.lifecycle import pack_lifecycle
 from gateway.metadata.records import BucketRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
@@ -55,10 +55,9 @@ async def _set(context: Context, asked: SetLifecycle) -> None:
 
 async def _get(context: Context, asked: BucketNamed) -> LifecycleRules:
     entry = await context.metadata.bucket(asked.bucket, asked.principal)
-    rules = stored_lifecycle(entry.record.lifecycle, asked.bucket)
-    if not rules:
+    if not entry.lifecycle:
         raise S3Error(ErrorCode.NO_SUCH_LIFECYCLE, details={"BucketName": asked.bucket})
-    return rules
+    return entry.lifecycle
 
 
 def _encode(rules: LifecycleRules) -> S3Response:

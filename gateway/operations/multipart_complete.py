@@ -42,6 +42,7 @@ from gateway.objects.manifest import encode_parts
 from gateway.objects.port import Stored
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import xml_response
+from gateway.operations.expiration import expiration_headers, expiration_of
 from gateway.operations.lock_headers import lock_of_upload
 from gateway.operations.object_encryption import (
     EncryptionAsked,
@@ -100,11 +101,13 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The object, as its completion told it at first, and the version id to answer with."""
+    """The object, as its completion told it at first, the version id to answer with, and what
+    lifecycle rules have in store for it."""
 
     asked: Complete
     record: ObjectRecord
     version: str
+    expiration: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +324,7 @@ async def _complete(context: Context, asked: Complete) -> Completed:
             if not same or upload.record.result is None:
                 raise no_such_upload(asked.named)
             result = upload.record.result
-            return Completed(asked, result, made_version(result))
+            return _completed(asked, bucket, result)
         if attempt and state == COMPLETING and not same:
             raise S3Error(ErrorCode.OPERATION_ABORTED)  # another completion took over
         parts = await uploads.read_parts(context.metadata.metastore, upload.upload_id)
@@ -340,8 +343,13 @@ async def _complete(context: Context, asked: Complete) -> Completed:
             continue
         committed = await _finish_or_reopen(context, asked, bucket, frozen, previous, assembly)
         if committed is not None:
-            return Completed(asked, committed.record, made_version(committed.record))
+            return _completed(asked, bucket, committed.record)
     raise Contended("the upload keeps changing")
+
+
+def _completed(asked: Complete, bucket: BucketEntry, record: ObjectRecord) -> Completed:
+    expiration = expiration_of(bucket, asked.named.key, record) if bucket.lifecycle else ""
+    return Completed(asked, record, made_version(record), expiration)
 
 
 async def _find(
@@ -467,6 +475,7 @@ def _encode(completed: Completed) -> S3Response:
         ],
     )
     response.headers.extend(version_headers(completed.version))
+    response.headers.extend(expiration_headers(completed.expiration))
     if record.encryption:
         response.headers.extend(encryption_headers(record.encryption))
     return response

@@ -12,6 +12,7 @@ from gateway.metadata.records import BlobRef, Checksum, ObjectRecord, PartRef
 from gateway.objects.errors import BlobDamaged, BlobOutOfReach
 from gateway.objects.manifest import parts_of
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
+from gateway.operations.expiration import expiration_headers, expiration_of
 from gateway.operations.lock_headers import lock_headers
 from gateway.operations.object_encryption import (
     EncryptionAsked,
@@ -77,13 +78,14 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class Found:
     """What GET and HEAD answer. `window` None: not modified. `version` is the version id to show,
-    "" where there are no versions."""
+    "" where there are no versions; `expiration` what lifecycle rules have in store for it."""
 
     record: ObjectRecord
     asked: Read
     window: Window | None
     version: str
     body: bytes | Stream = b""
+    expiration: str = ""
 
 
 def _decode(request: S3Request) -> Read:
@@ -137,7 +139,9 @@ async def _head(context: Context, asked: Read) -> Found:
         demand_key_to_read(context, record.encryption, asked.encryption)
     if _not_modified(asked, record):
         return Found(record, asked, None, version)
-    return Found(record, asked, await _window(context, asked, record), version)
+    window = await _window(context, asked, record)
+    expiration = _expiration(entry, current) if entry.lifecycle else ""
+    return Found(record, asked, window, version, expiration=expiration)
 
 
 async def _get(context: Context, asked: Read) -> Found:
@@ -153,7 +157,8 @@ async def _get(context: Context, asked: Read) -> Found:
         try:
             window = await _window(context, asked, record)
             body = await _body(context, record, window, data_key)
-            return Found(record, asked, window, version, body)
+            expiration = _expiration(entry, current) if entry.lifecycle else ""
+            return Found(record, asked, window, version, body, expiration)
         except BlobDamaged:
             # The object may have been replaced or deleted while its shards were asked for.
             if unreadable is not None and unreadable.record.group == current.record.group:
@@ -169,6 +174,14 @@ async def _current(context: Context, asked: Read) -> tuple[BucketEntry, ObjectEn
             return entry, current
         raise await missing(context, entry, asked.key)
     return await find_version(context, asked.bucket, asked.key, asked.principal, asked.version)
+
+
+def _expiration(entry: BucketEntry, found: ObjectEntry) -> str:
+    """Of the current version only: nothing foretells when another one goes."""
+    key = found.key
+    if found.record_key != entry.object_key(key):
+        return ""
+    return expiration_of(entry, key, found.record)
 
 
 def _not_modified(asked: Read, record: ObjectRecord) -> bool:
@@ -253,6 +266,8 @@ def _headers(found: Found, window: Window) -> Headers:
         headers += lock_headers(record)
     if record.encryption:
         headers += encryption_headers(record.encryption)
+    if found.expiration:
+        headers += expiration_headers(found.expiration)
     if record.tags:
         headers.append(("x-amz-tagging-count", str(len(record.tags))))
     if window.parts_count:

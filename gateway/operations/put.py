@@ -21,6 +21,7 @@ from gateway.operations.access_lists import (
     acl_asked,
     own_access,
 )
+from gateway.operations.expiration import expiration_headers, expiration_of
 from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_encryption import (
     EncryptionAsked,
@@ -79,10 +80,12 @@ class Upload(NamedTuple):
 
 
 class Published(NamedTuple):
-    """The new object, and the version id to answer with ("" where there are no versions)."""
+    """The new object, the version id to answer with ("" where there are no versions), and what
+    lifecycle rules have in store for it."""
 
     record: ObjectRecord
     version: str
+    expiration: str = ""
 
 
 def demand_size(payload: Payload) -> None:
@@ -237,7 +240,8 @@ async def publish_upload(
         )
 
     committed = await commit_blob(context.objects, staged, record_key, build, publish)
-    return Published(committed.record, made_version(committed.record))
+    expiration = expiration_of(entry, upload.key, committed.record) if entry.lifecycle else ""
+    return Published(committed.record, made_version(committed.record), expiration)
 
 
 def _encode(published: Published) -> S3Response:
@@ -247,6 +251,8 @@ def _encode(published: Published) -> S3Response:
         headers += encryption_headers(record.encryption, created=True)
     if published.version:
         headers.append((VERSION_ID, published.version))
+    if published.expiration:
+        headers += expiration_headers(published.expiration)
     return S3Response(200, headers, b"")
 
 

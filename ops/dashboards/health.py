@@ -211,6 +211,18 @@ HEALTH = Dashboard(
                     ),
                 ),
                 Panel(
+                    title="Lifecycle",
+                    meaning="Objects, versions, markers and uploads that the buckets' rules ended, a"
+                    " second; unreadable ones are damaged records.",
+                    queries=(
+                        Query(
+                            "max by (job, outcome) (rate(ostraka_lifecycle_records_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "{{outcome}}",
+                        ),
+                    ),
+                ),
+                Panel(
                     title="Degraded reads and writes",
                     meaning="Reads that had to rebuild data, and writes that left a drive out or"
                     " were stored narrower, a second.",

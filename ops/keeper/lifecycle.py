@@ -2,7 +2,8 @@
 
 Every transaction compares the record that was judged and the bucket as it was read, so nothing that
 was written since, and nothing after the rules changed, is ended; locked versions stay. A pass goes
-page by page and begins anew after a failure: what is done is not found again.
+page by page and begins anew after a failure: what is done is not found again. A record that cannot
+be read or ended is passed over and counted.
 """
 
 import logging
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from gateway.domain.conditions import DeleteConditions
 from gateway.domain.lifecycle import (
     LifecycleRules,
-    current_ends,
+    current_due,
     lone_marker_ends,
     noncurrent_ends,
     upload_ends,
@@ -23,8 +24,7 @@ from gateway.domain.object_lock import Lock, is_locked
 from gateway.metadata import groups, keys, upload_commits, uploads, versions
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text, object_entry
 from gateway.metadata.errors import MetadataError
-from gateway.metadata.lifecycle import stored_lifecycle
-from gateway.metadata.records import BucketRecord, decode
+from gateway.metadata.records import BucketRecord, RecordError, decode
 from gateway.metadata.store import Metadata
 from ops.config import LIFECYCLE_DAY_SECONDS
 from placement.clock import Clock
@@ -49,7 +49,8 @@ def day_seconds() -> float:
 
 @dataclass(slots=True)
 class LifecycleProgress:
-    """Since the process began; `skipped` changed meanwhile and are judged again."""
+    """Since the process began; `skipped` changed meanwhile, or could not be ended, and are judged
+    again; `unreadable` were passed over."""
 
     passes: int = 0
     expired: int = 0
@@ -57,6 +58,7 @@ class LifecycleProgress:
     markers: int = 0
     uploads: int = 0
     skipped: int = 0
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,12 @@ class Lifecycle:
         while True:
             page = await self._metadata.metastore.range(Range(start, end, limit=PAGE_RECORDS))
             for kv in page.kvs:
-                if not decode(BucketRecord, kv.value).lifecycle:
-                    continue
                 try:
+                    if not decode(BucketRecord, kv.value).lifecycle:
+                        continue
                     async for _ in self._bucket(kv.key[len(keys.BUCKETS) :].decode()):
                         yield
-                except (MetadataError, OutcomeUnknown) as error:
+                except (MetadataError, OutcomeUnknown, RecordError) as error:
                     log.warning("%s: %s", kv.key, error)
             if not page.more:
                 return
@@ -138,10 +140,9 @@ class Lifecycle:
                 (Range(entry.key), Range(start, end, limit=PAGE_RECORDS))
             )
             entry = self._metadata.buckets.same(entry, bucket.kvs[0] if bucket.kvs else None)
-            rules = stored_lifecycle(entry.record.lifecycle, entry.name)
-            if not rules or not found.kvs:
+            if not entry.lifecycle or not found.kvs:
                 return
-            yield _Page(entry, rules, tuple(found.kvs))
+            yield _Page(entry, entry.lifecycle, tuple(found.kvs))
             if not found.more:
                 return
             start = found.kvs[-1].key + b"\x00"
@@ -149,20 +150,33 @@ class Lifecycle:
     def _now_ms(self) -> int:
         return self._clock.now_ns() // 1_000_000
 
+    def _read(self, kv: KeyValue) -> ObjectEntry | None:
+        """The record; None, and said so, when it cannot be read."""
+        try:
+            return object_entry(kv.key, kv)
+        except RecordError as error:
+            self._unreadable(kv, error)
+            return None
+
+    def _unreadable(self, kv: KeyValue, error: RecordError) -> None:
+        self.progress.unreadable += 1
+        log.error("%r: %s", kv.key, error)
+
     async def _end_current(self, page: _Page) -> None:
         for kv in page.kvs:
-            found = object_entry(kv.key, kv)
-            assert found is not None
+            found = self._read(kv)
+            if found is None:
+                continue
             record = found.record
-            if not current_ends(
+            due = current_due(
                 page.rules,
                 found.key,
                 tags=record.tags,
                 size_bytes=record.size_bytes,
                 modified_ms=record.modified_ms,
-                now_ms=self._now_ms(),
                 day_ms=self._day_ms,
-            ):
+            )
+            if due is None or due.at_ms > self._now_ms():
                 continue
             if page.entry.record.versioning:
                 await self._mark(page.entry, found)
@@ -190,12 +204,14 @@ class Lifecycle:
         key, succeeded_ms, newer = b"", 0, 0
         async for page in self._pages(entry, family):
             for kv in page.kvs:
-                found = object_entry(kv.key, kv)
-                assert found is not None
+                found = self._read(kv)
                 object_key = keys.object_of(kv.key)
                 if object_key != key:
                     key, newer = object_key, 0
                     succeeded_ms = await self._current_since(object_key)
+                if found is None:
+                    newer += 1  # what is next was succeeded no later than this was
+                    continue
                 if self._is_over(page.rules, found, succeeded_ms, newer):
                     compares = (page.entry.unchanged, unchanged(kv.key, kv.mod_revision))
                     writes = versions.remove(found, self._now_ms())
@@ -224,15 +240,16 @@ class Lifecycle:
         """When the current version was made; now if it is just changing, so that nothing ends."""
         found = await self._metadata.metastore.get_many((object_key, keys.marker(object_key)))
         for kv in found:
-            entry = None if kv is None else object_entry(kv.key, kv)
+            entry = None if kv is None else self._read(kv)
             if entry is not None:
                 return entry.record.modified_ms
         return self._now_ms()
 
     async def _end_markers(self, page: _Page) -> None:
         for kv in page.kvs:
-            found = object_entry(kv.key, kv)
-            assert found is not None
+            found = self._read(kv)
+            if found is None:
+                continue
             modified_ms, now_ms = found.record.modified_ms, self._now_ms()
             if not lone_marker_ends(
                 page.rules, found.key, modified_ms=modified_ms, now_ms=now_ms, day_ms=self._day_ms
@@ -244,14 +261,22 @@ class Lifecycle:
             )
             if others.kvs:
                 continue
-            ended = await self._metadata.versions.delete_version(
-                page.entry, found.key, found.record.version_id
-            )
-            self.progress.markers += ended is not None
+            try:
+                ended = await self._metadata.versions.delete_version(
+                    page.entry, found.key, found.record.version_id
+                )
+            except MetadataError:
+                self.progress.skipped += 1
+            else:
+                self.progress.markers += ended is not None
 
     async def _end_uploads(self, page: _Page) -> None:
         for kv in page.kvs:
-            upload = uploads.upload_entry(kv)
+            try:
+                upload = uploads.upload_entry(kv)
+            except RecordError as error:
+                self._unreadable(kv, error)
+                continue
             assert upload is not None
             record, now_ms = upload.record, self._now_ms()
             key = keys.key_of_object(keys.object_of_upload(kv.key)).decode()
@@ -259,9 +284,12 @@ class Lifecycle:
                 page.rules, key, begun_ms=record.created_ms, now_ms=now_ms, day_ms=self._day_ms
             )
             if over and record.state == "open":
-                self.progress.uploads += await upload_commits.abort(
-                    self._metadata, page.entry, upload, now_ms=now_ms
-                )
+                try:
+                    self.progress.uploads += await upload_commits.abort(
+                        self._metadata, page.entry, upload, now_ms=now_ms
+                    )
+                except MetadataError:
+                    self.progress.skipped += 1
 
     async def _run(self, txn: Txn) -> bool:
         done = (await self._metadata.transactions.run(txn)).succeeded

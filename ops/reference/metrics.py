@@ -19,6 +19,8 @@ LABELS = {
     "state": "`up`, `full`, `failed`, `missing`, `recovering`",
     "kind": "of commits `metadata` or `shards`; of memory `resident` or `proportional`;"
     " of shards `data` or `parity`",
+    "outcome": "`expired` (current objects), `noncurrent` (versions), `markers` (delete markers alone),"
+    " `uploads` (given up), `skipped` (changed meanwhile), `unreadable` (damaged records, passed over)",
     "process": "`storage`, `keeper`, `worker-N`, …",
     "le": "upper bound of a histogram's bucket",
 }

@@ -8,7 +8,7 @@ import typer
 
 from ops.admin_cli import admin
 from ops.cli import app
-from ops.config import ROOT_ACCESS_KEY, ROOT_SECRET_KEY
+from ops.config import LIFECYCLE_DAY_SECONDS, ROOT_ACCESS_KEY, ROOT_SECRET_KEY
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -33,6 +33,8 @@ def variables() -> dict[str, str]:
     known = {
         ROOT_ACCESS_KEY: "Root's access key: 3 to 128 letters and digits.",
         ROOT_SECRET_KEY: "Root's secret key: 8 to 128 printable characters without spaces.",
+        LIFECYCLE_DAY_SECONDS: "For tests: how many seconds a day of lifecycle rules lasts for the"
+        " keeper (0.1 to 86400, the default).",
     }
     for _, command in commands():
         for parameter in command.params:

@@ -1,7 +1,9 @@
 """Lifecycle of buckets: the configuration as it is kept, and the keeper that acts on it."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +93,39 @@ def test_what_has_come_to_its_end_goes_and_the_rest_stays(quick: Any) -> None:
     _until(lambda: keys_of("plain") == ["kept"])
     uploads = quick.list_multipart_uploads(Bucket="plain")["Uploads"]
     assert [upload["Key"] for upload in uploads] == ["kept"]
+
+
+def test_answers_foretell_the_end_of_an_object(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="old/0", Body=b"x")
+    assert "Expiration" not in s3.head_object(Bucket=bucket, Key="old/0")
+    _put(s3, bucket, {**RULE, "ID": "a rule"})
+    put = s3.put_object(Bucket=bucket, Key="old/1", Body=b"x")
+    copied = s3.copy_object(Bucket=bucket, Key="old/2", CopySource=f"{bucket}/old/1")
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="old/3")["UploadId"]
+    named = {"Bucket": bucket, "Key": "old/3", "UploadId": upload}
+    part = s3.upload_part(**named, PartNumber=1, Body=b"x")
+    parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+    completed = s3.complete_multipart_upload(**named, MultipartUpload=parts)
+    answers = [put, copied, completed]
+    answers += [s3.head_object(Bucket=bucket, Key=f"old/{number}") for number in range(4)]
+    answers.append(s3.get_object(Bucket=bucket, Key="old/1"))
+    for answer in answers:
+        told = re.fullmatch(
+            r'expiry-date="(\w{3}, [^"]* 00:00:00 GMT)", rule-id="a%20rule"', answer["Expiration"]
+        )
+        assert told is not None
+        left_seconds = parsedate_to_datetime(told[1]).timestamp() - time.time()
+        assert 24 * 3600 - 60 < left_seconds <= 2 * 24 * 3600
+    for key in ("kept", "old"):
+        assert "Expiration" not in s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+        assert "Expiration" not in s3.get_object(Bucket=bucket, Key=key)
+
+
+def test_only_the_current_version_has_its_end_foretold(s3: Any, bucket: str) -> None:
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    _put(s3, bucket, RULE)
+    first, second = (
+        s3.put_object(Bucket=bucket, Key="old/1", Body=b"x")["VersionId"] for _ in range(2)
+    )
+    assert "Expiration" not in s3.head_object(Bucket=bucket, Key="old/1", VersionId=first)
+    assert "Expiration" in s3.head_object(Bucket=bucket, Key="old/1", VersionId=second)

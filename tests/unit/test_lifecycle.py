@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.domain.lifecycle import (
     DAY_MS,
     LifecycleRule,
-    current_ends,
+    current_due,
     due_ms,
     lone_marker_ends,
     noncurrent_ends,
@@ -38,6 +38,18 @@ def test_an_object_ends_at_the_midnight_after_its_days() -> None:
     assert due_ms(0, 1) == DAY_MS
     assert due_ms(1, 1) == 2 * DAY_MS
     assert due_ms(1, 3, day_ms=10) == 31
+
+
+def test_of_several_rules_the_one_that_ends_an_object_first_is_told() -> None:
+    rules = (
+        _rule(id="late", expire_days=3),
+        _rule(id="first", expire_days=1),
+        _rule(id="off", expire_days=1, enabled=False),
+        _rule(id="dated", expire_at_ms=2 * DAY_MS),
+        _rule(id="elsewhere", expire_at_ms=1, prefix="b/"),
+    )
+    due = current_due(rules, "a/k", tags=(), size_bytes=1, modified_ms=0)
+    assert due == (DAY_MS, "first")
 
 
 @pytest.mark.parametrize(
@@ -68,9 +80,9 @@ def test_a_current_object_ends_by_the_rules_that_concern_it(
         "tags": (("t", "1"),),
         "size_bytes": 10,
         "modified_ms": 0,
-        "now_ms": DAY_MS,
     }
-    assert current_ends((_rule(**said),), "a/k", **asked) is ends
+    due = current_due((_rule(**said),), "a/k", **asked)
+    assert (due is not None and due.at_ms <= DAY_MS) is ends
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,9 @@ EXAMPLES: dict[str, Record] = {
     "bucket of a browser": BucketRecord(
         bucket_id=b"bucket03", owner="000000000000", region="r", created_ms=5, cors=b"packed"
     ),
+    "bucket with rules": BucketRecord(
+        bucket_id=b"bucket04", owner="000000000000", region="r", created_ms=5, lifecycle=b"packed"
+    ),
     "master key": KmsKeyRecord(
         key_id="team/a",
         created_ms=5,
