@@ -144,11 +144,14 @@ class _Fetch:
         started = loop.time()
         try:
             while True:
-                self._send(plan.next_asks())
+                asks = plan.next_asks()
+                self._send(asks)
                 if plan.done:
                     break
                 if self._pending:
                     await self._wait(started + DEADLINE_SECONDS)
+                elif asks:
+                    continue  # all were answered at once, and some in vain: spares may be left
                 elif plan.wants_search:
                     await self._reader.search()
                 else:

@@ -1,6 +1,7 @@
 """The object store over nodes in memory: what is stored is read back, whatever fails within the rule."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -314,6 +315,28 @@ def test_flipped_bytes_are_passed_over_and_reported(size: int, tmp_path: Path) -
         assert await f.read(stored) == data
         await asyncio.sleep(0)
         assert node.reported == [(holder.drive_id, shard)]
+
+    run(one_node(tmp_path), scenario)
+
+
+@pytest.mark.parametrize(
+    ("flipped", "size"),
+    [((3, 4), LARGE), *((pair, 50_000) for pair in itertools.combinations(range(6), 2))],
+)
+def test_any_two_damaged_shards_are_read_around(
+    flipped: tuple[int, int], size: int, tmp_path: Path
+) -> None:
+    """Each spare is asked in turn, even where all answers come at once."""
+    data = random.Random(7).randbytes(size)
+
+    async def scenario(f: Fixture) -> None:
+        stored = await f.write(data)
+        for drive in f.nodes["n0"].drives.values():
+            for shard in drive.shards:
+                if shard.index in flipped:
+                    drive.flip(shard, 100)
+        assert await f.read(stored) == data
+        assert not any(call.startswith("locate") for call in f.nodes["n0"].calls)
 
     run(one_node(tmp_path), scenario)
 
