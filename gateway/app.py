@@ -18,6 +18,8 @@ from gateway.authorization import (
 )
 from gateway.context import Context
 from gateway.http.message import BodyTooLargeError, HttpRequest
+from gateway.iam.service import QueryService, is_query_request
+from gateway.identification import identify, session_token_of
 from gateway.metadata.errors import NotBucketOwner
 from gateway.metrics import RequestCounts
 from gateway.operation import AnyOperation, Resource
@@ -55,6 +57,7 @@ class Gateway:
         self._router = Router(operations)
         self._domains = tuple(domain.lower() for domain in domains)
         self._counts = counts
+        self._query_service = QueryService(context)
 
     async def __call__(self, http: HttpRequest) -> S3Response:
         """Answer one request; errors are answers."""
@@ -96,6 +99,8 @@ class Gateway:
         if request.method == "OPTIONS" and request.bucket is not None:
             http.operation = PREFLIGHT
             return await answer_preflight(self._context, request)
+        if request.bucket is None and request.method == "POST" and is_query_request(request):
+            return await self._query_service(request, http)
         verified = await self._authenticate(request, http)
         operation = self._router.resolve(
             request.method, request.bucket, request.key, request.query, request.headers
@@ -208,10 +213,8 @@ class Gateway:
         http.access_key = claim.access_key
         identity = self._context.metadata.identity_now(claim.access_key)
         if identity is None:
-            identity = await self._context.metadata.identity(claim.access_key)
-        if identity is None:
-            raise S3Error(
-                ErrorCode.INVALID_ACCESS_KEY_ID, details={"AWSAccessKeyId": claim.access_key}
+            identity = await identify(
+                self._context.metadata, claim.access_key, session_token_of(request)
             )
         request.principal, secret = identity
         return claim.verify(secret, self._context.clock.now_ns() / _NANOSECONDS)

@@ -43,6 +43,10 @@ class Refusal(Enum):
     MALFORMED_POLICY = ("MalformedPolicyDocument", 400)
     VALIDATION = ("ValidationError", 400)
     INVALID_INPUT = ("InvalidInput", 400)
+    INVALID_ACTION = ("InvalidAction", 400)
+    ACCESS_DENIED = ("AccessDenied", 403)
+    MISSING_TOKEN = ("MissingAuthenticationToken", 403)
+    PACKED_POLICY_TOO_LARGE = ("PackedPolicyTooLarge", 400)
     NOT_POSSIBLE = ("UnmodifiableEntity", 400)
 
 
@@ -88,6 +92,15 @@ def session_arn(account_id: str, role_name: str, session_name: str) -> str:
     return f"arn:aws:sts::{account_id}:assumed-role/{role_name}/{session_name}"
 
 
+_ROLE_ARN: Final = re.compile(r"arn:aws:iam::([0-9]{12}):role/(?:[\x21-\x7e]*/)?([\w+=,.@-]{1,64})")
+
+
+def role_in_arn(text: str) -> tuple[str, str] | None:
+    """(account id, role's name); None for what is no role's ARN."""
+    found = _ROLE_ARN.fullmatch(text)
+    return None if found is None else (found[1], found[2])
+
+
 def name_in_arn(text: str, account_id: str, kind: Kind) -> str | None:
     """The entity's name in an ARN of that account and kind; None for any other text."""
     head = f"arn:aws:iam::{account_id}:{kind.word}/"
@@ -103,6 +116,14 @@ def exists_already(kind: Kind, name: str) -> IamRefused:
     """EntityAlreadyExists in AWS's words."""
     return IamRefused(
         Refusal.ENTITY_ALREADY_EXISTS, f"{kind.title} with name {name} already exists."
+    )
+
+
+def not_authorized(caller_arn: str, permission: str, resource: str) -> IamRefused:
+    """AccessDenied in AWS's words."""
+    return IamRefused(
+        Refusal.ACCESS_DENIED,
+        f"User: {caller_arn} is not authorized to perform: {permission} on resource: {resource}",
     )
 
 

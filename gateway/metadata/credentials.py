@@ -9,8 +9,6 @@ from placement.metastore.port import Put
 ACCESS_KEY_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 SECRET_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 LASTING = "AKIA"
-TEMPORARY = "ASIA"
-"""How access keys of sessions begin."""
 
 
 class Credentials:

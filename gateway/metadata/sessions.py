@@ -8,10 +8,11 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import NamedTuple
 
-from gateway.metadata.credentials import TEMPORARY, Credentials
+from gateway.metadata.credentials import Credentials
 from gateway.metadata.errors import SealBroken
 from gateway.metadata.identity_records import SessionRecord
 from gateway.metadata.records import RecordError, decode, encode
+from gateway.s3.authentication import TEMPORARY
 
 TOKEN_LENGTH_MAX = 8192
 

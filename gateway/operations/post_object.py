@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from gateway.authorization import ANONYMOUS, PUT_OBJECT, admit
 from gateway.context import Context
 from gateway.domain.tags import OBJECT_TAGS_MAX, Tags, check_tags
+from gateway.identification import identify
 from gateway.objects.encrypted import stage_encrypted_to_end
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.access_lists import access_of_new, acl_asked
@@ -48,7 +49,12 @@ from gateway.s3.payload import (
     compare_md5,
 )
 from gateway.s3.post_policy import BUCKET_FIELD, IGNORED_PREFIX, parse_policy
-from gateway.s3.post_signature import AUTHENTICATION_FIELDS, missing_field, parse_post_claim
+from gateway.s3.post_signature import (
+    AUTHENTICATION_FIELDS,
+    missing_field,
+    parse_post_claim,
+    session_token_in,
+)
 from gateway.s3.xml import DECLARATION, element
 
 _NAME: Final = "PostObject"
@@ -195,12 +201,8 @@ async def _authenticate(
     claim = parse_post_claim(fields, context.region)
     if claim is None:
         return ANONYMOUS, None
-    identity = context.metadata.identity_now(claim.access_key)
-    if identity is None:
-        identity = await context.metadata.identity(claim.access_key)
-    if identity is None:
-        raise S3Error(ErrorCode.INVALID_ACCESS_KEY_ID, details={"AWSAccessKeyId": claim.access_key})
-    principal, secret = identity
+    token = session_token_in(fields, claim.access_key)
+    principal, secret = await identify(context.metadata, claim.access_key, token)
     claim.verify(secret)
     return principal, claim.policy
 

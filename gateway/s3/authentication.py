@@ -8,6 +8,9 @@ from gateway.s3.message import S3Request
 
 Claim = sigv4.Claim | sigv2.Claim
 
+TEMPORARY: Final = "ASIA"
+"""How access keys of sessions begin."""
+
 _MECHANISMS: Final = (
     "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query "
     "string parameter or the Authorization header should be specified"
@@ -32,11 +35,16 @@ def parse_claim(request: S3Request, *, region: str) -> Claim | None:
         return _query_claim(request, region) if in_query else None
     if in_query:
         raise S3Error(ErrorCode.INVALID_ARGUMENT, _MECHANISMS)
-    _refuse_session_token(request.headers.get("x-amz-security-token"))
     if authorization.startswith(sigv4.ALGORITHM):
-        return sigv4.parse_header(request, region)
+        claim: Claim = sigv4.parse_header(request, region)
+        if "x-amz-security-token" in request.headers:
+            demand_temporary(claim.access_key)
+        return claim
     if authorization.startswith(sigv2.SCHEME):
-        return sigv2.parse_header(request)
+        claim = sigv2.parse_header(request)
+        if "x-amz-security-token" in request.headers:
+            demand_temporary(claim.access_key)
+        return claim
     if authorization.startswith("AWS4-"):
         raise S3Error(
             ErrorCode.NOT_IMPLEMENTED, "This signature algorithm is not implemented by this server."
@@ -54,18 +62,22 @@ def _query_claim(request: S3Request, region: str) -> Claim:
     if "X-Amz-Algorithm" in query:
         if "AWSAccessKeyId" in query or "Signature" in query:
             raise S3Error(ErrorCode.INVALID_ARGUMENT, _MECHANISMS)
-        _refuse_session_token(query.get("X-Amz-Security-Token"))
-        return sigv4.parse_query(request, region)
+        claim: Claim = sigv4.parse_query(request, region)
+        if "X-Amz-Security-Token" in query:
+            demand_temporary(claim.access_key)
+        return claim
     if "X-Amz-Signature" in query:
         raise S3Error(
             ErrorCode.AUTHORIZATION_QUERY_PARAMETERS_ERROR,
             "X-Amz-Signature needs the X-Amz-Algorithm parameter.",
         )
-    _refuse_session_token(query.get("x-amz-security-token"))
-    return sigv2.parse_query(request)
+    claim = sigv2.parse_query(request)
+    if "x-amz-security-token" in query:
+        demand_temporary(claim.access_key)
+    return claim
 
 
-def _refuse_session_token(token: str | None) -> None:
-    """No temporary credentials are issued here, so no session token can be a valid one."""
-    if token is not None:
+def demand_temporary(access_key: str) -> None:
+    """InvalidToken when a session's token comes with an access key that is not a session's."""
+    if not access_key.startswith(TEMPORARY):
         raise S3Error(ErrorCode.INVALID_TOKEN)

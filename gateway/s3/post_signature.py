@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from gateway.s3 import sigv4
+from gateway.s3.authentication import demand_temporary
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.signature import mismatch, same
 
@@ -43,16 +44,21 @@ class PostClaim(NamedTuple):
             raise mismatch(self.access_key, self.policy, self.signature)
 
 
+def session_token_in(fields: Mapping[str, str], access_key: str) -> str | None:
+    """The token of temporary credentials in a form. Raises InvalidToken."""
+    token = fields.get("x-amz-security-token")
+    if token is not None:
+        demand_temporary(access_key)
+    return token
+
+
 def parse_post_claim(fields: Mapping[str, str], region: str) -> PostClaim | None:
     """The form's claim, or None when it is anonymous. `fields` by lower-case name.
 
-    Raises InvalidArgument when the fields of a signature are not complete, InvalidToken.
+    Raises InvalidArgument when the fields of a signature are not complete.
     """
     if AUTHENTICATION_FIELDS.isdisjoint(fields):
         return None
-    if "x-amz-security-token" in fields:
-        # No temporary credentials are issued here.
-        raise S3Error(ErrorCode.INVALID_TOKEN)
     if "x-amz-algorithm" not in fields and "x-amz-signature" not in fields:
         return PostClaim(
             _required(fields, "AWSAccessKeyId"),

@@ -15,6 +15,7 @@ from gateway.s3.message import S3Request
 from gateway.s3.signature import UNSIGNED_PAYLOAD, Verified, check_skew, expired, mismatch, same
 
 SCHEME: Final = "AWS "
+_SESSION_HEADER: Final = "x-amz-security-token"
 
 _SIGNED_ARGUMENTS: Final = frozenset(
     {
@@ -77,6 +78,10 @@ class Claim(NamedTuple):
     def _string_to_sign(self, *, slash: str = "") -> str:
         request = self.request
         headers = request.headers
+        token = request.query.get(_SESSION_HEADER) if self.expires_at is not None else None
+        if token is not None:
+            # A presigned URL carries it, and signs it as the header that it stands for.
+            headers = {**headers, _SESSION_HEADER: token}
         lines = [
             request.method,
             headers.get("content-md5", ""),

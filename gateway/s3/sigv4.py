@@ -30,6 +30,7 @@ from gateway.s3.signature import (
 )
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
+SERVICE: Final = "s3"
 MAX_EXPIRES_SECONDS: Final = 7 * 24 * 3600
 """Longest life of a presigned URL."""
 MAX_SIGNED_HEADERS: Final = 100
@@ -56,6 +57,7 @@ class Claim(NamedTuple):
     content_sha256: str
     expires_seconds: int | None
     request: S3Request
+    service: str = SERVICE
 
     def verify(self, secret: str, now: float) -> Verified:
         """Check time and signature; `now` in seconds since the epoch.
@@ -65,7 +67,7 @@ class Claim(NamedTuple):
         """
         self._check_time(now)
         canonical = self._canonical_request()
-        key = signing_key(secret, self.scope[:8], self.region)
+        key = signing_key(secret, self.scope[:8], self.region, self.service)
         # Header text is latin-1, so this restores the bytes that the client sent.
         string_to_sign = self._string_to_sign(canonical.encode("latin-1", "replace"))
         expected = hmac.digest(key, string_to_sign.encode("latin-1", "replace"), "sha256").hex()
@@ -117,8 +119,11 @@ class Claim(NamedTuple):
         )
 
 
-def parse_header(request: S3Request, region: str) -> Claim:
+def parse_header(request: S3Request, region: str, *, service: str = SERVICE) -> Claim:
     """The claim of an `Authorization: AWS4-HMAC-SHA256 …` header; `region` is the gateway's.
+
+    Of another `service` than S3, clients sign in whichever region they think that it is in, and the
+    body's digest need not be told: whoever reads the body puts it into the claim.
 
     Raises AuthorizationHeaderMalformed, AccessDenied (no date, unsigned headers), InvalidRequest.
     """
@@ -133,7 +138,11 @@ def parse_header(request: S3Request, region: str) -> Claim:
             "components: Credential, SignedHeaders, and Signature."
         )
     access_key, scope, scope_region = parse_credential(
-        credential, request.query, region, ErrorCode.AUTHORIZATION_HEADER_MALFORMED
+        credential,
+        request.query,
+        region,
+        ErrorCode.AUTHORIZATION_HEADER_MALFORMED,
+        service,
     )
     timestamp, signed_at = _header_time(headers)
     if timestamp[:8] != scope[:8]:
@@ -142,6 +151,8 @@ def parse_header(request: S3Request, region: str) -> Claim:
             "as X-Amz-Date."
         )
     content_sha256 = headers.get("x-amz-content-sha256")
+    if service != SERVICE:
+        content_sha256 = UNSIGNED_PAYLOAD
     if content_sha256 is None:
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
@@ -160,6 +171,7 @@ def parse_header(request: S3Request, region: str) -> Claim:
         content_sha256,
         None,
         request,
+        service,
     )
 
 
@@ -212,13 +224,13 @@ def parse_query(request: S3Request, region: str) -> Claim:
 
 
 @lru_cache(maxsize=1024)
-def signing_key(secret: str, date: str, region: str) -> bytes:
+def signing_key(secret: str, date: str, region: str, service: str = SERVICE) -> bytes:
     """The day's key (four HMACs); remembered, since every request of a client that day uses it.
 
     Keyed by the secret itself, so a changed secret never meets an old key.
     """
     key = hmac.digest(f"AWS4{secret}".encode(), date.encode(), "sha256")
-    for word in (region, "s3", "aws4_request"):
+    for word in (region, service, "aws4_request"):
         key = hmac.digest(key, word.encode(), "sha256")
     return key
 
@@ -308,7 +320,11 @@ def _fields(authorization: str) -> dict[str, str]:
 
 
 def parse_credential(
-    credential: str, query: Mapping[str, str], region: str, code: ErrorCode
+    credential: str,
+    query: Mapping[str, str],
+    region: str,
+    code: ErrorCode,
+    expected_service: str = SERVICE,
 ) -> tuple[str, str, str]:
     """(access key, scope, region) of `key/date/region/s3/aws4_request`. Keys may hold slashes."""
     what = (
@@ -331,20 +347,27 @@ def parse_credential(
             'format "yyyyMMdd".',
         )
     # Clients that do not know a bucket's region ask for its location in us-east-1.
-    if scope_region != region and not (scope_region == "us-east-1" and "location" in query):
+    if (
+        scope_region != region
+        and expected_service == SERVICE
+        and not (scope_region == "us-east-1" and "location" in query)
+    ):
         raise S3Error(
             code,
             f"{what}the region '{scope_region}' is wrong; expecting '{region}'",
             details={"Region": region},
         )
-    if service != "s3":
-        raise S3Error(code, f'{what}incorrect service "{service}". This endpoint belongs to "s3".')
+    if service != expected_service:
+        raise S3Error(
+            code,
+            f'{what}incorrect service "{service}". This endpoint belongs to "{expected_service}".',
+        )
     if terminator != "aws4_request":
         raise S3Error(
             code,
             f'{what}incorrect terminal "{terminator}". This endpoint uses "aws4_request".',
         )
-    return access_key, f"{date}/{scope_region}/s3/aws4_request", scope_region
+    return access_key, f"{date}/{scope_region}/{service}/aws4_request", scope_region
 
 
 def _header_time(headers: dict[str, str]) -> tuple[str, int]:

@@ -264,6 +264,9 @@ def test_missing_pieces() -> None:
     assert code_of(request) is ErrorCode.INVALID_ARGUMENT
     request = signed("GET", "http://h/b/k")
     request.headers["x-amz-security-token"] = "t"
+    assert code_of(request) is ErrorCode.HEADERS_NOT_SIGNED
+    request = presigned("GET", "http://h/b/k")
+    request.query["X-Amz-Security-Token"] = "t"
     assert code_of(request) is ErrorCode.INVALID_TOKEN
     for name in ("X-Amz-Date", "X-Amz-Expires", "X-Amz-Credential", "X-Amz-Signature"):
         request = presigned("GET", "http://h/b/k")

@@ -1,0 +1,83 @@
+"""An action of IAM or STS as a value: its name, what it is done to, how it is carried out."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.context import Context
+from gateway.domain import iam
+from gateway.domain.iam import IamRefused, Kind
+from gateway.iam.answers import Answer
+from gateway.iam.form import Form
+from gateway.metadata.identities import Entity, Identities
+from gateway.s3.message import Principal, S3Request
+
+VERSIONS: Final = {"iam": "2010-05-08", "sts": "2011-06-15"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: who asks, and with which parameters."""
+
+    context: Context
+    principal: Principal
+    form: Form
+    request: S3Request
+
+    @property
+    def identities(self) -> Identities:
+        """The repository."""
+        return self.context.metadata.identities
+
+    @property
+    def account_id(self) -> str:
+        """The account in which everything happens: the caller's."""
+        return self.principal.account_id
+
+    async def find(self, kind: Kind) -> Entity:
+        """The entity that the form names. Raises IamRefused."""
+        return await self.identities.find(self.account_id, kind, self.form.name(kind))
+
+
+Handle = Callable[[Call], Awaitable[Answer | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One row of the table. `kind` is what the action is about; `of_caller`: without a name the
+    caller is meant; `listing`: all of the kind are, or nothing in particular when there is none."""
+
+    name: str
+    handle: Handle
+    kind: Kind | None = None
+    of_caller: bool = False
+    listing: bool = False
+    service: str = "iam"
+    free: bool = False
+    """Permitted to whoever signs: it tells or gives nothing that the caller has not."""
+
+    @property
+    def permission(self) -> str:
+        """As policies name it."""
+        return f"{self.service}:{self.name}"
+
+
+async def resource_of(action: Action, call: Call) -> str:
+    """The ARN that policies are asked about. Raises IamRefused (ValidationError)."""
+    kind, form, account_id = action.kind, call.form, call.account_id
+    if kind is None:
+        return "*"
+    if action.listing:
+        return iam.arn(account_id, kind, form.path_prefix(), "")
+    policy_arn = form.get("PolicyArn") if kind is iam.POLICY else None
+    if policy_arn is not None:
+        return policy_arn
+    name = form.get(f"{kind.title}Name")
+    if name is None:
+        if action.of_caller:
+            return call.principal.arn
+        return iam.arn(account_id, kind, "/", "")
+    try:
+        return (await call.find(kind)).arn
+    except IamRefused:
+        return iam.arn(account_id, kind, form.path() or "/", name)

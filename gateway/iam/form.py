@@ -1,0 +1,188 @@
+"""The parameters of a query request: read from the form, checked as IAM's model demands."""
+
+import binascii
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+from gateway.domain import iam
+from gateway.domain.iam import IamRefused, Kind, Refusal
+
+FIELDS_MAX: Final = 400
+ITEMS_MAX: Final = 1000
+ITEMS_DEFAULT: Final = 100
+DOCUMENT_LENGTH_MAX: Final = 131_072
+"""Of a policy as it is sent; what counts is its size without blanks."""
+_MARKER_LENGTH_MAX: Final = 1024
+_DOCUMENT: Final = re.compile(r"[\t\n\r\x20-\xff]+")
+
+
+class Form:
+    """The decoded fields; of a name given twice the first counts. Its methods raise IamRefused
+    (ValidationError)."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
+
+    def get(self, name: str) -> str | None:
+        """A parameter as it came; None when it is not there."""
+        return self._fields.get(name)
+
+    def text(
+        self,
+        name: str,
+        *,
+        length_max: int,
+        length_min: int = 1,
+        pattern: re.Pattern[str] | None = None,
+    ) -> str | None:
+        """An optional parameter."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if len(value) > length_max:
+            raise violated(name, value, f"have length less than or equal to {length_max}")
+        if len(value) < length_min:
+            raise violated(name, value, f"have length greater than or equal to {length_min}")
+        if pattern is not None and pattern.fullmatch(value) is None:
+            raise violated(name, value, f"satisfy regular expression pattern: {pattern.pattern}")
+        return value
+
+    def required(
+        self,
+        name: str,
+        *,
+        length_max: int,
+        length_min: int = 1,
+        pattern: re.Pattern[str] | None = None,
+    ) -> str:
+        """A parameter that must be there."""
+        value = self.text(name, length_max=length_max, length_min=length_min, pattern=pattern)
+        if value is None:
+            raise absent(name)
+        return value
+
+    def name(self, kind: Kind, argument: str = "") -> str:
+        """The name of a user, group, role or policy: the parameter UserName and so on."""
+        return self.required(
+            argument or f"{kind.title}Name",
+            length_max=128 if not argument.startswith("New") else kind.name_length_max,
+            pattern=iam.NAME,
+        )
+
+    def new_name(self, kind: Kind, argument: str = "") -> str:
+        """The name of one that is made."""
+        return self.required(
+            argument or f"{kind.title}Name", length_max=kind.name_length_max, pattern=iam.NAME
+        )
+
+    def optional_name(self, kind: Kind) -> str | None:
+        """The same where it may be left out."""
+        argument = f"{kind.title}Name"
+        return self.name(kind) if argument in self._fields else None
+
+    def policy_name(self) -> str:
+        """The name of an inline policy."""
+        return self.required("PolicyName", length_max=iam.POLICY_NAME_LENGTH_MAX, pattern=iam.NAME)
+
+    def path(self, argument: str = "Path") -> str | None:
+        """A path; None when it is not given."""
+        return self.text(argument, length_max=iam.PATH_LENGTH_MAX, pattern=iam.PATH)
+
+    def path_prefix(self) -> str:
+        """What paths must begin with."""
+        found = self.text("PathPrefix", length_max=iam.PATH_LENGTH_MAX, pattern=iam.PATH_PREFIX)
+        return found or "/"
+
+    def document(self, name: str) -> str:
+        """A policy."""
+        return self.required(name, length_max=DOCUMENT_LENGTH_MAX, pattern=_DOCUMENT)
+
+    def number(self, name: str, lowest: int, highest: int) -> int | None:
+        """An integer within bounds."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if re.fullmatch(r"[0-9]{1,9}", value) is None:
+            raise IamRefused(Refusal.VALIDATION, f"{name} must be an integer.")
+        number = int(value)
+        if number < lowest:
+            raise violated(name, value, f"have value greater than or equal to {lowest}")
+        if number > highest:
+            raise violated(name, value, f"have value less than or equal to {highest}")
+        return number
+
+    def tags(self) -> tuple[tuple[str, str], ...]:
+        """Tags.member.N.Key and .Value."""
+        found: dict[str, str] = {}
+        for number in range(1, iam.TAGS_MAX + 2):
+            key = self.text(f"Tags.member.{number}.Key", length_max=128)
+            if key is None:
+                break
+            if number > iam.TAGS_MAX:
+                raise iam.over_quota("Tags", iam.TAGS_MAX)
+            value = self.text(f"Tags.member.{number}.Value", length_max=256, length_min=0)
+            found[key] = value or ""
+        return tuple(found.items())
+
+    def limit(self) -> int:
+        """How many items a page has."""
+        return self.number("MaxItems", 1, ITEMS_MAX) or ITEMS_DEFAULT
+
+    def marker(self) -> str:
+        """Where the page begins: after this name. Empty: at the start."""
+        value = self.text("Marker", length_max=_MARKER_LENGTH_MAX)
+        if value is None:
+            return ""
+        try:
+            return urlsafe_b64decode(value.encode("ascii")).decode()
+        except (ValueError, binascii.Error):
+            raise IamRefused(Refusal.VALIDATION, "Invalid Marker.") from None
+
+
+def write_marker(name: str) -> str:
+    """How a client is told the name after which it is to continue."""
+    return urlsafe_b64encode(name.encode()).decode()
+
+
+def read_form(body: bytes) -> Form:
+    """The form of a request's body. Raises IamRefused (ValidationError)."""
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            encoding="utf-8",
+            errors="strict",
+            max_num_fields=FIELDS_MAX,
+        )
+    except ValueError:
+        raise IamRefused(Refusal.VALIDATION, "The request's form does not parse.") from None
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        fields.setdefault(name, value)
+    return Form(fields)
+
+
+def absent(name: str) -> IamRefused:
+    """ValidationError for a parameter that must be there."""
+    return IamRefused(
+        Refusal.VALIDATION,
+        f"1 validation error detected: Value null at '{_lower(name)}' failed to satisfy "
+        "constraint: Member must not be null",
+    )
+
+
+def violated(name: str, value: str, constraint: str) -> IamRefused:
+    """ValidationError in AWS's words; long values are cut."""
+    shown = value if len(value) <= 256 else value[:256] + "..."
+    return IamRefused(
+        Refusal.VALIDATION,
+        f"1 validation error detected: Value '{shown}' at '{_lower(name)}' failed to satisfy "
+        f"constraint: Member must {constraint}",
+    )
+
+
+def _lower(name: str) -> str:
+    return name[:1].lower() + name[1:]
