@@ -12,7 +12,17 @@ from storage_node.port import Buffer
 from tests.sim.disk import SimFiles, Status
 from tests.sim.loop import Process
 
-FREE_BYTES = 1 << 40
+
+class Looking:
+    """While it is entered, reading is no work of the cluster's: no fault strikes, nothing counts."""
+
+    now = False
+
+    def __enter__(self) -> None:
+        Looking.now = True
+
+    def __exit__(self, *error: object) -> None:
+        Looking.now = False
 
 
 class Disk(SimFiles):
@@ -22,7 +32,7 @@ class Disk(SimFiles):
         super().__init__(folder, seed)
         self.name = name
         self.slow_flushes = False
-        self.failing = False
+        self.errno = 0
         self.mkdir(f"/{name}")
         top = self.open("/", 0)
         self.fsync(top)
@@ -38,8 +48,10 @@ class Disk(SimFiles):
             inode.stored_names = dict(inode.names)
 
     def _step(self, operation: str, path: str) -> None:
-        if self.failing:
-            raise OSError(errno.EIO, "the drive errs")
+        if Looking.now:
+            return
+        if self.errno:
+            raise OSError(self.errno, "the drive errs")
         super()._step(operation, path)
 
     def lose_power(self) -> None:
@@ -50,17 +62,14 @@ class Disk(SimFiles):
         """The process that had them is gone."""
         self._fds.clear()
 
-    def wipe(self) -> None:
-        """All that was stored is lost; an empty folder is left."""
-        self._fds.clear()
-        folder = self._top.names[self.name]
-        self.remove_tree(f"/{self.name}")
-        self._remove_index(self.sqlite_path(f"/{self.name}/index.sqlite"))
-        self._top.stored_names.pop(folder and self.name, None)
-        self.mkdir(f"/{self.name}")
-        top = self.open("/", 0)
-        self.fsync(top)
-        self.close(top)
+    def decay(self, path: str, offset: int) -> None:
+        """A bit flips, on the disk and in what the machine sees."""
+        inode = self._find(path)
+        inode.data[offset] ^= 1
+        if len(inode.stored) > offset:
+            stored = bytearray(inode.stored)
+            stored[offset] = inode.data[offset]
+            inode.stored = bytes(stored)
 
 
 class MountedFiles:
@@ -75,6 +84,8 @@ class MountedFiles:
         self._next = itertools.count(1000)
 
     def _check(self) -> None:
+        if Looking.now:
+            return
         if not self.process.alive:
             raise OSError(errno.EIO, "the process is gone")
         if self.operations_left is not None:

@@ -73,6 +73,7 @@ class NodeLife:
         self._boot_id = boot_id
         self._run = record_run
         self._stop = asyncio.Event()
+        self._dead = False
         self.ended = process.start(self._live())
         self.ready = process.loop.create_future()
 
@@ -131,6 +132,9 @@ class NodeLife:
 
     def die(self, *, power: bool) -> None:
         """At once; with the power goes what was not flushed."""
+        if self._dead:
+            return
+        self._dead = True
         self.process.kill()
         if self.node is not None:
             for place in self.node._care._places:

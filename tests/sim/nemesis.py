@@ -2,9 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tests.sim.disks import Disk
+from tests.sim.drive_faults import DriveFaults
 from tests.sim.etcd import NAME as ETCD
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ class Nemesis:
         self._world = world
         self._random = random.Random(f"nemesis {world.seed}")
         self._down: set[str] = set()
+        self._sick: set[str] = set()
+        self.drives = DriveFaults(world, self)
         self._striking: set[asyncio.Task[None]] = set()
         self.stopped = False
 
@@ -36,6 +40,7 @@ class Nemesis:
             (self.stop_etcd, 2),
             (self.kill_gateway, 3),
             (self.kill_keeper, 2),
+            *self.drives.strikes(),
         ]
         while not self.stopped:
             await asyncio.sleep(self._random.uniform(0.2, QUIET_SECONDS_MAX))
@@ -53,6 +58,8 @@ class Nemesis:
         world.network.cut.clear()
         world.network.loss = world.network.slow = world.etcd.lost_answers = 0.0
         world.etcd.quorum = True
+        await asyncio.sleep(5.0)
+        await self.drives.scrub()
 
     def note(self, kind: str, what: str = "") -> None:
         self._world.faults[kind] += 1
@@ -60,47 +67,81 @@ class Nemesis:
 
     # -- nodes -----------------------------------------------------------------------------------
 
-    def _take_node(self) -> str | None:
-        """A host that may go down now: never more of them than the scheme bears."""
+    def _bears(self, hosts: Sequence[str], disks: Sequence[str] = ()) -> bool:
+        """Whether the scheme bears that these are away too. One host at a time always may be."""
         world = self._world
-        drives = sum(len(world.mounts[host]) for host in self._down)
-        hosts = [host for host in world.nodes if host not in self._down]
-        host = self._random.choice(hosts)
-        if drives + len(world.mounts[host]) > max(world.shape.scheme.m, len(world.mounts[host])):
-            return None
-        self._down.add(host)
-        return host
+        away = {name for host in self._down for name in world.mounts[host]} | self._sick
+        more = {name for host in hosts for name in world.mounts[host]} | set(disks)
+        return not away or len(away | more) <= world.shape.scheme.m
 
-    async def _restart(self, host: str) -> None:
+    def take_hosts(self, count: int) -> list[str] | None:
+        """Hosts that may go down now, in any order."""
+        hosts = [host for host in self._world.nodes if host not in self._down]
+        if len(hosts) < count:
+            return None
+        chosen = self._random.sample(hosts, count)
+        if not self._bears(chosen):
+            return None
+        self._down.update(chosen)
+        return chosen
+
+    def take_host(self) -> str | None:
+        """One of them."""
+        hosts = self.take_hosts(1)
+        return None if hosts is None else hosts[0]
+
+    def free_host(self, host: str) -> None:
+        """It is up again, or stays empty."""
+        self._down.discard(host)
+
+    def take_disk(self) -> Disk | None:
+        """A disk that may be unwell now."""
+        world = self._world
+        names = [n for host in world.nodes if host not in self._down for n in world.mounts[host]]
+        name = self._random.choice(sorted(set(names) - self._sick) or [""])
+        if not name or not self._bears([], [name]):
+            return None
+        self._sick.add(name)
+        return world.disks[name]
+
+    def give_back(self, disk: Disk) -> None:
+        """It is well again."""
+        self._sick.discard(disk.name)
+
+    async def restart(self, host: str) -> None:
+        """After a while; a host without drives has nothing to run."""
         await asyncio.sleep(self._random.choice([0.05, 1.0, 5.0, 15.0]) * self._random.random())
+        if not self._world.mounts[host]:
+            self.free_host(host)
+            return
         self._world.start_node(host)
         self._world.say(f"{host} starts")
         life = self._world.nodes[host]
         async with asyncio.timeout(300):
             await life.ready
         await asyncio.sleep(2.0)
-        self._down.discard(host)
+        self.free_host(host)
 
     async def kill_node(self) -> None:
         """The process ends; what the kernel has is kept."""
-        host = self._take_node()
+        host = self.take_host()
         if host is not None:
             self.note("node killed", host)
             self._world.nodes[host].die(power=False)
-            await self._restart(host)
+            await self.restart(host)
 
     async def cut_power(self) -> None:
         """What was not flushed may be lost or torn."""
-        host = self._take_node()
+        host = self.take_host()
         if host is not None:
             self.note("power cut", host)
             self._world.nodes[host].die(power=True)
             self._world.boots[host] += 1
-            await self._restart(host)
+            await self.restart(host)
 
     async def tear(self) -> None:
         """The power goes between two file operations, also while the node starts."""
-        host = self._take_node()
+        host = self.take_host()
         if host is None:
             return
         life = self._world.nodes[host]
@@ -122,7 +163,7 @@ class Nemesis:
         self.note("power cut within", host)
         life.die(power=True)
         self._world.boots[host] += 1
-        await self._restart(host)
+        await self.restart(host)
 
     # -- the network -----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from placement.metastore.port import Range, prefix_end
 from storage_node.index import decode_entry
 from storage_node.quarantine import verify_shard
 from storage_node.record import shard_of
+from tests.sim.disks import Looking
 from tests.sim.model import Act, TooHard, linearize
 from tests.sim.workload import BUCKET, Client, Wrong
 
@@ -41,16 +42,16 @@ def held_shards(world: "World") -> Held:
         for drive in life.node._drives.values():
             for key, entry in all_entries(drive):
                 shard = shard_of(key)
-                if verify_shard(drive, shard, decode_entry(entry)):
+                with Looking():
+                    good = verify_shard(drive, shard, decode_entry(entry))
+                if good:
                     held.setdefault(shard.blob, {}).setdefault(shard.index, []).append(drive.id)
     return held
 
 
 def all_entries(drive: object) -> list[tuple[bytes, bytes]]:
-    """Every index entry of a drive, changes not written back included."""
-    index = drive.index  # type: ignore[attr-defined]
-    rows = dict(index.after(b"", 1 << 20))
-    return sorted(rows.items())
+    """Every index entry of a drive that was written back."""
+    return list(drive.index.after(b"", 1 << 20))  # type: ignore[attr-defined]
 
 
 async def unfinished(world: "World") -> str | None:
@@ -65,6 +66,8 @@ async def unfinished(world: "World") -> str | None:
         if found.kvs:
             return f"{len(found.kvs)} keys of {what}"
     for life in world.nodes.values():
+        if not world.mounts[life.host]:
+            continue
         if life.node is None or not life.process.alive:
             return f"{life.host} is not up"
         for report in life.node.reports():
@@ -95,7 +98,9 @@ def _incomplete(placement: Placement, ref: BlobRef, held: dict[int, list[DriveId
         if len(drives) != 1:
             return f"shard {index} of blob {ref.blob.hex()} ({ref.k}+{ref.m}) is there {len(drives)} times"
         if order[index].drive_id != drives[0]:
-            return f"shard {index} of blob {ref.blob.hex()} is not at home"
+            places = {i: [d.hex()[:6] for d in at] for i, at in sorted(held.items())}
+            homes = [drive.drive_id.hex()[:6] for drive in order]
+            return f"shard {index} of blob {ref.blob.hex()} is not at home: {places}, not {homes}"
     return None
 
 

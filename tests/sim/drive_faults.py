@@ -1,0 +1,251 @@
+"""Faults of drives, and changes of the map: what is lost is never more than the scheme bears."""
+
+import asyncio
+import errno
+import functools
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from ops.map_store import MapStore
+from ops.refusal import Refused
+from placement.errors import MetastoreUnavailable
+from placement.ids import DriveId
+from placement.map_changes import MapRefused, add_drives, drain, remove, replace
+from placement.membership import DriveRecord
+from storage_node.index import decode_entry
+from storage_node.record import HEADER_SIZE_BYTES, shard_of
+from tests.sim.etcd import EtcdClient
+from tests.sim.truth import all_entries, held_shards, used_blobs
+
+if TYPE_CHECKING:
+    from tests.sim.nemesis import Nemesis
+    from tests.sim.world import World
+
+SETTLE_SECONDS = 400.0
+"""A lost drive's shards are rebuilt within so long, whatever else goes on."""
+
+
+class DriveFaults:
+    """Strikes at drives. One drive at a time is destroyed or being moved."""
+
+    def __init__(self, world: "World", nemesis: "Nemesis") -> None:
+        self._world = world
+        self._nemesis = nemesis
+        self._random = random.Random(f"drives {world.seed}")
+        self._busy = False
+        self._operator = EtcdClient(world.etcd, world.process("operator"))
+        self.flipped: list[tuple[DriveId, object]] = []
+
+    def strikes(self) -> list[tuple[Callable[[], Awaitable[None]], int]]:
+        """With their weights."""
+        return [
+            (self.flip_bits, 6),
+            (self.err, 3),
+            (self.slow_flushes, 2),
+            (self.fill, 2),
+            (self.move, 3),
+            (self.lose_drive, 2),
+            (self.drain_and_return, 2),
+            (self.jump_clock, 2),
+        ]
+
+    # -- what decays -----------------------------------------------------------------------------
+
+    async def flip_bits(self) -> None:
+        """One shard decays, of a blob that can bear it."""
+        world = self._world
+        if self._busy:
+            return
+        used, held = await used_blobs(world), held_shards(world)
+        drives = self._drives()
+        self._random.shuffle(drives)
+        for drive in drives[:3]:
+            for key, data in self._random.sample(all_entries(drive), k=len(all_entries(drive))):
+                shard, entry = shard_of(key), decode_entry(data)
+                ref = used.get(shard.blob)
+                if ref is None or not entry.length or len(held.get(shard.blob, {})) <= ref.k:
+                    continue
+                at = self._random.randrange(entry.length)
+                if entry.segment:
+                    at += entry.offset + HEADER_SIZE_BYTES + entry.envelope_length
+                disk = world.disks[drive.root.strip("/")]
+                disk.decay(drive.path_of(shard, entry), at)
+                self.flipped.append((drive.id, shard))
+                self._nemesis.note("bit flipped", f"{disk.name} {shard.blob.hex()}.{shard.index}")
+                return
+
+    async def scrub(self) -> None:
+        """What nobody has read since it decayed is found by a look at it."""
+        for drive_id, shard in self.flipped:
+            for life in self._world.nodes.values():
+                if life.node is None or not life.process.alive:
+                    continue
+                if drive_id in life.node._drives:
+                    await life.node.report_damage(drive_id, shard)  # type: ignore[arg-type]
+
+    def _drives(self) -> list:  # type: ignore[type-arg]
+        return [
+            drive
+            for life in self._world.nodes.values()
+            if life.node is not None and life.process.alive
+            for drive in life.node._drives.values()
+        ]
+
+    # -- what errs -------------------------------------------------------------------------------
+
+    async def err(self) -> None:
+        """A drive answers with errors for a while; what it holds is kept."""
+        disk = self._nemesis.take_disk()
+        if disk is None:
+            return
+        self._nemesis.note("drive errs", disk.name)
+        disk.errno = errno.EIO
+        await asyncio.sleep(self._random.uniform(0.5, 6.0))
+        disk.errno = 0
+        await asyncio.sleep(self._random.uniform(2.0, 8.0))
+        self._nemesis.give_back(disk)
+
+    async def slow_flushes(self) -> None:
+        disk = self._nemesis.take_disk()
+        if disk is None:
+            return
+        self._nemesis.note("flushes stall", disk.name)
+        disk.slow_flushes = True
+        await asyncio.sleep(self._random.uniform(1.0, 8.0))
+        disk.slow_flushes = False
+        self._nemesis.give_back(disk)
+
+    async def fill(self) -> None:
+        disk = self._nemesis.take_disk()
+        if disk is None:
+            return
+        self._nemesis.note("drive full", disk.name)
+        disk.free_bytes = 0
+        await asyncio.sleep(self._random.uniform(2.0, 8.0))
+        disk.free_bytes = 1 << 40
+        await asyncio.sleep(2.0)
+        self._nemesis.give_back(disk)
+
+    async def jump_clock(self) -> None:
+        """The wall clock of a process jumps; its monotonic one does not."""
+        lives = [*self._world.gateways, *self._world.keepers, *self._world.nodes.values()]
+        process = self._random.choice(lives).process
+        self._nemesis.note("clock jumps", process.name)
+        process.wall_offset_seconds += self._random.choice([-3600.0, -20.0, 20.0, 3600.0])
+
+    # -- what moves ------------------------------------------------------------------------------
+
+    async def move(self) -> None:
+        """A drive is carried to another host: both nodes are restarted."""
+        world = self._world
+        hosts = self._nemesis.take_hosts(2)
+        if hosts is None:
+            return
+        source, target = sorted(hosts, key=lambda host: len(world.mounts[host]), reverse=True)
+        name = self._random.choice(world.mounts[source])
+        self._nemesis.note("drive moves", f"{name} from {source} to {target}")
+        for host in hosts:
+            world.nodes[host].die(power=False)
+        world.mounts[source].remove(name)
+        world.mounts[target].append(name)
+        for host in hosts:
+            await self._nemesis.restart(host)
+
+    async def lose_drive(self) -> None:
+        """A drive is lost for good, and another takes its place."""
+        world = self._world
+        if self._busy or await self._too_thin():
+            return
+        self._busy = True
+        try:
+            host = self._nemesis.take_host()
+            if host is None:
+                return
+            if not world.mounts[host]:
+                self._nemesis.free_host(host)
+                return
+            name = self._random.choice(world.mounts[host])
+            life = world.nodes[host]
+            lost = self._identity(name)
+            self._nemesis.note("drive lost", name)
+            life.die(power=False)
+            world.mounts[host].remove(name)
+            world.add_disk(host)
+            await self._nemesis.restart(host)
+            if lost is not None:
+                await self._change(lambda now, new: replace(now, lost, new[0]), fresh=True)
+            await self._settled()
+        finally:
+            self._busy = False
+
+    async def drain_and_return(self) -> None:
+        """A drive is emptied, forgotten, and taken in again."""
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            drives = self._drives()
+            if not drives:
+                return
+            drive = self._random.choice(drives).id
+            if not await self._change(lambda now, new: drain(now, [drive])):
+                return
+            self._nemesis.note("drive drained", drive.hex())
+            await self._settled()
+            if self._random.random() < 0.5:
+                await self._change(lambda now, new: remove(now, [drive]))
+            records = [r for r in await self._world.registered() if r.drive == drive]
+            if records and await self._change(lambda now, new: add_drives(now, records)):
+                self._nemesis.note("drive added", drive.hex())
+                await self._settled()
+        finally:
+            self._busy = False
+
+    async def _too_thin(self) -> bool:
+        """Whether some blob could not bear one drive less."""
+        used, held = await used_blobs(self._world), held_shards(self._world)
+        return any(len(held.get(blob, {})) <= ref.k for blob, ref in used.items())
+
+    def _identity(self, name: str) -> DriveId | None:
+        for drive in self._drives():
+            if drive.root == f"/{name}":
+                found: DriveId = drive.id
+                return found
+        return None
+
+    async def _change(self, edit: Callable[..., object], *, fresh: bool = False) -> bool:
+        """Change the map as an operator would, trying for a while."""
+        maps = MapStore(self._operator)
+        for _ in range(60):
+            try:
+                now, _ = await maps.current()
+                assert now is not None
+                known = {drive.drive_id for drive in now.drives}
+                new: list[DriveRecord] = [
+                    record for record in await self._world.registered() if record.drive not in known
+                ]
+                if not fresh or new:
+                    await maps.change(functools.partial(edit, new=new))  # type: ignore[arg-type]
+                    return True
+            except MapRefused as error:
+                self._world.say(f"map: {error}")
+                if not fresh:
+                    return False
+            except (MetastoreUnavailable, Refused) as error:
+                self._world.say(f"map: {error}")
+            await asyncio.sleep(2.0)
+        return False
+
+    async def _settled(self) -> None:
+        """Until the moves of the last change are done."""
+        maps = MapStore(EtcdClient(self._world.etcd, self._operator._process))
+        end = self._world.loop.time() + SETTLE_SECONDS
+        while self._world.loop.time() < end:
+            try:
+                now, _ = await maps.current()
+                if now is not None and not now.open_epochs and not await self._too_thin():
+                    return
+            except MetastoreUnavailable:
+                pass
+            await asyncio.sleep(2.0)
