@@ -434,6 +434,9 @@ class Drive:
             return False
         try:
             await self._offload(self.index.close)
+        except IndexFull as error:
+            self.filled(str(error))
+            return False
         except IndexDamaged as error:
             self.index_failed(error)
             return False

@@ -8,6 +8,8 @@ in one blob: SQLite then works without holding up the event loop's thread.
 Threads: `write_back` runs in a worker thread, one at a time; everything else in the loop's thread.
 """
 
+import contextlib
+import errno
 import sqlite3
 import struct
 from collections.abc import Iterable
@@ -56,12 +58,22 @@ CONDEMNED = -1
 """In place of a segment's dead bytes: everything in it was copied, its file is being removed."""
 
 
-class IndexFull(Exception):
-    """There is no space to write changes to; the index itself is well."""
+class IndexFull(OSError):
+    """There is no space to write to (ENOSPC); the index itself is well, and is kept."""
 
 
 class IndexDamaged(Exception):
     """SQLite cannot read the index: rebuild it."""
+
+
+_NO_SPACE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def _trouble(error: Exception) -> IndexFull | IndexDamaged:
+    """What an error of SQLite says about the index."""
+    if getattr(error, "sqlite_errorcode", None) in _NO_SPACE:
+        return IndexFull(errno.ENOSPC, str(error))
+    return IndexDamaged(str(error))
 
 
 class Entry(NamedTuple):
@@ -97,11 +109,15 @@ class SegmentFacts(NamedTuple):
 
 def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=OFF")
-    connection.execute("PRAGMA cache_size=-4096")
-    connection.execute("PRAGMA wal_autocheckpoint=2000")
-    connection.execute("PRAGMA journal_size_limit=16777216")
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA cache_size=-4096")
+        connection.execute("PRAGMA wal_autocheckpoint=2000")
+        connection.execute("PRAGMA journal_size_limit=16777216")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -109,19 +125,27 @@ class Index:
     """Where each shard of a drive lies, and which are damaged."""
 
     def __init__(self, path: str) -> None:
-        """Open or create; raises IndexDamaged."""
+        """Open or create; raises IndexDamaged and IndexFull."""
         self.path = path
+        opened: list[sqlite3.Connection] = []
         try:
-            self._writer = _connect(path)
+            opened.append(_connect(path))
+            self._writer = opened[0]
             self._writer.executescript(_SCHEMA)
-            self._reader = _connect(path)
+            opened.append(_connect(path))
+            self._reader = opened[1]
             version = self.meta("schema")
             if version is None:
                 self.set_meta("schema", bytes([SCHEMA_VERSION]))
             elif version != bytes([SCHEMA_VERSION]):
                 raise IndexDamaged("unknown schema of the index")
-        except _UNREADABLE as error:
-            raise IndexDamaged(str(error)) from error
+        except (*_UNREADABLE, IndexDamaged, IndexFull) as error:
+            for connection in opened:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+            if isinstance(error, _UNREADABLE):
+                raise _trouble(error) from error
+            raise
         self.damaged: dict[bytes, None] = {}
         self._stored = 0
         self._stored_change = 0
@@ -294,10 +318,7 @@ class Index:
                     write.execute("ROLLBACK")
                 raise
         except _UNREADABLE as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            if code is not None and code & 0xFF == sqlite3.SQLITE_FULL:
-                raise IndexFull(str(error)) from error
-            raise IndexDamaged(str(error)) from error
+            raise _trouble(error) from error
         self._stored_change = change
 
     def take_back(self, marks: dict[bytes, bool]) -> None:
@@ -326,23 +347,26 @@ class Index:
         return rows[0][0] if rows else None
 
     def set_meta(self, name: str, value: bytes) -> None:
-        """Remember a fact about the index itself, at once. Raises IndexDamaged."""
+        """Remember a fact about the index itself, at once. Raises IndexDamaged and IndexFull."""
         self._run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def _run(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Any]:
         try:
             return self._writer.execute(statement, parameters).fetchall()
         except _UNREADABLE as error:
-            raise IndexDamaged(str(error)) from error
+            raise _trouble(error) from error
 
     def close(self) -> None:
-        """Checkpoint and close, durably: what was written back is on stable storage then."""
+        """Checkpoint and close, durably: what was written back is on stable storage then.
+
+        Raises IndexDamaged and IndexFull; it is closed all the same.
+        """
         try:
             self._writer.execute("PRAGMA synchronous=FULL")
             self._reader.close()
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except _UNREADABLE as error:
-            raise IndexDamaged(str(error)) from error
+            raise _trouble(error) from error
         finally:
             self.abandon()
 

@@ -70,7 +70,8 @@ def open_index(
 ) -> OpenedIndex:
     """Open the index of a drive and bring it up to date (or make an empty one to be rebuilt).
 
-    Runs in a worker thread. Raises OSError for a drive that cannot be used.
+    Runs in a worker thread. Raises OSError for a drive that cannot be used; one without space to
+    bring the index up to date (IndexFull) keeps its index until there is some.
     """
     marker = f"{root}/{CLEAN_MARKER_NAME}"
     clean = exists(files, marker)
@@ -160,10 +161,15 @@ def _replay(
             if size > end:
                 files.ftruncate(fd, end)
             files.close(fd)
-    for key in had_files:
-        _settle_file(files, root, key, changes, marks)
-    index.write_back(changes, marks, facts)
-    index.reload()
+    try:
+        for key in had_files:
+            _settle_file(files, root, key, changes, marks)
+        index.write_back(changes, marks, facts)
+        index.reload()
+    except BaseException:
+        if active is not None:
+            files.close(active.fd)
+        raise
     return active
 
 
