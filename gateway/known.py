@@ -76,7 +76,6 @@ _OBJECT: Final = _rows(
         ("GetObjectTorrent", "GET", ("torrent",)),
         ("ListObjectAnnotations", "GET", ("annotation",)),
         ("PutObjectAnnotation", "PUT", ("annotation",)),
-        ("RenameObject", "PUT", ("renameObject",)),
         ("RestoreObject", "POST", ("restore",)),
         ("SelectObjectContent", "POST", ("select",)),
         ("UpdateObjectEncryption", "PUT", ("encryption",)),

@@ -22,6 +22,7 @@ from gateway.metadata.errors import BucketBusy, MetadataError
 from gateway.metadata.identities import Identities
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
+from gateway.metadata.renames import Renames
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.version_store import Versions
 from gateway.metadata.watching import Watcher
@@ -115,6 +116,14 @@ class Metadata:
             metastore, self.transactions, self.buckets, clock=clock, randomness=randomness
         )
         self.versions = Versions(self, self._commits.versions)
+        self.renames = Renames(
+            metastore,
+            self.transactions,
+            self.buckets,
+            self._commits.versions,
+            clock=clock,
+            randomness=randomness,
+        )
         self._clock = clock
         self._get_many_now = metastore.get_many_now if isinstance(metastore, ReadsNow) else None
         self._watchers = (

@@ -124,7 +124,7 @@ class VersionCommits:
         (found,) = await self._metastore.get_many([key])
         return object_entry(key, found)
 
-    async def _slot(
+    async def slot(
         self,
         entry: BucketEntry,
         object_key: bytes,
@@ -178,7 +178,7 @@ class VersionCommits:
         record, value, conditions = write.record, write.value, write.conditions
         new_group = record.group if write.is_new else None
         for race in range(RACES_MAX):
-            entry, slot = await self._slot(
+            entry, slot = await self.slot(
                 entry, write.object_key, new_group=new_group, relied=write.relied
             )
             if conditions is not None:
@@ -190,10 +190,10 @@ class VersionCommits:
                     record, version_id=stamp.version_id, order=stamp.order
                 )
                 value = encode(record)
-            self._demand_unlocked(versions.replaced_null(slot, record))
+            self.demand_unlocked(versions.replaced_null(slot, record))
             telling = () if write.telling is None else (write.telling(record),)
             writes = versions.succeed(slot, record, value, self._now_ms())
-            compares = [entry.unchanged, *slot.compares, *_null_unchanged(slot), *write.relied]
+            compares = [entry.unchanged, *slot.compares, *null_unchanged(slot), *write.relied]
             if write.is_new:
                 compares.append(groups.first_commit_of(record.group))
             operations = writes.operations((*write.operations, *telling))
@@ -261,7 +261,7 @@ class VersionCommits:
             delete_marker=True,
         )
         for race in range(RACES_MAX):
-            entry, slot = await self._slot(entry, object_key)
+            entry, slot = await self.slot(entry, object_key)
             if conditions is not None:
                 if slot.present is None:
                     return Deleted(None)
@@ -269,7 +269,7 @@ class VersionCommits:
             stamp = self.stamp(entry, above=slot.order)
             marker = msgspec.structs.replace(marker, version_id=stamp.version_id, order=stamp.order)
             writes = versions.succeed(slot, marker, encode(marker), self._now_ms())
-            compares = (entry.unchanged, *slot.compares, *_null_unchanged(slot))
+            compares = (entry.unchanged, *slot.compares, *null_unchanged(slot))
             applied = await self._transactions.run(Txn(compares, writes.operations()))
             if applied.succeeded:
                 return Deleted(slot.object, marker)
@@ -301,7 +301,7 @@ class VersionCommits:
                 return None
             if conditions is not None:
                 demand_delete(conditions, found)
-            self._demand_unlocked(found, bypass=bypass_governance)
+            self.demand_unlocked(found, bypass=bypass_governance)
             txn = await self._removal(entry, object_key, found)
             if txn is not None:
                 applied = await self._transactions.run(txn)
@@ -323,7 +323,7 @@ class VersionCommits:
             writes = versions.remove(version, now_ms)
             compares = (entry.unchanged, unchanged(version.record_key, version.mod_revision))
             return Txn(compares, writes.operations())
-        entry, slot = await self._slot(entry, object_key)
+        entry, slot = await self.slot(entry, object_key)
         present = slot.present
         if present is None or present.mod_revision != version.mod_revision:
             return None
@@ -340,7 +340,7 @@ class VersionCommits:
         writes = versions.promote(slot, newest, narrow=narrow is not None, now_ms=now_ms)
         return Txn((entry.unchanged, *slot.compares, *extra), writes.operations())
 
-    def _demand_unlocked(self, version: ObjectEntry | None, *, bypass: bool = False) -> None:
+    def demand_unlocked(self, version: ObjectEntry | None, *, bypass: bool = False) -> None:
         """Nothing that is locked ends: every transaction that ends a version asks this first, of
         the record that it compares."""
         if version is None:
@@ -367,7 +367,8 @@ def _is_still_there(version: ObjectEntry, found: ObjectEntry | None) -> bool:
     return found.record.group == version.record.group
 
 
-def _null_unchanged(slot: Slot) -> tuple[Compare, ...]:
+def null_unchanged(slot: Slot) -> tuple[Compare, ...]:
+    """The null version that is not current, if it was read, is as it was."""
     if slot.null is None:
         return ()
     return (unchanged(slot.null.record_key, slot.null.mod_revision),)

@@ -103,6 +103,25 @@ def succeed(slot: Slot, record: ObjectRecord, value: bytes, now_ms: int) -> Writ
     return writes
 
 
+def rename(source: Slot, destination: Slot, record: ObjectRecord, now_ms: int) -> Writes:
+    """Without versioning: the source's record, as `record`, takes the destination's place.
+
+    The group is queued as garbage though it is used, as when a copy's source is deleted: nobody can
+    claim it, and a write of the source whose answer was lost finds there that it was carried out.
+    """
+    writes = Writes()
+    present = source.present
+    assert present is not None
+    writes.delete(present.record_key)
+    _end_use(writes, present, now_ms, successor=None)
+    writes.put(destination.object_key, encode(record))
+    if record.group_owner:
+        writes.put(keys.reference(record.group, destination.object_key), b"")
+    if destination.present is not None:
+        _end_use(writes, destination.present, now_ms, successor=record)
+    return writes
+
+
 def replaced_null(slot: Slot, record: ObjectRecord) -> ObjectEntry | None:
     """The version that ends when `record` becomes current: the null version, by another."""
     if record.version_id:

@@ -19,6 +19,7 @@ from gateway.operations import (
     policy,
     post_object,
     public_access,
+    rename,
     tagging,
     versions,
 )
@@ -32,6 +33,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     *listing.OPERATIONS,
     *objects.OPERATIONS,
     *copy.OPERATIONS,
+    *rename.OPERATIONS,
     *delete.OPERATIONS,
     *multipart.OPERATIONS,
     *post_object.OPERATIONS,

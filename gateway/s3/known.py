@@ -23,6 +23,10 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
     "x-amz-bypass-governance-retention": frozenset({"false", "False", "true", "True"}),
     "x-amz-bucket-namespace": frozenset({"global"}),
     "x-amz-object-annotation-directive": frozenset({"COPY"}),
+    # Nothing is moved between storage classes yet.
+    "x-amz-transition-default-minimum-object-size": frozenset(
+        {"all_storage_classes_128K", "varies_by_storage_class"}
+    ),
     **dict.fromkeys(
         (
             "x-amz-bucket-object-lock-token",
@@ -36,6 +40,7 @@ _ACCEPTED_VALUES: Final[dict[str, frozenset[str]]] = {
             "x-amz-object-lock-legal-hold",
             "x-amz-object-lock-mode",
             "x-amz-object-lock-retain-until-date",
+            "x-amz-rename-source",
             "x-amz-website-redirect-location",
             "x-amz-write-offset-bytes",
         ),
@@ -57,6 +62,7 @@ _OFFERED: Final = {
     "CopyObject": _LOCK,
     "CreateMultipartUpload": _LOCK,
     "PostObject": _LOCK,
+    "RenameObject": frozenset({"x-amz-rename-source"}),
 }
 """Headers of the table that some operation takes all the same."""
 

@@ -84,6 +84,8 @@ def parse_lifecycle(text: bytes) -> list[Fields]:
 def _rule(node: "etree._Element") -> Fields:
     for child in node:
         if _name(child) in ("Transition", "NoncurrentVersionTransition"):
+            for date in (said for said in child if _name(said) == "Date"):
+                _midnight_ms(_text(date).strip())
             raise S3Error(
                 ErrorCode.NOT_IMPLEMENTED, "Transitions are not implemented by this server."
             )

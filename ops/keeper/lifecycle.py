@@ -24,7 +24,7 @@ from gateway.domain.object_lock import Lock, is_locked
 from gateway.metadata import groups, keys, upload_commits, uploads, versions
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text, object_entry
 from gateway.metadata.errors import MetadataError
-from gateway.metadata.records import BucketRecord, RecordError, decode
+from gateway.metadata.records import BucketRecord, ObjectRecord, RecordError, decode
 from gateway.metadata.store import Metadata
 from ops.config import LIFECYCLE_DAY_SECONDS
 from placement.clock import Clock
@@ -216,7 +216,7 @@ class Lifecycle:
                     compares = (page.entry.unchanged, unchanged(kv.key, kv.mod_revision))
                     writes = versions.remove(found, self._now_ms())
                     self.progress.noncurrent += await self._run(Txn(compares, writes.operations()))
-                succeeded_ms, newer = found.record.modified_ms, newer + 1
+                succeeded_ms, newer = _made_ms(found.record), newer + 1
             yield
 
     def _is_over(
@@ -242,7 +242,7 @@ class Lifecycle:
         for kv in found:
             entry = None if kv is None else self._read(kv)
             if entry is not None:
-                return entry.record.modified_ms
+                return _made_ms(entry.record)
         return self._now_ms()
 
     async def _end_markers(self, page: _Page) -> None:
@@ -295,3 +295,8 @@ class Lifecycle:
         done = (await self._metadata.transactions.run(txn)).succeeded
         self.progress.skipped += not done
         return done
+
+
+def _made_ms(record: ObjectRecord) -> int:
+    """When a version took its place: an upload and a renamed object are dated earlier than that."""
+    return max(record.modified_ms, record.order // 1_000_000)

@@ -87,7 +87,10 @@ def test_every_header_of_the_offered_operations_is_handled_or_refused() -> None:
         *("x-amz-mp-object-size", "x-amz-object-attributes", "x-amz-optional-object-attributes"),
         *("x-amz-part-number-marker", "x-amz-request-payer", "x-amz-sdk-checksum-algorithm"),
         *("x-amz-tagging", "x-amz-tagging-directive", "x-amz-expected-bucket-owner"),
-        *("x-amz-source-expected-bucket-owner", "x-amz-object-ownership", "x-amz-acl"),
+        *("x-amz-rename-source-if-match", "x-amz-rename-source-if-none-match"),
+        *("x-amz-rename-source-if-modified-since", "x-amz-rename-source-if-unmodified-since"),
+        *("x-amz-client-token", "x-amz-source-expected-bucket-owner"),
+        *("x-amz-object-ownership", "x-amz-acl"),
         *("x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp"),
         *("x-amz-grant-write", "x-amz-grant-write-acp"),
         # The root of an account keeps the say over its policy in any case.
