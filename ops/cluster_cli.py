@@ -216,7 +216,7 @@ def keeper(
         settings = cluster_settings(etcd or [], etcd_ca, etcd_cert, etcd_key, cluster_key_file)
         if grace < 0:
             raise ConfigError("--grace is a number of seconds")
-        listener = listening_socket(bind, admin_port, shared=False)
+        listener = listening_socket(bind, admin_port)
     except (ConfigError, ValueError) as error:
         raise refuse(error) from None
     except OSError as error:

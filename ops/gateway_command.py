@@ -10,7 +10,13 @@ from pathlib import Path
 from ops.config import ConfigError, ServeConfig
 from ops.serve import complain, say
 from ops.settings import ClusterSettings, ProcessSettings
-from ops.supervisor import Child, StartFailed, Supervisor, listening_socket
+from ops.supervisor import (
+    Child,
+    StartFailed,
+    Supervisor,
+    listening_socket,
+    listening_sockets,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +33,9 @@ def gateway(options: GatewayOptions) -> int:
     """Run in the foreground until SIGINT or SIGTERM; the exit status."""
     config = options.ports
     try:
-        listeners = [listening_socket(config.bind, config.port, shared=True)]
+        listeners = listening_sockets(config.bind, config.port, config.workers)
         port = listeners[0].getsockname()[1]
-        listeners += [
-            listening_socket(config.bind, port, shared=True) for _ in range(1, config.workers)
-        ]
-        admin = listening_socket(config.bind, config.admin_port, shared=False)
+        admin = listening_socket(config.bind, config.admin_port)
     except OSError as error:
         complain(f"cannot listen on {config.bind}: {error.strerror}")
         return 1

@@ -13,7 +13,13 @@ from ops.directory import (
     write_marker,
 )
 from ops.settings import DriveEntry, ProcessSettings
-from ops.supervisor import Child, StartFailed, Supervisor, listening_socket
+from ops.supervisor import (
+    Child,
+    StartFailed,
+    Supervisor,
+    listening_socket,
+    listening_sockets,
+)
 from placement.clock import SystemRandomness
 
 
@@ -42,13 +48,10 @@ def serve(config: ServeConfig, given: Credentials | None) -> int:
         return 1
     port = config.admin_port
     try:
-        admin = listening_socket(config.bind, port, shared=False)
+        admin = listening_socket(config.bind, port)
         port = config.port
-        listeners = [listening_socket(config.bind, port, shared=True)]
+        listeners = listening_sockets(config.bind, port, config.workers)
         port = listeners[0].getsockname()[1]
-        listeners += [
-            listening_socket(config.bind, port, shared=True) for _ in range(1, config.workers)
-        ]
     except OSError as error:
         complain(f"cannot listen on {config.bind}, port {port}: {error.strerror}")
         return 1

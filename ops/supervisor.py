@@ -45,14 +45,39 @@ class Child:
     words: bytearray = field(default_factory=bytearray)
 
 
-def listening_socket(host: str, port: int, *, shared: bool) -> socket.socket:
-    """A bound, listening, inheritable socket; `shared`: one of several on the same port."""
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A bound, listening, inheritable socket that has the port to itself. Raises OSError."""
+    return _listening(_bound(host, port, joins=False))
+
+
+def listening_sockets(host: str, port: int, count: int) -> list[socket.socket]:
+    """So many sockets on one port, among which the kernel spreads connections. Raises OSError.
+
+    The first is bound alone and lets others in only then: with SO_REUSEPORT from the beginning a
+    second store would join the first one's port unnoticed, and answer half of its clients.
+    """
+    first = _bound(host, port, joins=False)
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    _listening(first)
+    port = first.getsockname()[1]
+    return [first, *(_listening(_bound(host, port, joins=True)) for _ in range(1, count))]
+
+
+def _bound(host: str, port: int, *, joins: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, port))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if joins:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _listening(listener: socket.socket) -> socket.socket:
     listener.listen(2048)
     listener.setblocking(False)
     listener.set_inheritable(True)

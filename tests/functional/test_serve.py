@@ -47,6 +47,14 @@ def test_a_folder_in_use_is_refused_in_one_sentence(store: StoreProcess) -> None
     assert "Traceback" not in output
 
 
+def test_a_port_in_use_is_refused_in_one_sentence(store: StoreProcess, tmp_path: Path) -> None:
+    port = store.endpoint.rpartition(":")[2]
+    status, output = StoreProcess(tmp_path / "other", options=("--port", port)).run_to_end()
+    assert status == 1
+    assert f"port {port}: Address already in use" in output
+    assert "Traceback" not in output
+
+
 def test_unknown_variables_and_options_are_errors(directory: Path) -> None:
     status, output = StoreProcess(directory, environment={"OSTRAKA_PROT": "1"}).run_to_end()
     assert status == 2
