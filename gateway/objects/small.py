@@ -44,6 +44,9 @@ async def put_small(
         results = await _put(dict(enumerate(plan.seats)), shards, nodes, topology)
     seats = dict(enumerate(plan.seats))
     tried: set[Slot] = set()
+    staged.displaced = tuple(
+        drive.slot for index, drive in seats.items() if results[index] is not Outcome.STORED
+    )
     for _ in range(ROUNDS_MAX):
         failed = _note(results, seats, staged, topology)
         tried.update(drive.slot for drive in seats.values())

@@ -7,7 +7,7 @@ from gateway.domain.ranges import Geometry
 from gateway.domain.write_plan import WritePlan
 from gateway.metadata.records import BlobRef
 from placement.cluster_map import MapDrive
-from placement.ids import GroupId
+from placement.ids import GroupId, Slot
 from storage_node.port import StagedShard
 from storage_node.shard import ShardEnvelope, encode_envelope
 
@@ -25,6 +25,8 @@ class StagedBytes:
     data: bytes
     stored: dict[int, MapDrive] = field(default_factory=dict)
     """Where `commit` stored each index (a drive may have been replaced by another meanwhile)."""
+    displaced: tuple[Slot, ...] = ()
+    """Drives of the plan that failed, whether or not another took the shard: to be marked."""
 
 
 @dataclass(slots=True, eq=False)

@@ -264,7 +264,8 @@ class ObjectStore:
         """Apply the rule to what was stored. The marks are put first, so that commits need only
         compare them; or, where the keeper keeps taking them away, by the commit itself."""
         plan = blob.plan
-        if len(stored) == plan.scheme.width and not plan.left_out:
+        displaced = blob.displaced if isinstance(blob, StagedBytes) else ()
+        if len(stored) == plan.scheme.width and not plan.left_out and not displaced:
             if plan.narrow:
                 self.counts.degraded_writes += 1
             return Stored(blob.ref, (self._topology.map_compare,), (), plan.narrow)
@@ -278,12 +279,14 @@ class ObjectStore:
             raise NotEnoughDrives(text)
         compares = [self._topology.map_compare]
         puts: list[Put] = []
-        if verdict.marks:
+        # Also of a drive whose shard another took: it is to come home, and may be there twice.
+        slots = tuple(dict.fromkeys((*verdict.marks, *displaced)))
+        if slots:
             partition = self._topology.partition(BlobId(blob.ref.blob))
             if marks_in_commit:
-                puts = [Put(keys.damage(partition, slot), MARK) for slot in verdict.marks]
+                puts = [Put(keys.damage(partition, slot), MARK) for slot in slots]
             else:
-                marks = await self._topology.ensure_marks(partition, verdict.marks)
+                marks = await self._topology.ensure_marks(partition, slots)
                 compares += map(exists, marks)
         return Stored(blob.ref, tuple(compares), tuple(puts), plan.narrow)
 

@@ -397,6 +397,21 @@ def test_a_drive_that_fails_during_the_write_is_marked_first_and_compared(
     run(one_node(tmp_path), scenario)
 
 
+def test_a_drive_whose_shard_another_took_is_marked(tmp_path: Path) -> None:
+    async def scenario(f: Fixture) -> None:
+        blob, plan = f.store._plan(1000)
+        assert plan.seats == f.topology.write_order(blob)[:3]
+        f.store._ids = blob + f.store._ids  # it is to be the next one
+        f.fail(plan.seats[0].drive_id)
+        stored = await f.write(b"x" * 1000)
+        assert stored.ref.blob == blob
+        mark = keys.damage(f.topology.partition(blob), plan.seats[0].slot)
+        assert mark in f.metastore.kvs
+        assert mark in [compare.key for compare in stored.compares]
+
+    run(one_node(tmp_path), scenario)
+
+
 @pytest.mark.parametrize("size", [50_000, LARGE])
 def test_two_drives_failing_at_the_commit_make_a_narrower_blob(size: int, tmp_path: Path) -> None:
     data = random.Random(9).randbytes(size)
