@@ -25,6 +25,9 @@ from placement.leadership import Leadership
 
 CHECK_SECONDS = 1.0
 PUBLISH_SECONDS = 2.0
+LED_WITH = {"moves": "repair"}
+"""Duties that have no leader of their own: moves are closed by what the repair of the same keeper
+has seen, and another keeper's knows nothing."""
 log = logging.getLogger("ostraka.keeper")
 
 
@@ -63,13 +66,13 @@ class LedDuties:
         return Keeper([*led, departures, publishing], self._clients.clock)
 
     def _led(self, duty: Duty) -> Duty:
-        work = duty.work
+        work, name = duty.work, LED_WITH.get(duty.name, duty.name)
 
         async def led() -> bool | None:
-            if not await self._leadership.leads(duty.name):
+            if not await self._leadership.leads(name):
                 await asyncio.sleep(CHECK_SECONDS)
                 return False
-            return await self._while_leading(duty.name, work)
+            return await self._while_leading(name, work)
 
         duty.work = led
         return duty
@@ -100,7 +103,7 @@ class LedDuties:
 
     async def _publish(self) -> None:
         for name, value in self.progress().items():
-            if name in self._leadership.held:
+            if LED_WITH.get(name, name) in self._leadership.held:
                 await self._leadership.publish(name, json.dumps(value).encode())
 
     def progress(self) -> dict[str, dict[str, Any]]:
@@ -119,6 +122,7 @@ class LedDuties:
                 "removed": self.duties.sweep.progress.removed,
                 "passes": self.duties.sweep.progress.passes,
             },
+            "scrub": self.duties.scrub.told(),
             "lifecycle": asdict(self.duties.lifecycle.progress),
             "re-encoding": asdict(self.duties.reencode.progress),
             "departures": self.departures.told(),
