@@ -30,6 +30,10 @@ from storage_node.shard import ShardEnvelope, decode_envelope, encode_envelope
 DAMAGED_PER_ROUND = 64
 MARKS_PER_TXN = 64
 MARKS_PER_PAGE = 1000
+AGAIN_SECONDS = 20.0
+AGAIN_FACTOR = 10.0
+"""After an inventory in which something could not be done (a node did not answer, a drive was
+full) the next one comes so long later, and not before so many times as long as it took."""
 
 log = logging.getLogger("ostraka.keeper.repair")
 
@@ -93,6 +97,8 @@ class Repair:
         self._view = view
         self.progress = RepairProgress()
         self._moved_some = False
+        self._hindered = False
+        self._again_at = 0.0
 
     async def work(self) -> bool:
         """One round: reported damage, then, if it is due, a whole inventory. True if it found work."""
@@ -105,6 +111,7 @@ class Repair:
             live - self.progress.covered
             or view.placement.map.epoch > self.progress.epoch
             or self._moved_some
+            or (self._hindered and self._clock.monotonic() >= self._again_at)
             or await self.marks()
         ):
             self.progress.due = True
@@ -154,6 +161,8 @@ class Repair:
             start = page.kvs[-1].key + b"\x00"
 
     async def _inventory(self) -> None:
+        began = self._clock.monotonic()
+        self._hindered = False
         await self._forget_marks()
         view = self._view()
         live, epoch = view.live, view.placement.map.epoch
@@ -180,6 +189,8 @@ class Repair:
         self.progress.misplaced = misplaced
         # Where one made room, another may follow; where none could move, trying again is idle.
         self._moved_some = misplaced > 0 and self.progress.moved > moved_before
+        ended = self._clock.monotonic()
+        self._again_at = ended + max(AGAIN_SECONDS, AGAIN_FACTOR * (ended - began))
         self.progress.missing = missing
         self.progress.unreadable = unreadable
         self.progress.tolerance = tolerance
@@ -209,11 +220,13 @@ class Repair:
         try:
             (info,) = await self._nodes[kept.node].stat([(kept.drive, shard)], verify=True)
             if not isinstance(info, ShardInfo):
+                self._hindered = True
                 return
             for holding in [holding for holding in held if holding.drive != home]:
                 await self._nodes[holding.node].delete([(holding.drive, shard)])
                 held.remove(holding)
         except PeerUnavailable as error:
+            self._hindered = True
             log.debug("shard %d of %s stays twice: %s", index, blob.ref.blob.hex(), error)
 
     def _misplaced(self, blob: Found) -> int:
@@ -243,6 +256,7 @@ class Repair:
                 await self._nodes[holding.node].delete([(holding.drive, shard)])
                 blob.shards[index].remove(holding)
         except (NotRebuilt, PeerUnavailable) as error:
+            self._hindered = True
             log.debug("shard %d of %s is not rebuilt: %s", index, blob.ref.blob.hex(), error)
 
     async def _rebuild(self, blob: Found, index: int) -> int:
@@ -269,9 +283,14 @@ class Repair:
         for source in sources:
             shard = ShardId(BlobId(ref.blob), source.index)
             (info,) = await source.node.stat([(source.drive, shard)])
-            if isinstance(info, ShardInfo):
+            if not isinstance(info, ShardInfo):
+                continue
+            try:
                 kept = decode_envelope(info.envelope)
-                return encode_envelope(msgspec.structs.replace(kept, index=index))
+            except ValueError:
+                await source.node.report_damage(source.drive, shard)
+                continue
+            return encode_envelope(msgspec.structs.replace(kept, index=index))
         raise NotRebuilt("no envelope of the blob can be read")
 
     async def _reported(self) -> bool:
@@ -318,8 +337,12 @@ class Repair:
             (infos,) = await node.locate([shard.blob])
             for info in infos:
                 (stat,) = await node.stat([(info.drive, info.shard)])
-                if not isinstance(stat, Outcome):
+                if isinstance(stat, Outcome):
+                    continue
+                try:
                     return decode_envelope(stat.envelope)
+                except ValueError:
+                    await node.report_damage(info.drive, info.shard)
         return None
 
 

@@ -57,20 +57,26 @@ class Sweep:
                     continue
                 after: ShardId | None = None
                 while page := await node.list(report.drive, after, PAGE_SHARDS):
-                    left += await self._page(page, done)
+                    left += await self._page(node, page, done)
                     after = page[-1].shard
         self.progress.orphans = left
         self.progress.passes += 1
 
-    async def _page(self, page: Iterable[ShardInfo], done: set[bytes]) -> int:
-        """Remove the orphans among these shards; how many must wait for their grace."""
+    async def _page(self, node: NodePort, page: Iterable[ShardInfo], done: set[bytes]) -> int:
+        """Remove the orphans among these shards; how many must wait for their grace. One that does
+        not say what it is has decayed, or its file is gone: the node looks at it."""
         young = 0
         candidates: dict[bytes, ShardEnvelope] = {}
         uptime = self._clock.monotonic() - self._started
         for info in page:
             if info.shard.blob in done:
                 continue
-            envelope = decode_envelope(info.envelope)
+            try:
+                envelope = decode_envelope(info.envelope)
+            except ValueError as error:
+                log.warning("shard %d of %s: %s", info.shard.index, info.shard.blob.hex(), error)
+                await node.report_damage(info.drive, info.shard)
+                continue
             if min(info.age_seconds, uptime) < GRACE_SECONDS:
                 young += await self._is_orphan(envelope)
             else:

@@ -19,9 +19,14 @@ class Usage(Enum):
 async def usage_of(metastore: Metastore, envelope: ShardEnvelope, *, now_ms: int) -> Usage:
     """Ask the metadata, linearizably."""
     group, blob = keys.garbage(envelope.group), keys.garbage(envelope.blob)
-    wanted = [group] if group == blob else [group, blob]
-    if any(found is not None for found in await metastore.get_many(wanted)):
+    queued_group, queued_blob = await metastore.get_many([group, blob])
+    if queued_blob is not None and blob != group:
         return Usage.QUEUED
+    if queued_group is not None:
+        # The record that queued it has ended; a copy may use the group all the same, and then the
+        # entry will be dropped.
+        claimable = await claim(metastore, envelope.group, envelope.owner_key, now_ms=now_ms)
+        return Usage.USED if claimable is None else Usage.QUEUED
     if envelope.owner_key.startswith(keys.UPLOADS):
         used = await uploads.blob_in_use(
             metastore, envelope.owner_key, envelope.blob, record=envelope.record

@@ -4,26 +4,38 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import pytest
 
 from gateway.metadata import keys
-from gateway.metadata.records import BlobRef, ObjectRecord, encode
+from gateway.metadata.records import BlobRef, GarbageRecord, ObjectRecord, decode, encode
 from ops.keeper.inventory import find
 from ops.keeper.repair import Repair, View
+from ops.keeper.sweep import Sweep
 from placement.clock import SystemClock
 from placement.cluster_map import ClusterMap, MapDrive
 from placement.codec import checksum_bytes, codec_for
+from placement.errors import PeerUnavailable
 from placement.hashing import Placement
 from placement.ids import BlobId, BucketId, DriveId, Epoch, Partition, Slot
 from placement.metastore.memory import MemoryMetastore
-from placement.metastore.port import Put, Txn
+from placement.metastore.port import DeleteRange, Put, Txn
 from placement.schemes import Scheme
 from storage_node.port import Outcome, PutShard, ShardId
-from storage_node.shard import ShardEnvelope, encode_envelope
+from storage_node.shard import ShardEnvelope, decode_envelope, encode_envelope
 from tests.unit.memory_node import MemoryNode
 
 DRIVES = [DriveId(bytes([n]) * 16) for n in range(1, 7)]
 STRIPE = 4096
+
+
+class SettableClock(SystemClock):
+    """Monotonic time that a test moves."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
 
 
 class Cluster:
@@ -35,6 +47,7 @@ class Cluster:
         )
         self.placement = Placement(ClusterMap(Epoch(1), places, Scheme(4, 2, STRIPE)))
         self.node = MemoryNode(DRIVES)
+        self.clock = SettableClock()
         self.metastore = MemoryMetastore(SystemClock())
         self.live = frozenset(DRIVES)
         self.waits: frozenset[DriveId] = frozenset()
@@ -44,7 +57,7 @@ class Cluster:
             None,  # type: ignore[arg-type]  # no manifests here
             {"local": self.node},
             lambda: View(self.placement, self.live, self.waits),
-            SystemClock(),
+            self.clock,
         )
 
     async def store(self, number: int, k: int, size: int) -> None:
@@ -195,5 +208,85 @@ def test_what_a_drive_holds_that_is_waited_for_is_not_rebuilt_elsewhere() -> Non
         await cluster.repair.work()
         assert cluster.bodies() == before
         assert cluster.repair.progress.pending_with(cluster.live) == 0
+
+    run(scenario)
+
+
+def test_what_could_not_be_thinned_out_is_tried_again_by_and_by() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.repair.work()
+        ref = next(ref for ref in cluster.refs if ref.k == 1 and ref.size_bytes)
+        order = cluster.placement.write_order(BlobId(ref.blob))
+        shard = ShardId(BlobId(ref.blob), 0)
+        home, spare = cluster.node.drives[order[0].drive_id], cluster.node.drives[order[4].drive_id]
+        spare.shards[shard] = home.shards[shard]
+        cluster.repair.progress.due = True
+        delete, cluster.node.delete = cluster.node.delete, _unreachable  # type: ignore[method-assign]
+        await cluster.repair.work()
+        assert cluster.repair.progress.misplaced == 1
+        cluster.node.delete = delete  # type: ignore[method-assign]
+        await cluster.repair.work()  # too soon
+        assert shard in spare.shards
+        cluster.clock.seconds += 3600.0
+        await cluster.repair.work()
+        assert shard not in spare.shards
+        assert not cluster.repair.progress.misplaced
+        cluster.clock.seconds += 3600.0
+        assert not await cluster.repair.work()
+
+    run(scenario)
+
+
+async def _unreachable(*_: object) -> tuple[Outcome, ...]:
+    raise PeerUnavailable("the connection broke")
+
+
+def test_a_decayed_envelope_stops_neither_repair_nor_sweep() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        ref = next(ref for ref in cluster.refs if ref.k == 4 and ref.size_bytes)
+        order = cluster.placement.write_order(BlobId(ref.blob))
+        lost = ShardId(BlobId(ref.blob), 5)
+        decayed = {(order[i].drive_id, ShardId(BlobId(ref.blob), i)) for i in range(4)}
+        for drive, shard in decayed:
+            shards = cluster.node.drives[drive].shards
+            shards[shard] = (shards[shard][0], b"\xff decayed")
+        del cluster.node.drives[order[5].drive_id].shards[lost]
+        await cluster.repair.work()
+        assert lost in cluster.node.drives[order[5].drive_id].shards
+        assert set(cluster.node.reported) <= decayed
+        cluster.node.reported.clear()
+        sweep = Sweep(cluster.metastore, {"local": cluster.node}, cluster.clock)
+        cluster.clock.seconds += 3600.0
+        await sweep.work()
+        assert set(cluster.node.reported) == decayed
+        assert (sweep.progress.passes, sweep.progress.removed) == (1, 0)
+
+    run(scenario)
+
+
+def test_a_damaged_shard_is_rebuilt_while_only_a_copy_uses_it_and_its_group_is_queued() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        ref = next(ref for ref in cluster.refs if ref.k == 4 and ref.size_bytes)
+        order = cluster.placement.write_order(BlobId(ref.blob))
+        shard = ShardId(BlobId(ref.blob), 1)
+        drive = cluster.node.drives[order[1].drive_id]
+        owner = decode_envelope(drive.shards[shard][1]).owner_key
+        copied = keys.object_(BucketId(bytes(8)), b"copy")
+        (found,) = await cluster.metastore.get_many([owner])
+        assert found is not None
+        record = msgspec.structs.replace(decode(ObjectRecord, found.value), group_owner=owner)
+        queued = GarbageRecord(commit_id=b"", queued_ms=0, group=ref.blob, owner_key=owner)
+        operations = (
+            Put(copied, encode(record)),
+            Put(keys.reference(ref.blob, copied), b""),
+            DeleteRange(owner),
+            Put(keys.garbage(ref.blob), encode(queued)),
+        )
+        await cluster.metastore.txn(Txn((), operations))
+        await cluster.repair.work()
+        body = drive.shards.pop(shard)
+        cluster.node.reported = [(drive.drive_id, shard)]
+        await cluster.repair.work()
+        assert drive.shards[shard] == body
 
     run(scenario)
