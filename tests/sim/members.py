@@ -74,6 +74,7 @@ class NodeLife:
         self._run = record_run
         self._stop = asyncio.Event()
         self._dead = False
+        self.refusals: list[str] = []
         self.ended = process.start(self._live())
         self.ready = process.loop.create_future()
 
@@ -81,7 +82,7 @@ class NodeLife:
         process = self.process
         metastore = EtcdClient(self._etcd, process)
         cluster = await patiently(lambda: join_cluster(metastore, CLUSTER_KEY, process))
-        node = await self._open(cluster.cluster_id, cluster.incarnation)
+        node = await self._opened(cluster.cluster_id, cluster.incarnation)
         self.node = node
         server = Server(self._network, process, self.host, serve_node(node))
         record = NodeRecord(
@@ -99,6 +100,15 @@ class NodeLife:
         await registrar.close()
         server.close()
         await node.close()
+
+    async def _opened(self, cluster_id: bytes, incarnation: int) -> Node:
+        """Again, as whoever supervises the process would, while a drive errs."""
+        while True:
+            try:
+                return await self._open(cluster_id, incarnation)
+            except OSError as error:
+                self.refusals.append(str(error))
+                await asyncio.sleep(1.0)
 
     async def _open(self, cluster_id: bytes, incarnation: int) -> Node:
         drives = []

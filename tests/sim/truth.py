@@ -25,10 +25,8 @@ Held = dict[bytes, dict[int, list[DriveId]]]
 
 async def used_blobs(world: "World") -> dict[bytes, BlobRef]:
     """Every blob that the metadata names; read beside the network."""
-    clients = world.gateways[0].clients
-    assert clients is not None
     found: dict[bytes, BlobRef] = {}
-    async for refs in blobs(world.etcd.store, clients.objects):
+    async for refs in blobs(world.etcd.store, world.observer.objects):
         found.update({ref.blob: ref for ref in refs})
     return found
 
@@ -69,18 +67,17 @@ async def unfinished(world: "World") -> str | None:
         if not world.mounts[life.host]:
             continue
         if life.node is None or not life.process.alive:
-            return f"{life.host} is not up"
+            return f"{life.host} is not up: {life.ended} {life.refusals[-3:]}"
         for report in life.node.reports():
             if report.condition.value != "up":
                 return f"{life.host} {report.path} is {report.condition}: {report.reason}"
         for drive in list(life.node._drives.values()):
             await drive.write_back()
     used, held = await used_blobs(world), held_shards(world)
-    clients = world.gateways[0].clients
-    assert clients is not None
-    if clients.topology.map.open_epochs:
+    topology = world.observer.topology
+    if topology.map.open_epochs:
         return "an epoch is still open"
-    placement = clients.topology.placement
+    placement = topology.placement
     for blob, ref in used.items():
         why = _incomplete(placement, ref, held.get(blob, {}))
         if why:

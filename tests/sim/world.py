@@ -10,6 +10,7 @@ from pathlib import Path
 import gateway.objects.store
 from gateway.metadata import keys
 from gateway.metadata.records import AccountRecord, encode
+from ops.clients import Clients
 from ops.map_store import MapStore
 from placement.ids import DriveId
 from placement.map_changes import first_map
@@ -20,7 +21,7 @@ from tests.sim.client import Answer
 from tests.sim.disks import Disk
 from tests.sim.etcd import Etcd, EtcdClient
 from tests.sim.loop import InlineExecutor, Process, VirtualLoop
-from tests.sim.members import OWNER, GatewayLife, KeeperLife, NodeLife
+from tests.sim.members import OWNER, GatewayLife, KeeperLife, NodeLife, connect
 from tests.sim.model import History
 from tests.sim.network import Network
 from tests.sim.workload import BUCKET, Client, Wrong, pause
@@ -79,6 +80,8 @@ class World:
         self.nodes: dict[str, NodeLife] = {}
         self.gateways: list[GatewayLife] = []
         self.keepers: list[KeeperLife] = []
+        self.observer: Clients
+        """Of a process that nothing befalls: looks at what is there."""
         self.grace_seconds = 40.0
         self.keys = [f"k{number}" for number in range(self.shape.keys)]
         self.bodies: dict[str, bytes] = {}
@@ -123,6 +126,7 @@ class World:
             self.keepers.append(self.keeper(number))
         for life in self.gateways:
             await life.ready
+        self.observer = await connect(self.process("observer"), self.network, self.etcd)
         maker = Client(self, self.process("maker"))
         answer = await maker.send("PUT", f"/{BUCKET}")
         if answer.status != 200:
