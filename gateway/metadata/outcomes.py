@@ -7,6 +7,10 @@ from placement.errors import MetastoreUnavailable, OutcomeUnknown
 from placement.metastore.port import Metastore, Txn
 
 UNKNOWN_TRIES = 5
+UNKNOWN_SECONDS_MAX = 20.0
+"""After so long there is no further try. Tries are for answers that were lost with a connection; where
+the store does not answer at all, each try costs its whole timeout and a client would not wait for five.
+"""
 PAUSE_SECONDS_MAX = 0.5
 
 
@@ -30,6 +34,7 @@ class Transactions:
     async def run(self, txn: Txn) -> Applied:
         """Raises OutcomeUnknown when no try was answered, MetastoreUnavailable when none was sent."""
         unknown: OutcomeUnknown | None = None
+        began = self._clock.monotonic()
         for attempt in range(UNKNOWN_TRIES):
             try:
                 result = await self._metastore.txn(txn)
@@ -41,6 +46,8 @@ class Transactions:
             else:
                 succeeded = result.succeeded
                 return Applied(succeeded, succeeded or unknown is None, result.revision)
+            if self._clock.monotonic() - began >= UNKNOWN_SECONDS_MAX:
+                break
             await self.pause(attempt, first_seconds=0.05)
         assert unknown is not None
         raise OutcomeUnknown("the metadata store did not say whether it committed") from unknown
