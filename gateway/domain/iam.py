@@ -1,4 +1,4 @@
-"""Users, groups, roles and managed policies: names, paths, ARNs, limits and what is refused.
+"""Users, groups, roles, managed policies and identity providers: names, paths, ARNs, limits and what is refused.
 
 Sources: IAM API Reference (the members' patterns and "Common errors"); IAM User Guide, "IAM and STS
 quotas".
@@ -45,6 +45,9 @@ class Refusal(Enum):
     INVALID_INPUT = ("InvalidInput", 400)
     INVALID_ACTION = ("InvalidAction", 400)
     ACCESS_DENIED = ("AccessDenied", 403)
+    EXPIRED_TOKEN = ("ExpiredTokenException", 400)
+    INVALID_IDENTITY_TOKEN = ("InvalidIdentityToken", 400)
+    PROVIDER_UNREACHABLE = ("IDPCommunicationError", 400)
     MISSING_TOKEN = ("MissingAuthenticationToken", 403)
     PACKED_POLICY_TOO_LARGE = ("PackedPolicyTooLarge", 400)
     NOT_POSSIBLE = ("UnmodifiableEntity", 400)
@@ -79,7 +82,11 @@ USER: Final = Kind("u", "user", "User", "AIDA", 64, 2048, 5000)
 GROUP: Final = Kind("g", "group", "Group", "AGPA", 128, 5120, 300)
 ROLE: Final = Kind("r", "role", "Role", "AROA", 64, 10_240, 1000)
 POLICY: Final = Kind("p", "policy", "Policy", "ANPA", 128, 0, 1500)
-KINDS: Final = {kind.letter: kind for kind in (USER, GROUP, ROLE, POLICY)}
+PROVIDER: Final = Kind("o", "oidc-provider", "OpenIDConnectProvider", "OIDC", 255, 0, 100)
+KINDS: Final = {kind.letter: kind for kind in (USER, GROUP, ROLE, POLICY, PROVIDER)}
+CLIENTS_MAX: Final = 100
+"""Client ids of one provider."""
+THUMBPRINTS_MAX: Final = 5
 
 
 def arn(account_id: str, kind: Kind, path: str, name: str) -> str:
@@ -92,6 +99,14 @@ def session_arn(account_id: str, role_name: str, session_name: str) -> str:
     return f"arn:aws:sts::{account_id}:assumed-role/{role_name}/{session_name}"
 
 
+PROVIDER_URL: Final = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.:-]*(?:/[A-Za-z0-9._~/-]*)?")
+
+
+def provider_name(url: str) -> str:
+    """What a provider is called after its URL: host and path."""
+    return url.partition("://")[2].rstrip("/")
+
+
 _ROLE_ARN: Final = re.compile(r"arn:aws:iam::([0-9]{12}):role/(?:[\x21-\x7e]*/)?([\w+=,.@-]{1,64})")
 
 
@@ -99,6 +114,12 @@ def role_in_arn(text: str) -> tuple[str, str] | None:
     """(account id, role's name); None for what is no role's ARN."""
     found = _ROLE_ARN.fullmatch(text)
     return None if found is None else (found[1], found[2])
+
+
+def provider_in_arn(text: str, account_id: str) -> str | None:
+    """The name of a provider in an ARN of that account; None for any other text."""
+    head = f"arn:aws:iam::{account_id}:{PROVIDER.word}/"
+    return text.removeprefix(head) if text.startswith(head) else None
 
 
 def name_in_arn(text: str, account_id: str, kind: Kind) -> str | None:

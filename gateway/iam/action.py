@@ -9,6 +9,7 @@ from gateway.domain import iam
 from gateway.domain.iam import IamRefused, Kind
 from gateway.iam.answers import Answer
 from gateway.iam.form import Form
+from gateway.iam.provider_keys import ProviderKeys
 from gateway.metadata.identities import Entity, Identities
 from gateway.s3.message import Principal, S3Request
 
@@ -23,6 +24,7 @@ class Call:
     principal: Principal
     form: Form
     request: S3Request
+    provider_keys: ProviderKeys
 
     @property
     def identities(self) -> Identities:
@@ -54,12 +56,21 @@ class Action:
     listing: bool = False
     service: str = "iam"
     free: bool = False
-    """Permitted to whoever signs: it tells or gives nothing that the caller has not."""
+    """Permitted to whoever signs: it tells or gives nothing that the caller has not, or it decides
+    for itself."""
+    unsigned: bool = False
+    """Something else than a signature proves who asks."""
 
     @property
     def permission(self) -> str:
         """As policies name it."""
         return f"{self.service}:{self.name}"
+
+
+_ARN_ARGUMENTS: Final = {
+    iam.POLICY.letter: "PolicyArn",
+    iam.PROVIDER.letter: "OpenIDConnectProviderArn",
+}
 
 
 async def resource_of(action: Action, call: Call) -> str:
@@ -69,9 +80,9 @@ async def resource_of(action: Action, call: Call) -> str:
         return "*"
     if action.listing:
         return iam.arn(account_id, kind, form.path_prefix(), "")
-    policy_arn = form.get("PolicyArn") if kind is iam.POLICY else None
-    if policy_arn is not None:
-        return policy_arn
+    arn = form.get(_ARN_ARGUMENTS.get(kind.letter, ""))
+    if arn is not None:
+        return arn
     name = form.get(f"{kind.title}Name")
     if name is None:
         if action.of_caller:

@@ -114,6 +114,18 @@ class Form:
             raise violated(name, value, f"have value less than or equal to {highest}")
         return number
 
+    def members(self, name: str, *, count_max: int, length_max: int) -> tuple[str, ...]:
+        """`name`.member.N, in order, without repetition."""
+        found: list[str] = []
+        for number in range(1, count_max + 2):
+            value = self.text(f"{name}.member.{number}", length_max=length_max)
+            if value is None:
+                break
+            if number > count_max:
+                raise iam.over_quota(name, count_max)
+            found.append(value)
+        return tuple(dict.fromkeys(found))
+
     def tags(self) -> tuple[tuple[str, str], ...]:
         """Tags.member.N.Key and .Value."""
         found: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.iam import groups, policies, roles, sts, users
+from gateway.iam import groups, policies, providers, roles, sts, users, web_identity
 from gateway.iam.action import Action
 
 ACTIONS: Final[dict[str, Action]] = {
@@ -12,6 +12,8 @@ ACTIONS: Final[dict[str, Action]] = {
         *groups.ACTIONS,
         *roles.ACTIONS,
         *policies.ACTIONS,
+        *providers.ACTIONS,
         *sts.ACTIONS,
+        *web_identity.ACTIONS,
     )
 }

@@ -9,6 +9,7 @@ import logging
 import re
 from typing import Final
 
+from gateway.authorization import ANONYMOUS
 from gateway.context import Context
 from gateway.domain.access import may_by_identity
 from gateway.domain.iam import IamRefused, Refusal, not_authorized
@@ -17,6 +18,7 @@ from gateway.iam.action import VERSIONS, Action, Call, resource_of
 from gateway.iam.answers import answer, refusal
 from gateway.iam.facts import question_of
 from gateway.iam.form import Form, read_form
+from gateway.iam.provider_keys import ProviderKeys
 from gateway.iam.registry import ACTIONS
 from gateway.identification import identify, session_token_of
 from gateway.metadata.errors import Contended
@@ -56,6 +58,7 @@ class QueryService:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._provider_keys = ProviderKeys(context.clock)
 
     async def __call__(self, request: S3Request, http: HttpRequest) -> S3Response:
         """Answer one request; errors are answers."""
@@ -86,29 +89,39 @@ class QueryService:
         self, request: S3Request, http: HttpRequest, service: str | None
     ) -> S3Response:
         if service is None:
-            if "authorization" in request.headers:
-                raise S3Error(
-                    ErrorCode.SIGNATURE_DOES_NOT_MATCH,
-                    "Credential should be scoped to the service iam or sts.",
-                )
+            principal, form = ANONYMOUS, await self._unsigned_form(request, http)
+        else:
+            principal, form = await self._signed_form(request, http, service)
+        request.principal = principal
+        action = _action_of(form, service or "sts")
+        if service is None and not action.unsigned:
             raise IamRefused(Refusal.MISSING_TOKEN, "Request is missing Authentication Token")
+        http.operation = action.name
+        call = Call(self._context, principal, form, request, self._provider_keys)
+        await self._authorize(action, call, principal)
+        result = await action.handle(call)
+        return answer(action.service, action.name, result, http.request_id)
+
+    async def _unsigned_form(self, request: S3Request, http: HttpRequest) -> Form:
+        if "authorization" in request.headers:
+            raise S3Error(
+                ErrorCode.SIGNATURE_DOES_NOT_MATCH,
+                "Credential should be scoped to the service iam or sts.",
+            )
+        return read_form(await _read_body(request, http))
+
+    async def _signed_form(
+        self, request: S3Request, http: HttpRequest, service: str
+    ) -> tuple[Principal, Form]:
         claim = sigv4.parse_header(request, self._context.region, service=service)
         http.access_key = claim.access_key
-        metadata = self._context.metadata
-        identity = await identify(metadata, claim.access_key, session_token_of(request))
-        request.principal, secret = identity
-        raw = await gather_unsized(http.body)
-        payload = make_payload(request.headers, raw, _UNPROVED, body_checksums=False)
-        body = await payload.read_document(BODY_SIZE_BYTES_MAX)
+        principal, secret = await identify(
+            self._context.metadata, claim.access_key, session_token_of(request)
+        )
+        body = await _read_body(request, http)
         claim = claim._replace(content_sha256=hashlib.sha256(body).hexdigest())
         claim.verify(secret, self._context.clock.now_ns() / _NANOSECONDS)
-        form = read_form(body)
-        action = _action_of(form, service)
-        http.operation = action.name
-        call = Call(self._context, request.principal, form, request)
-        await self._authorize(action, call, identity.principal)
-        result = await action.handle(call)
-        return answer(service, action.name, result, http.request_id)
+        return principal, read_form(body)
 
     async def _authorize(self, action: Action, call: Call, principal: Principal) -> None:
         if action.free or principal.plain_account == principal.account_id:
@@ -117,6 +130,12 @@ class QueryService:
         question = question_of(call, action.permission, resource, principal.account_id)
         if not may_by_identity(question, principal.policies, principal.session_policy):
             raise not_authorized(principal.arn, action.permission, resource)
+
+
+async def _read_body(request: S3Request, http: HttpRequest) -> bytes:
+    raw = await gather_unsized(http.body)
+    payload = make_payload(request.headers, raw, _UNPROVED, body_checksums=False)
+    return await payload.read_document(BODY_SIZE_BYTES_MAX)
 
 
 def _action_of(form: Form, service: str) -> Action:

@@ -4,8 +4,8 @@ from gateway.metadata.records import Record
 
 
 class IamRecord(Record, frozen=True, kw_only=True):
-    """One of an account's users, groups, roles or managed policies, as `kind` says
-    (`gateway.domain.iam`). Policies are compressed, as in a bucket's record.
+    """One of an account's users, groups, roles, managed policies or identity providers, as `kind`
+    says (`gateway.domain.iam`). Policies are compressed, as in a bucket's record.
 
     `attached` are managed policies: ids of the account's own, ARNs of those that come with the
     store. `groups` are ids. `document` is a role's trust policy, or what a managed policy says.
@@ -24,6 +24,8 @@ class IamRecord(Record, frozen=True, kw_only=True):
     description: str = ""
     session_seconds_max: int = 3600
     tags: tuple[tuple[str, str], ...] = ()
+    clients: tuple[str, ...] = ()  # of an OpenID Connect provider; its URL is the description
+    thumbprints: tuple[str, ...] = ()
 
 
 class SessionRecord(Record, frozen=True, kw_only=True):

@@ -2,23 +2,28 @@
 
 import itertools
 import json
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
 
 import boto3
 import pytest
+from botocore import UNSIGNED
 from botocore.config import Config
 
 from tests.functional.conftest import empty_and_delete, error_of
 from tests.functional.store_process import StoreProcess
+from tests.unit.web_token_maker import TokenMaker
 
 _numbers = itertools.count(1)
 READ_ONLY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 
 
-def client_of(store: StoreProcess, service: str, key: str, secret: str, token: str = "") -> Any:
+def client_of(store: StoreProcess, service: Any, key: str, secret: str, token: str = "") -> Any:
     return boto3.client(
         service,
         endpoint_url=store.endpoint,
@@ -538,3 +543,106 @@ def test_a_trust_policy_names_principals_and_no_resources(iam: Any) -> None:
     for document in (policy("Allow", "sts:AssumeRole"), "{}"):
         refused = error_of(iam.create_role, RoleName="r", AssumeRolePolicyDocument=document)
         assert refused == ("MalformedPolicyDocument", 400)
+
+
+# Identity providers
+
+
+class Provider(BaseHTTPRequestHandler):
+    """An OpenID Connect provider as far as its keys go."""
+
+    maker: TokenMaker
+
+    def do_GET(self) -> None:
+        _, port = cast(tuple[str, int], self.server.server_address)
+        documents = {
+            "/idp/.well-known/openid-configuration": json.dumps(
+                {"jwks_uri": f"http://127.0.0.1:{port}/keys"}
+            ).encode(),
+            "/keys": self.maker.jwks(),
+        }
+        body = documents.get(self.path)
+        self.send_response(404 if body is None else 200)
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[tuple[str, TokenMaker]]:
+    """URL and keys of a running provider."""
+    Provider.maker = TokenMaker()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/idp", Provider.maker
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_providers_are_registered_changed_and_deleted(iam: Any) -> None:
+    made = iam.create_open_id_connect_provider(
+        Url="https://idp.example.com/realm", ClientIDList=["a"], ThumbprintList=["0" * 40]
+    )
+    arn = made["OpenIDConnectProviderArn"]
+    assert arn.endswith(":oidc-provider/idp.example.com/realm")
+    refused = error_of(iam.create_open_id_connect_provider, Url="https://idp.example.com/realm")
+    assert refused == ("EntityAlreadyExists", 409)
+    iam.add_client_id_to_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID="b")
+    iam.remove_client_id_from_open_id_connect_provider(OpenIDConnectProviderArn=arn, ClientID="a")
+    found = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+    assert (found["ClientIDList"], found["ThumbprintList"]) == (["b"], ["0" * 40])
+    listed = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    assert {"Arn": arn} in listed
+    iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
+    missing = error_of(iam.get_open_id_connect_provider, OpenIDConnectProviderArn=arn)
+    assert missing == ("NoSuchEntity", 404)
+
+
+def test_a_providers_token_is_exchanged_for_a_role(
+    store: StoreProcess, iam: Any, own_bucket: str, provider: tuple[str, TokenMaker]
+) -> None:
+    url, maker = provider
+    arn = iam.create_open_id_connect_provider(Url=url, ClientIDList=["app"])[
+        "OpenIDConnectProviderArn"
+    ]
+    host = url.partition("://")[2]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": arn},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{host}:sub": "ci", f"{host}:aud": "app"}},
+    }
+    trusted = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    role = iam.create_role(RoleName="ci", AssumeRolePolicyDocument=trusted)["Role"]["Arn"]
+    iam.attach_role_policy(RoleName="ci", PolicyArn=READ_ONLY)
+    sts = boto3.client(
+        "sts", endpoint_url=store.endpoint, region_name="us-east-1",
+        config=Config(signature_version=UNSIGNED, retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+    claims = {"iss": url, "sub": "ci", "aud": "app", "exp": int(time.time()) + 600}
+
+    def assume(token: str) -> Any:
+        return sts.assume_role_with_web_identity(
+            RoleArn=role, RoleSessionName="run-1", WebIdentityToken=token
+        )
+
+    made = assume(maker.token(claims))
+    assert (made["SubjectFromWebIdentityToken"], made["Provider"]) == ("ci", arn)
+    s3, who = session_clients(store, made["Credentials"])
+    assert s3.get_object(Bucket=own_bucket, Key="key")["Body"].read() == b"body"
+    assert who.get_caller_identity()["Arn"].endswith(":assumed-role/ci/run-1")
+    invalid = ("InvalidIdentityToken", 400)
+    for change, expected in (
+        ({"sub": "other"}, ("AccessDenied", 403)),
+        ({"aud": "another-app"}, invalid),
+        ({"iss": "https://elsewhere"}, invalid),
+        ({"exp": 1}, ("ExpiredTokenException", 400)),
+    ):
+        assert error_of(assume, token=maker.token({**claims, **change})) == expected
+    assert error_of(assume, token=TokenMaker().token(claims)) == invalid
+    assert error_of(assume, token="not.a.token") == invalid
+    assert error_of(sts.get_caller_identity) == ("MissingAuthenticationToken", 403)

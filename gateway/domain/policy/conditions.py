@@ -70,8 +70,11 @@ class Condition:
         return any(agree) is not self.negated
 
 
-def read_conditions(block: object, *, variables: bool) -> tuple[Condition, ...]:
-    """The conditions of a statement, all of which must hold. Raises MalformedPolicy."""
+def read_conditions(
+    block: object, *, variables: bool, foreign: bool = False
+) -> tuple[Condition, ...]:
+    """The conditions of a statement, all of which must hold. `foreign`: keys of other services and
+    of identity providers are taken as well. Raises MalformedPolicy."""
     if not isinstance(block, dict):
         raise MalformedPolicy("Invalid policy syntax.")
     conditions: list[Condition] = []
@@ -79,7 +82,9 @@ def read_conditions(block: object, *, variables: bool) -> tuple[Condition, ...]:
         if not isinstance(keys, dict):
             raise MalformedPolicy("Invalid policy syntax.")
         for key, values in keys.items():
-            conditions.append(_read(operator, key, texts(values), variables=variables))
+            of_s3 = key.lower().startswith("s3:")
+            name = condition_key(key) if foreign and not of_s3 else _known_key(key)
+            conditions.append(_read(operator, name, texts(values), variables=variables))
     return tuple(conditions)
 
 
@@ -106,7 +111,6 @@ def _read(operator: str, key: str, values: tuple[str, ...], *, variables: bool) 
     every, some = name.startswith("ForAllValues:"), name.startswith("ForAnyValue:")
     if every or some:
         name = name.partition(":")[2]
-    key = _key(key)
     if name == "Null":
         try:
             (presence,) = {boolean(value) for value in values}
@@ -136,8 +140,17 @@ def _read(operator: str, key: str, values: tuple[str, ...], *, variables: bool) 
 _OPERATORS: Final[Mapping[str, Operator]] = {name.lower(): rule for name, rule in OPERATORS.items()}
 
 
-def _key(key: str) -> str:
-    """The key in lower case but for what follows a slash (a tag's key keeps its case)."""
+def condition_key(key: str) -> str:
+    """The key in lower case but for what follows a slash: a tag's key keeps its case, and so does
+    the path of a provider. Raises MalformedPolicy."""
+    name, slash, rest = key.partition("/")
+    service, colon, plain = key.rpartition(":") if slash else name.partition(":")
+    if not colon or not plain or not service:
+        raise MalformedPolicy("Policy has an invalid condition key")
+    return name.lower() + slash + rest
+
+
+def _known_key(key: str) -> str:
     name, slash, rest = key.partition("/")
     name = name.lower()
     service, colon, plain = name.partition(":")

@@ -182,7 +182,11 @@ def _statement(
         other_actions=other_actions,
         resources=resources,
         other_resources=other_resources,
-        conditions=read_conditions(given.get("Condition", {}), variables=variables),
+        conditions=read_conditions(
+            given.get("Condition", {}),
+            variables=variables,
+            foreign=not (with_principals and with_resources),
+        ),
     )
 
 

@@ -36,6 +36,7 @@ class Principals:
     arns: frozenset[str]
     canonical_ids: frozenset[str]
     negated: bool = False
+    federated: frozenset[str] = frozenset()
 
     def match(self, caller: Caller) -> Match:
         """How the caller is meant. An account among those excepted excepts its root only."""
@@ -45,6 +46,8 @@ class Principals:
         return Match.NONE if found is Match.DIRECT else Match.DIRECT
 
     def _match(self, caller: Caller) -> Match:
+        if caller.federated:
+            return Match.DIRECT if caller.federated in self.federated else Match.NONE
         if self.anybody:
             return Match.DIRECT
         if caller.is_anonymous:
@@ -65,6 +68,7 @@ def read_principals(value: object, *, negated: bool) -> Principals:
     anybody = False
     arns: set[str] = set()
     canonical: set[str] = set()
+    federated: set[str] = set()
     for kind, given in value.items():
         listed = given if isinstance(given, list) else [given]
         if not listed or not all(isinstance(each, str) for each in listed):
@@ -76,10 +80,12 @@ def read_principals(value: object, *, negated: bool) -> Principals:
                 arns.add(_arn(each))
             elif kind == "CanonicalUser" and _CANONICAL.fullmatch(each):
                 canonical.add(each.lower())
-            elif kind not in ("Service", "Federated") or not each:
-                # Services and identity providers never sign here: such a principal is nobody.
+            elif kind == "Federated" and each:
+                federated.add(each)
+            elif kind != "Service" or not each:
+                # Services never sign here: such a principal is nobody.
                 raise MalformedPolicy(INVALID)
-    return Principals(anybody, frozenset(arns), frozenset(canonical), negated)
+    return Principals(anybody, frozenset(arns), frozenset(canonical), negated, frozenset(federated))
 
 
 def _arn(text: str) -> str:

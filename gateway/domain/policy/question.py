@@ -9,13 +9,14 @@ from typing import Protocol
 class Caller:
     """Who asks. The root of an account has `arn` "arn:aws:iam::<account>:root"; whoever did not sign
     has no account at all. `role_arn` is that of the role that a session plays: policies may mean
-    either."""
+    either. `federated` is the provider of who comes with nothing but a provider's token."""
 
     account_id: str
     arn: str
     canonical_id: str = ""
     user_id: str = ""
     role_arn: str = ""
+    federated: str = ""
 
     @property
     def is_anonymous(self) -> bool:
