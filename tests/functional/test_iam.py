@@ -554,7 +554,7 @@ class Provider(BaseHTTPRequestHandler):
     maker: TokenMaker
 
     def do_GET(self) -> None:
-        _, port = cast(tuple[str, int], self.server.server_address)
+        _, port = cast("tuple[str, int]", self.server.server_address)
         documents = {
             "/idp/.well-known/openid-configuration": json.dumps(
                 {"jwks_uri": f"http://127.0.0.1:{port}/keys"}
