@@ -199,7 +199,7 @@ class Gateway:
             headers=headers,
             raw_path=raw_path,
             raw_query=raw_query,
-            body=_NO_BODY,
+            body=NO_BODY,
             request_id=http.request_id,
             secure=http.secure,
             remote=http.remote,
@@ -253,7 +253,8 @@ class _NoBody:
         raise AssertionError("a body is read only after authentication")
 
 
-_NO_BODY: Body = _NoBody()
+NO_BODY: Final[Body] = _NoBody()
+"""Stands for the body of a request that has none."""
 
 _UNPROVED: Final = Verified(UNSIGNED_PAYLOAD)
 """Stands for the header signature that a form does not have: nothing covers its bytes."""

@@ -57,7 +57,6 @@ _BUCKET: Final = _rows(
         ("PutBucketNotificationConfiguration", "PUT", ("notification",)),
         ("PutBucketReplication", "PUT", ("replication",)),
         ("PutBucketRequestPayment", "PUT", ("requestPayment",)),
-        ("PutBucketWebsite", "PUT", ("website",)),
         (
             "UpdateBucketMetadataAnnotationTableConfiguration",
             "PUT",

@@ -39,7 +39,10 @@ def serve(
     ] = None,
     port: Annotated[int, typer.Option(help="S3 port.")] = 9000,
     admin_port: Annotated[int, typer.Option(help="Health, metrics and admin API.")] = 9001,
-    bind: Annotated[str, typer.Option(help="Address of both ports.")] = "127.0.0.1",
+    website_port: Annotated[
+        int | None, typer.Option(help="Buckets' websites, for browsers. Default: none.")
+    ] = None,
+    bind: Annotated[str, typer.Option(help="Address of all ports.")] = "127.0.0.1",
     region: Annotated[str, typer.Option(help="Region that clients sign for.")] = "us-east-1",
     workers: Annotated[
         int | None, typer.Option(help="Gateway processes (default: one a core).")
@@ -76,6 +79,7 @@ def serve(
             bind=bind,
             port=port,
             admin_port=admin_port,
+            website_port=website_port,
             region=region,
             tls_cert=tls_cert,
             tls_key=tls_key,

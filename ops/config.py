@@ -71,6 +71,7 @@ class ServeConfig:
     bind: str = "127.0.0.1"
     port: int = 9000
     admin_port: int = 9001
+    website_port: int | None = None
     region: str = "us-east-1"
     workers: int = field(default_factory=lambda: max(1, min(os.cpu_count() or 1, 16)))
     tls_cert: Path | None = None
@@ -88,11 +89,14 @@ class ServeConfig:
         paths = [os.path.realpath(drive.path) for drive in self.drives]
         if len(set(paths)) != len(paths):
             raise ConfigError("two --drive options name the same folder")
-        for name, port in (("--port", self.port), ("--admin-port", self.admin_port)):
+        ports = {"--port": self.port, "--admin-port": self.admin_port}
+        if self.website_port is not None:
+            ports["--website-port"] = self.website_port
+        for name, port in ports.items():
             if not 0 <= port <= 65535:
                 raise ConfigError(f"{name} must be between 0 and 65535, not {port}")
-        if self.port and self.port == self.admin_port:
-            raise ConfigError("--port and --admin-port must differ")
+            if port and list(ports.values()).count(port) > 1:
+                raise ConfigError(f"{' and '.join(ports)} must differ")
         if not 1 <= self.workers <= WORKERS_MAX:
             raise ConfigError(f"--workers must be between 1 and {WORKERS_MAX}, not {self.workers}")
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -2,13 +2,14 @@
 
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops.config import ConfigError, ServeConfig
-from ops.serve import complain, say
+from ops.serve import complain, say, say_websites
 from ops.settings import ClusterSettings, ProcessSettings
 from ops.supervisor import (
     Child,
@@ -35,6 +36,9 @@ def gateway(options: GatewayOptions) -> int:
     try:
         listeners = listening_sockets(config.bind, config.port, config.workers)
         port = listeners[0].getsockname()[1]
+        websites: list[socket.socket] = []
+        if config.website_port is not None:
+            websites = listening_sockets(config.bind, config.website_port, config.workers)
         admin = listening_socket(config.bind, config.admin_port)
     except OSError as error:
         complain(f"cannot listen on {config.bind}: {error.strerror}")
@@ -42,19 +46,18 @@ def gateway(options: GatewayOptions) -> int:
     run = tempfile.mkdtemp(prefix="ostraka-gateway-")
     children = [Child("admin", _settings(options, run, "admin", admin_fd=admin.fileno()), ())]
     children[0].descriptors = (admin.fileno(),)
-    children += [
-        Child(
-            f"worker {number}",
-            _settings(options, run, "worker", number, listen_fd=listener.fileno()),
-            (listener.fileno(),),
-        )
-        for number, listener in enumerate(listeners)
-    ]
+    for number, listener in enumerate(listeners):
+        fd = listener.fileno()
+        website = websites[number].fileno() if websites else -1
+        worker = _settings(options, run, "worker", number, listen_fd=fd, website_fd=website)
+        children.append(Child(f"worker {number}", worker, (fd, website) if websites else (fd,)))
     supervisor = Supervisor(children, complain, start_timeout_seconds=None)
     try:
         scheme = "https" if config.tls_cert else "http"
         say(f"admin {scheme}://{config.bind}:{admin.getsockname()[1]} (health, metrics)")
         supervisor.start()
+        if websites:
+            say_websites(config, websites[0])
         say(f"ready {scheme}://{config.bind}:{port}")
         supervisor.run()
         say("stopping")
@@ -79,6 +82,7 @@ def _settings(
     *,
     listen_fd: int = -1,
     admin_fd: int = -1,
+    website_fd: int = -1,
 ) -> ProcessSettings:
     config = options.ports
     return ProcessSettings(
@@ -99,6 +103,7 @@ def _settings(
         workers=config.workers,
         listen_fd=listen_fd,
         admin_fd=admin_fd,
+        website_fd=website_fd,
         tls_cert=str(config.tls_cert.absolute()) if config.tls_cert else "",
         tls_key=str(config.tls_key.absolute()) if config.tls_key else "",
         access_log=config.access_log,

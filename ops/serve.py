@@ -1,6 +1,7 @@
 """`ostraka serve DIR`: from options to a running store, and its first words to a person."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -50,13 +51,23 @@ def serve(config: ServeConfig, given: Credentials | None) -> int:
     try:
         admin = listening_socket(config.bind, port)
         port = config.port
+        websites: list[socket.socket] = []
+        if config.website_port is not None:
+            port = config.website_port
+            websites = listening_sockets(config.bind, port, config.workers)
+        port = config.port
         listeners = listening_sockets(config.bind, port, config.workers)
         port = listeners[0].getsockname()[1]
     except OSError as error:
         complain(f"cannot listen on {config.bind}, port {port}: {error.strerror}")
         return 1
     children = _children(
-        config, directory, credentials, [s.fileno() for s in listeners], admin.fileno()
+        config,
+        directory,
+        credentials,
+        [s.fileno() for s in listeners],
+        admin.fileno(),
+        [s.fileno() for s in websites],
     )
     # Before anything is written under it: the cluster's id must outlive a first start that fails.
     supervisor = Supervisor(children, complain)
@@ -78,11 +89,19 @@ def serve(config: ServeConfig, given: Credentials | None) -> int:
         say(f"new store in {directory.path}: {len(directory.drives)} drives, scheme {scheme}")
         if scheme.m == 0:
             say("warning: one drive has no redundancy: losing it loses everything")
+    if websites:
+        say_websites(config, websites[0])
     _welcome(config, port, admin.getsockname()[1], credentials, directory.path, fresh=fresh)
     supervisor.run()
     say("stopping")
     supervisor.stop()
     return 0
+
+
+def say_websites(config: ServeConfig, listener: socket.socket) -> None:
+    """Where browsers find websites."""
+    scheme = "https" if config.tls_cert else "http"
+    say(f"websites {scheme}://{config.bind}:{listener.getsockname()[1]}")
 
 
 def _children(
@@ -91,8 +110,11 @@ def _children(
     credentials: Credentials,
     listeners: list[int],
     admin: int,
+    websites: list[int],
 ) -> list[Child]:
-    def settings(role: str, number: int = 0, listen: int = -1, admin: int = -1) -> ProcessSettings:
+    def settings(
+        role: str, number: int = 0, listen: int = -1, admin: int = -1, website: int = -1
+    ) -> ProcessSettings:
         return ProcessSettings(
             role=role,
             number=number,
@@ -111,6 +133,7 @@ def _children(
             workers=config.workers,
             listen_fd=listen,
             admin_fd=admin,
+            website_fd=website,
             tls_cert=str(config.tls_cert.absolute()) if config.tls_cert else "",
             tls_key=str(config.tls_key.absolute()) if config.tls_key else "",
             access_log=config.access_log,
@@ -122,10 +145,11 @@ def _children(
     # Every process inherits the lock: DIR is held until the last of them has ended.
     lock = directory.lock
     children = [Child("storage", settings("storage"), (lock,))]
-    children += [
-        Child(f"worker {number}", settings("worker", number, listen=fd), (lock, fd))
-        for number, fd in enumerate(listeners)
-    ]
+    for number, fd in enumerate(listeners):
+        website = websites[number] if websites else -1
+        descriptors = (lock, fd, website) if websites else (lock, fd)
+        worker = settings("worker", number, listen=fd, website=website)
+        children.append(Child(f"worker {number}", worker, descriptors))
     children.append(Child("keeper", settings("keeper", admin=admin), (lock, admin)))
     return children
 

@@ -46,6 +46,7 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     listen_fd: int = -1
     admin_fd: int = -1
+    website_fd: int = -1
     status_fd: int = -1
     tls_cert: str = ""
     tls_key: str = ""

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -11,12 +11,13 @@ import msgspec
 from gateway.app import Gateway
 from gateway.context import Context, Encryption
 from gateway.http.access_log import AccessLog
-from gateway.http.message import HttpRequest
+from gateway.http.message import Application, HttpRequest
 from gateway.http.server import serve_http
 from gateway.http.settings import HttpSettings
 from gateway.kms.vault import VaultTransit
 from gateway.metrics import DriveReads, RequestCounts
 from gateway.operations.registry import OPERATIONS
+from gateway.website import WebsitePort
 from ops.clients import Clients, connect, log_to_stderr
 from ops.process_counts import PROCESS_VERB, ProcessWatch
 from ops.settings import ProcessSettings
@@ -68,11 +69,10 @@ async def run_worker(
         if access_log is not None:
             access_log.write(request)
 
-    started = asyncio.Event()
-    serving = asyncio.create_task(
-        serve_http(
-            [socket.socket(fileno=settings.listen_fd)],
-            gateway,
+    def served(fd: int, application: Application, started: asyncio.Event) -> Awaitable[None]:
+        return serve_http(
+            [socket.socket(fileno=fd)],
+            application,
             tls_cert=settings.tls_cert or None,
             tls_key=settings.tls_key or None,
             shutdown=stop,
@@ -83,7 +83,13 @@ async def run_worker(
             finished=finished,
             started=started,
         )
-    )
+
+    started, websites_started = asyncio.Event(), asyncio.Event()
+    ports = [served(settings.listen_fd, gateway, started)]
+    if settings.website_fd >= 0:
+        websites = WebsitePort(context, domains=settings.domains)
+        ports.append(served(settings.website_fd, websites, websites_started))
+    serving = asyncio.gather(*ports)
     announce = asyncio.create_task(_announce(started, ready))
     try:
         await serving

@@ -287,7 +287,9 @@ class Buckets:
             assert record.bucket_id == entry.record.bucket_id
             value = encode(record)
             # The index by owner serves ListBuckets, which shows no settings.
-            listed = encode(msgspec.structs.replace(record, policy=b"", cors=b"", lifecycle=b""))
+            listed = encode(
+                msgspec.structs.replace(record, policy=b"", cors=b"", lifecycle=b"", website=b"")
+            )
             puts = (Put(entry.key, value), Put(keys.owned_bucket(record.owner, name), listed))
             applied = await self._transactions.run(Txn((entry.unchanged,), puts))
             # Read again also to fill the cache; and it settles an unknown outcome: an equal record

@@ -206,6 +206,7 @@ class BucketRecord(Record, frozen=True, kw_only=True):
     lock_default: tuple[str, int, str] | None = None  # retention of new versions: mode, count, unit
     cors: bytes = b""  # cross-origin rules (`gateway.metadata.cors`)
     lifecycle: bytes = b""  # lifecycle rules (`gateway.metadata.lifecycle`)
+    website: bytes = b""  # (`gateway.metadata.website`)
 
 
 class AccountRecord(Record, frozen=True, kw_only=True):

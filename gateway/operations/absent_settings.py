@@ -75,7 +75,6 @@ _ABSENT: tuple[AnyOperation, ...] = tuple(
             "s3:GetReplicationConfiguration",
             ErrorCode.NO_SUCH_REPLICATION,
         ),
-        ("GetBucketWebsite", "website", "s3:GetBucketWebsite", ErrorCode.NO_SUCH_WEBSITE),
     )
 )
 
@@ -106,5 +105,4 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         _encode_payer,
     ),
     _delete("DeleteBucketReplication", "replication", "s3:PutReplicationConfiguration"),
-    _delete("DeleteBucketWebsite", "website", "s3:DeleteBucketWebsite"),
 )

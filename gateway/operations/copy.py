@@ -40,12 +40,14 @@ from gateway.operations.object_encryption import (
     encryption_headers,
 )
 from gateway.operations.object_headers import (
+    WEBSITE_REDIRECT,
     ObjectHeaders,
     checksum_elements,
     named_version,
     object_headers,
     quoted_etag,
     read_conditions,
+    redirect_header,
     write_conditions,
 )
 from gateway.operations.object_versions import (
@@ -95,6 +97,8 @@ class Copy:
     lock: Lock
     acl: AclAsked | None
     encryption: EncryptionAsked | None
+    redirect: tuple[tuple[str, str], ...] = ()
+    """Where a website sends whoever asks for the copy; the source's is not copied."""
 
 
 def copy_source(headers: Mapping[str, str]) -> CopySource:
@@ -171,7 +175,9 @@ def _decode(request: S3Request) -> Copy:
     replaces = directive == "REPLACE"
     itself = (source.bucket, source.key) == (request.bucket, request.key)
     encryption = encryption_asked(request)
-    if itself and not replaces and source.version is None and encryption is None:
+    redirect = redirect_header(headers)
+    changes = encryption is not None or redirect
+    if itself and not replaces and source.version is None and not changes:
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
             "This copy request is illegal because it is trying to copy an object to itself without "
@@ -191,6 +197,7 @@ def _decode(request: S3Request) -> Copy:
         asked_lock(headers),
         acl_asked(headers, request.query),
         encryption,
+        redirect,
     )
 
 
@@ -258,7 +265,11 @@ async def _record(
     lock = lock_of_version(entry.record, copy.lock, context.clock)
     access = await access_of_new(context, entry, copy.principal, copy.acl)
     kept = (
-        ObjectHeaders(found.content_type, found.headers, found.metadata)
+        ObjectHeaders(
+            found.content_type,
+            (*(h for h in found.headers if h[0] != WEBSITE_REDIRECT), *copy.redirect),
+            found.metadata,
+        )
         if copy.headers is None
         else copy.headers
     )

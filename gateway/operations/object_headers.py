@@ -6,13 +6,14 @@ Shared by PutObject, CopyObject, CreateMultipartUpload and the reading operation
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from gateway.domain.conditions import ReadConditions, WriteConditions
 from gateway.domain.versions import VersionAsked, version_asked, version_bytes
 from gateway.metadata.entries import etag_text
 from gateway.metadata.records import Checksum, ObjectRecord
 from gateway.s3.checksums import ChecksumAlgorithm, format_checksum
-from gateway.s3.errors import invalid_argument
+from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import (
     DEFAULT_CONTENT_TYPE,
     METADATA_PREFIX,
@@ -37,6 +38,9 @@ _NAMES = {
     "expires": "Expires",
 }
 
+WEBSITE_REDIRECT: Final = "x-amz-website-redirect-location"
+_REDIRECT_LENGTH_MAX: Final = 2048
+
 http_date = lru_cache(maxsize=4096)(format_http_date)
 """An HTTP date of whole seconds since the epoch."""
 
@@ -53,7 +57,25 @@ class ObjectHeaders:
 def object_headers(headers: Mapping[str, str]) -> ObjectHeaders:
     """Content headers and user metadata of a request. Raises MetadataTooLarge."""
     content_type, others = content_headers(headers)
+    others += redirect_header(headers)
     return ObjectHeaders(content_type, others, user_metadata(headers))
+
+
+def redirect_header(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Where the website port sends whoever asks for the object, kept like a content header. Raises
+    InvalidRedirectLocation. Source: S3 User Guide, "Configuring a webpage redirect"."""
+    target = headers.get(WEBSITE_REDIRECT)
+    if target is None:
+        return ()
+    if not target.startswith(("/", "http://", "https://")):
+        raise S3Error(ErrorCode.INVALID_REDIRECT_LOCATION)
+    if len(target) > _REDIRECT_LENGTH_MAX:
+        raise S3Error(
+            ErrorCode.INVALID_REDIRECT_LOCATION,
+            f"The length of website redirect location cannot exceed {_REDIRECT_LENGTH_MAX}"
+            " characters.",
+        )
+    return ((WEBSITE_REDIRECT, target),)
 
 
 def write_conditions(headers: Mapping[str, str]) -> WriteConditions | None:

@@ -22,6 +22,7 @@ from gateway.operations import (
     rename,
     tagging,
     versions,
+    website,
 )
 
 OPERATIONS: tuple[AnyOperation, ...] = (
@@ -44,5 +45,6 @@ OPERATIONS: tuple[AnyOperation, ...] = (
     *lifecycle.OPERATIONS,
     *versions.OPERATIONS,
     *object_lock.OPERATIONS,
+    *website.OPERATIONS,
     *absent_settings.OPERATIONS,
 )

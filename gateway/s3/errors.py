@@ -326,6 +326,11 @@ class ErrorCode(Enum):
         404,
         "The specified bucket does not have a website configuration",
     )
+    INVALID_REDIRECT_LOCATION = (
+        "InvalidRedirectLocation",
+        400,
+        "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
+    )
     INVALID_TAG = ("InvalidTag", 400, "The tag provided was not a valid tag.")
     TOO_MANY_BUCKETS = (
         "TooManyBuckets",

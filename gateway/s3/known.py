@@ -56,12 +56,13 @@ _LOCK: Final = frozenset(
         "x-amz-object-lock-retain-until-date",
     }
 )
+_WEBSITE_REDIRECT: Final = frozenset({"x-amz-website-redirect-location"})
 _OFFERED: Final = {
     "DeleteObject": frozenset({"x-amz-if-match-last-modified-time", "x-amz-if-match-size"}),
-    "PutObject": _LOCK,
-    "CopyObject": _LOCK,
-    "CreateMultipartUpload": _LOCK,
-    "PostObject": _LOCK,
+    "PutObject": _LOCK | _WEBSITE_REDIRECT,
+    "CopyObject": _LOCK | _WEBSITE_REDIRECT,
+    "CreateMultipartUpload": _LOCK | _WEBSITE_REDIRECT,
+    "PostObject": _LOCK | _WEBSITE_REDIRECT,
     "RenameObject": frozenset({"x-amz-rename-source"}),
 }
 """Headers of the table that some operation takes all the same."""

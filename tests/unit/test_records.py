@@ -139,6 +139,9 @@ EXAMPLES: dict[str, Record] = {
     "bucket with rules": BucketRecord(
         bucket_id=b"bucket04", owner="000000000000", region="r", created_ms=5, lifecycle=b"packed"
     ),
+    "bucket with a website": BucketRecord(
+        bucket_id=b"bucket05", owner="000000000000", region="r", created_ms=5, website=b"packed"
+    ),
     "master key": KmsKeyRecord(
         key_id="team/a",
         created_ms=5,
