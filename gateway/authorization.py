@@ -125,7 +125,7 @@ class RequestAdmission:
             if self.action == "s3:ListAllMyBuckets":
                 return  # nobody's buckets: an empty list, which tells nothing
             raise denied()
-        resource = f"arn:aws:s3:::{self._bucket}" if self._bucket else "*"
+        resource = f"arn:aws:s3:::{self._bucket or '*'}"
         if not self._permits(BucketRules(account_id), self.action, resource, None):
             raise denied()
 

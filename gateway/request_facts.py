@@ -180,6 +180,8 @@ _RULES: Final[dict[str, Callable[[RequestFacts], Sequence[str] | None]]] = {
     "aws:principalaccount": lambda facts: (
         (facts.principal.account_id,) if facts.principal.access_key else None
     ),
+    # Not AWS's: tells temporary credentials from lasting ones, as users of Ceph's gateway know it.
+    "sts:authentication": lambda facts: ("false" if facts.principal.session is None else "true",),
     "aws:principaltype": lambda facts: (facts.principal_type(),),
 }
 """Keys that are neither a header nor a query argument."""

@@ -7,7 +7,7 @@ Connect Core, "ID Token Validation". Only signatures with a public key are taken
 
 import binascii
 import json
-from base64 import urlsafe_b64decode
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -105,7 +105,8 @@ def read_token(text: str) -> WebToken:
 
 def _bytes(text: str) -> bytes:
     try:
-        return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+        return b64decode(padded, b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise TokenInvalid("The token is not a signed JSON Web Token.") from None
 

@@ -2,7 +2,7 @@
 
 import binascii
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
@@ -149,7 +149,7 @@ class Form:
         if value is None:
             return ""
         try:
-            return urlsafe_b64decode(value.encode("ascii")).decode()
+            return b64decode(value.encode("ascii"), b"-_", validate=True).decode()
         except (ValueError, binascii.Error):
             raise IamRefused(Refusal.VALIDATION, "Invalid Marker.") from None
 

@@ -5,7 +5,7 @@ is taken from a role, or the role itself, is gone from its sessions too.
 """
 
 import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from typing import NamedTuple
 
 from gateway.metadata.credentials import Credentials
@@ -63,7 +63,7 @@ class Sessions:
         if len(token) > TOKEN_LENGTH_MAX:
             return None
         try:
-            sealed = urlsafe_b64decode(token.encode("ascii"))
+            sealed = b64decode(token.encode("ascii"), b"-_", validate=True)
             return decode(SessionRecord, self._credentials.open(sealed, _belongs_to(access_key)))
         except (SealBroken, RecordError, binascii.Error, ValueError):
             return None
