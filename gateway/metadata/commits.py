@@ -301,16 +301,15 @@ class Commits:
         raise OutcomeUnknown("a copy may or may not have been committed")
 
     async def _settle_delete(self, ending: Ending) -> bool:
-        """After an unknown outcome: has the object as read ended? Then the delete took effect, at
-        the latest just before whatever replaced it."""
+        """After an unknown outcome: was there nothing at some moment since the object was read? Then
+        that is when the delete took effect, whoever's it was.
+
+        A key that was only ever overwritten keeps its create revision: then the delete was not
+        applied. It would be wrong to say that it came just before whatever replaced the object, for
+        that may have been a write on the condition that the object was there.
+        """
         (found,) = await self._metastore.get_many([ending.record_key])
-        if found is None:
-            return True
-        if found.mod_revision == ending.mod_revision:
-            return False
-        if decode(ObjectRecord, found.value).group != ending.record.group:
-            return True
-        raise OutcomeUnknown("a delete may or may not have been applied")
+        return found is None or found.create_revision > ending.mod_revision
 
     def _now_ms(self) -> int:
         return self._clock.now_ns() // 1_000_000

@@ -26,7 +26,7 @@ from gateway.objects.port import Stored
 from gateway.s3.headers import parse_etags
 from placement.errors import MetastoreUnavailable, OutcomeUnknown
 from placement.ids import Partition, Slot
-from placement.metastore.port import DeleteRange, Put, Range, Txn, exists, prefix_end
+from placement.metastore.port import DeleteRange, Put, Range, Txn, TxnResult, exists, prefix_end
 from tests.unit.metadata_doubles import OWNER, Rig, stored
 
 ANY = parse_etags("*")
@@ -604,5 +604,33 @@ def test_a_lookup_without_waiting_agrees_with_the_waiting_one() -> None:
         absent = quick.lookup_now("bucket", "other", OWNER)
         assert absent is not None
         assert absent[1] is None
+
+    run(main)
+
+
+def test_a_delete_whose_answer_was_lost_ends_what_replaced_the_object_on_condition() -> None:
+    """Had it come just before, the conditional write would have found nothing."""
+    rig = Rig()
+
+    async def main() -> None:
+        await rig.ready()
+        await put(rig, "k", rig.record())
+        plainly = rig.faulty.txn
+        lost: list[Txn] = []
+
+        async def lose_the_first(txn: Txn) -> TxnResult:
+            if lost:
+                return await plainly(txn)
+            lost.append(txn)
+            second = rig.record(b"f" * 16)
+            same = WriteConditions(if_match=parse_etags(f'"{(b"e" * 16).hex()}"'))
+            await put(rig, "k", second, same)
+            raise OutcomeUnknown("lost before it was applied")
+
+        rig.faulty.txn = lose_the_first  # type: ignore[method-assign]
+        entry, previous = await rig.metadata.lookup("bucket", "k", OWNER)
+        await rig.metadata.delete_object(entry, entry.object_key("k"), previous=previous)
+        _, left = await rig.metadata.lookup("bucket", "k", OWNER)
+        assert left is None
 
     run(main)
