@@ -105,7 +105,14 @@ class AdminBackend:
             state = "degraded"
         else:
             state = "ok"
-        return Status(state, reports, pending, sweep.orphans, max(tolerance, 0))
+        return Status(
+            state,
+            reports,
+            pending,
+            sweep.orphans,
+            max(tolerance, 0),
+            duties={"scrub": self._duties.scrub.told()},
+        )
 
     async def counts(self) -> StoreCounts:
         """Everything that is counted anywhere in the store."""
@@ -138,6 +145,7 @@ class AdminBackend:
             orphan_shards=self._duties.sweep.progress.orphans,
             garbage_pending=self._duties.garbage.pending,
             lifecycle=asdict(self._duties.lifecycle.progress),
+            scrub=self._duties.scrub.told(),
             tolerance=tolerance,
             data_shards=self._clients.topology.map.scheme.k,
             parity_shards=self._clients.topology.map.scheme.m,

@@ -123,7 +123,19 @@ def status(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False)
         f"state [bold]{answer['state']}[/bold], tolerance {answer['tolerance']},"
         f" repairs pending {answer['repairs_pending']}, orphan shards {answer['orphan_shards']}"
     )
+    if scrub := answer["duties"].get("scrub"):
+        console.print(scrub_line(scrub))
     console.print(table)
+
+
+def scrub_line(scrub: dict[str, Any]) -> str:
+    """How far the scrub is and what it found, for people."""
+    share = scrub["partition"] / max(scrub["partitions"], 1)
+    return (
+        f"scrub: pass {scrub['number']:.0f} at {share:.0%}, {scrub['shards']:.0f} shards verified,"
+        f" {scrub['damaged']:.0f} damaged, {scrub['different']:.0f} of {scrub['decoded']:.0f} decoded"
+        f" blobs differ, oldest check {scrub['oldest_age_seconds'] / 86400:.1f} days ago"
+    )
 
 
 @account.command("create")

@@ -12,13 +12,23 @@ from placement.schemes import Scheme, default_scheme
 
 LIFECYCLE_DAY_SECONDS = "OSTRAKA_LIFECYCLE_DAY_SECONDS"
 """Seconds that a day of lifecycle rules lasts (the keeper reads it): for tests."""
+SCRUB_PASS_SECONDS = "OSTRAKA_SCRUB_PASS_SECONDS"  # noqa: S105 - no password
+"""Seconds in which the keeper verifies every shard once (the keeper reads it)."""
 ROOT_ACCESS_KEY = "OSTRAKA_ROOT_ACCESS_KEY"
 ROOT_SECRET_KEY = "OSTRAKA_ROOT_SECRET_KEY"  # noqa: S105 - the variable's name
 ETCD = "OSTRAKA_ETCD"
 CLUSTER_KEY_FILE = "OSTRAKA_CLUSTER_KEY_FILE"
 NODE_CA = "OSTRAKA_NODE_CA"
 _KNOWN_VARIABLES = frozenset(
-    {ROOT_ACCESS_KEY, ROOT_SECRET_KEY, ETCD, CLUSTER_KEY_FILE, NODE_CA, LIFECYCLE_DAY_SECONDS}
+    {
+        ROOT_ACCESS_KEY,
+        ROOT_SECRET_KEY,
+        ETCD,
+        CLUSTER_KEY_FILE,
+        NODE_CA,
+        LIFECYCLE_DAY_SECONDS,
+        SCRUB_PASS_SECONDS,
+    }
 )
 _PREFIX = "OSTRAKA_"
 _DOMAIN = re.compile(

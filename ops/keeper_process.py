@@ -14,6 +14,7 @@ from ops.keeper.keeper import Duty, Keeper
 from ops.keeper.lifecycle import Lifecycle
 from ops.keeper.reencode import Reencode
 from ops.keeper.repair import Repair, View
+from ops.keeper.scrub import Scrub
 from ops.keeper.sweep import Sweep
 from ops.process_counts import ProcessWatch
 from ops.settings import ProcessSettings
@@ -35,6 +36,13 @@ class Duties:
         self.garbage = Garbage(clients.metastore, clients.objects, nodes, clients.clock)
         self.sweep = Sweep(clients.metastore, nodes, clients.clock)
         self.repair = Repair(clients.metastore, clients.objects, nodes, self.view, clients.clock)
+        self.scrub = Scrub(
+            clients.metastore,
+            nodes,
+            lambda: clients.topology.map.partition_count,
+            clients.clock,
+            clients.randomness,
+        )
         self.lifecycle = Lifecycle(clients.metadata, clients.clock)
         self.reencode = Reencode(
             clients.metastore,
@@ -64,6 +72,7 @@ class Duties:
             Duty("garbage", self.garbage.work, every_seconds=3.0),
             Duty("re-encoding", self.reencode.work, every_seconds=1.0),
             Duty("sweep", self.sweep.work, every_seconds=600.0, first_after_seconds=35.0),
+            Duty("scrub", self.scrub.work, self.scrub.every_seconds, first_after_seconds=2.0),
             Duty("uploads", self._tidy_uploads, every_seconds=60.0, first_after_seconds=5.0),
             Duty("lifecycle", self.lifecycle.work, every_seconds=self.lifecycle.every_seconds),
         ]

@@ -55,6 +55,8 @@ class StoreCounts:
     garbage_pending: int = 0
     lifecycle: dict[str, int] = field(default_factory=dict)
     """What the keeper's duty of that name counted, by its field."""
+    scrub: dict[str, float] = field(default_factory=dict)
+    """As that duty tells (`Scrub.told`)."""
     tolerance: int = 0
     data_shards: int = 0
     parity_shards: int = 0
@@ -93,6 +95,7 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     for outcome in LIFECYCLE_OUTCOMES:
         lifecycle.add_metric([outcome], counts.lifecycle.get(outcome, 0))
     yield lifecycle
+    yield from _scrub_families(counts.scrub)
     yield _gauge(
         "ostraka_remaining_tolerance", "Drives that may fail now without loss.", counts.tolerance
     )
@@ -121,6 +124,25 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
         seconds.add_metric([commit.kind], commit.seconds)
     yield from (total, members, seconds)
     yield from _process_families(counts.processes)
+
+
+def _scrub_families(scrub: dict[str, float]) -> Iterator[Metric]:
+    counters = (
+        ("bytes", "bytes", "Bytes of shards that the scrub verified"),
+        ("shards", "shards", "Shards that the scrub verified"),
+        ("damaged_shards", "damaged", "Shards that the scrub found damaged or gone"),
+        ("skipped_shards", "skipped", "Shards that the scrub could not read: their drive failed"),
+        ("decoded_blobs", "decoded", "Blobs decoded from random shards and compared"),
+        ("different_blobs", "different", "Blobs that decoded to other bytes than were stored"),
+    )
+    for name, field_name, meaning in counters:
+        told = scrub.get(field_name, 0)
+        yield _counter(f"ostraka_scrub_{name}", f"{meaning}, since the keeper started.", told)
+    yield _gauge(
+        "ostraka_scrub_oldest_age_seconds",
+        "Since the partitions that wait longest were verified.",
+        scrub.get("oldest_age_seconds", 0.0),
+    )
 
 
 def _request_families(requests: RequestCounts) -> Iterator[Metric]:

@@ -21,6 +21,7 @@
     n/<record key>                  objects stored narrower than the scheme asks: to be re-encoded
     d/<partition 2><slot 2>         damage: a write left this drive out of this partition
     e/<key id>                      master keys of the local key ring (sealed)
+    h/scrub                         how far the scrub is
 
 <key><end>: the key's UTF-8 bytes with 0x00 written as 0x00 0xff, then 0x00 0x01. So any key works,
 byte order is kept, and no key's record is a prefix of another's.
@@ -43,6 +44,7 @@ GARBAGE = b"g/"
 NARROW = b"n/"
 DAMAGE = b"d/"
 KMS_KEYS = b"e/"
+SCRUB = b"h/scrub"
 _ORDER_MAX = (1 << 64) - 1
 ROOT_ACCOUNT_ID = "000000000000"
 

@@ -5,6 +5,16 @@ from ops.dashboards.model import Dashboard, Kind, Panel, Query, Row, Threshold
 RED_AT_ZERO = (Threshold(None, "red"), Threshold(1, "orange"), Threshold(2, "green"))
 GREEN_AT_ZERO = (Threshold(None, "green"), Threshold(1, "orange"))
 
+
+def _scrubbed(what: str, legend: str) -> Query:
+    metric = f"ostraka_scrub_{what}_total"
+    return Query(f'max by (job) (rate({metric}{{job=~"$job"}}[$__rate_interval]))', legend)
+
+
+def _found(what: str, legend: str) -> Query:
+    return Query(f'max by (job) (ostraka_scrub_{what}_total{{job=~"$job"}})', legend)
+
+
 HEALTH = Dashboard(
     name="health",
     title="Health",
@@ -209,6 +219,41 @@ HEALTH = Dashboard(
                         Query('max by (job) (ostraka_garbage_pending{job=~"$job"})', "garbage"),
                         Query('max by (job) (ostraka_orphan_shards{job=~"$job"})', "orphan shards"),
                     ),
+                ),
+                Panel(
+                    title="Scrub",
+                    meaning="Shards that the scrub verified and blobs that it decoded, a second.",
+                    queries=(
+                        _scrubbed("shards", "shards"),
+                        _scrubbed("decoded_blobs", "decoded blobs"),
+                    ),
+                ),
+                Panel(
+                    title="Bytes verified by the scrub",
+                    meaning="A second. A pass has a set time, so the more is stored the faster.",
+                    queries=(_scrubbed("bytes", "bytes"),),
+                    unit="Bps",
+                ),
+                Panel(
+                    title="What the scrub found",
+                    meaning="Damaged shards (repaired at once), shards on drives that failed meanwhile,"
+                    " and blobs that decode to other bytes than were stored (never).",
+                    queries=(
+                        _found("damaged_shards", "damaged"),
+                        _found("skipped_shards", "not read"),
+                        _found("different_blobs", "different blobs"),
+                    ),
+                ),
+                Panel(
+                    title="Oldest verified partitions",
+                    meaning="Age of the check that is longest ago; a pass lasts 14 days unless told"
+                    " otherwise.",
+                    queries=(
+                        Query(
+                            'max by (job) (ostraka_scrub_oldest_age_seconds{job=~"$job"})', "oldest"
+                        ),
+                    ),
+                    unit="s",
                 ),
                 Panel(
                     title="Lifecycle",

@@ -123,7 +123,9 @@ async def _stripes(
         source = sources[index]
         shard = ShardId(BlobId(ref.blob), index)
         (body,) = await source.node.get([GetShard(source.drive, shard, start, length)])
-        fragments = None if isinstance(body, Outcome) else _verified(geometry, body, first, last)
+        fragments = (
+            None if isinstance(body, Outcome) else verified_fragments(geometry, body, first, last)
+        )
         if fragments is None:
             del sources[index]  # do not ask it again for the next stripes
             await source.node.report_damage(source.drive, shard)
@@ -144,7 +146,9 @@ async def _stripes(
     return b"".join(pieces)
 
 
-def _verified(geometry: Geometry, body: Buffer, first: int, last: int) -> list[memoryview] | None:
+def verified_fragments(
+    geometry: Geometry, body: Buffer, first: int, last: int
+) -> list[memoryview] | None:
     """The fragments in a run of a shard, or None when one fails its checksum."""
     view = memoryview(body)
     fragments = []

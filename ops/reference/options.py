@@ -8,7 +8,7 @@ import typer
 
 from ops.admin_cli import admin
 from ops.cli import app
-from ops.config import LIFECYCLE_DAY_SECONDS, ROOT_ACCESS_KEY, ROOT_SECRET_KEY
+from ops.config import LIFECYCLE_DAY_SECONDS, ROOT_ACCESS_KEY, ROOT_SECRET_KEY, SCRUB_PASS_SECONDS
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -35,6 +35,8 @@ def variables() -> dict[str, str]:
         ROOT_SECRET_KEY: "Root's secret key: 8 to 128 printable characters without spaces.",
         LIFECYCLE_DAY_SECONDS: "For tests: how many seconds a day of lifecycle rules lasts for the"
         " keeper (0.1 to 86400, the default).",
+        SCRUB_PASS_SECONDS: "In how many seconds the keeper verifies every shard once (1 to 31622400;"
+        " 1209600, 14 days, is the default). Shorter passes read more of the drives.",
     }
     for _, command in commands():
         for parameter in command.params:

@@ -1,0 +1,110 @@
+"""The scrub of a real store: decay that nobody reads is found and repaired, and a pass survives."""
+
+import hashlib
+import random
+import re
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.functional.store_process import StoreProcess
+
+SMALL = random.Random(1).randbytes(60_000)
+LARGE = random.Random(2).randbytes(3_000_000)
+
+
+@pytest.fixture
+def scrubbed(tmp_path: Path) -> Iterator[StoreProcess]:
+    """A store whose scrub goes round in a few seconds."""
+    store = StoreProcess(tmp_path / "data", environment={"OSTRAKA_SCRUB_PASS_SECONDS": "3"})
+    try:
+        yield store.start()
+        assert store.stop() == 0, store.output
+    finally:
+        store.kill()
+
+
+def _metric(store: StoreProcess, name: str) -> float:
+    with urllib.request.urlopen(f"{store.admin_url}/metrics", timeout=10) as answer:
+        found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+    assert found is not None, name
+    return float(found[1])
+
+
+def _until(holds: Callable[[], bool], what: str, seconds: float = 45) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
+
+
+def _scrub(store: StoreProcess) -> dict[str, Any]:
+    told: dict[str, Any] = store.admin("status")["duties"]["scrub"]
+    return told
+
+
+def _flip(folder: Path, piece: bytes) -> int:
+    """Change a byte in the middle of each place where a file holds these bytes; how many there are."""
+    count = 0
+    for path in folder.rglob("*"):
+        if not path.is_file() or "index" in path.name:
+            continue
+        at = path.read_bytes().find(piece)
+        if at >= 0:
+            with path.open("r+b") as file:
+                file.seek(at + len(piece) // 2)
+                byte = file.read(1)[0]
+                file.seek(-1, 1)
+                file.write(bytes([byte ^ 1]))
+            count += 1
+    return count
+
+
+@pytest.mark.timeout(150)
+def test_decay_in_shards_that_nobody_reads_is_found_and_repaired(scrubbed: StoreProcess) -> None:
+    s3 = scrubbed.client()
+    s3.create_bucket(Bucket="cold")
+    s3.put_object(Bucket="cold", Key="small", Body=SMALL)
+    s3.put_object(Bucket="cold", Key="large", Body=LARGE)
+    pieces = (SMALL[:200], LARGE[:200])
+    flipped = 0
+    for drive in sorted(scrubbed.directory.glob("drive*")):
+        for piece in pieces:
+            if flipped < 2:
+                found = _flip(drive, piece)
+                flipped += found
+                pieces = tuple(p for p in pieces if not found or p != piece)
+    assert flipped == 2  # one shard of each object
+    _until(lambda: _scrub(scrubbed)["damaged"] >= 2, f"not found: {_scrub(scrubbed)}")
+    _until(lambda: _metric(scrubbed, "ostraka_repairs_total") >= 2, "not repaired")
+    _until(lambda: scrubbed.admin("status")["repairs_pending"] == 0, "not settled")
+    reads = _metric(scrubbed, "ostraka_degraded_reads_total")
+    for key, body in (("small", SMALL), ("large", LARGE)):
+        got = s3.get_object(Bucket="cold", Key=key)["Body"].read()
+        assert hashlib.md5(got).digest() == hashlib.md5(body).digest()
+    assert _metric(scrubbed, "ostraka_degraded_reads_total") == reads
+    assert _metric(scrubbed, "ostraka_scrub_damaged_shards_total") == 2
+    assert _metric(scrubbed, "ostraka_scrub_bytes_total") > len(SMALL) + len(LARGE)
+    assert _metric(scrubbed, "ostraka_scrub_different_blobs_total") == 0
+
+
+@pytest.mark.timeout(150)
+def test_a_pass_goes_on_where_it_was_when_the_store_starts_again(scrubbed: StoreProcess) -> None:
+    s3 = scrubbed.client()
+    s3.create_bucket(Bucket="cold")
+    for number in range(120):
+        s3.put_object(Bucket="cold", Key=f"{number}", Body=SMALL[:number])
+    _until(lambda: _scrub(scrubbed)["number"] >= 2, "no pass ends")
+    assert _scrub(scrubbed)["shards"] >= 120 * 3
+    number = _scrub(scrubbed)["number"]
+    scrubbed.stop()
+    scrubbed.start()
+    _until(lambda: bool(_scrub(scrubbed)["number"] > number), "it does not go on")
+    assert _scrub(scrubbed)["oldest_age_seconds"] < 60
+    assert _scrub(scrubbed)["damaged"] == 0
+    _until(lambda: _metric(scrubbed, "ostraka_scrub_decoded_blobs_total") > 0, "nothing is decoded")
+    assert _metric(scrubbed, "ostraka_scrub_different_blobs_total") == 0
