@@ -12,7 +12,8 @@ from placement.ids import DriveId
 from storage_node.port import DriveCondition, DriveReport
 
 LABELS = {
-    "operation": "S3 operation as AWS names it (`PutObject`), `unrouted` for what is none;"
+    "operation": "S3 operation as AWS names it (`PutObject`), `unrouted` for what is none,"
+    " `Website` on the website port;"
     " of shard metrics `put`, `get`, `commit`, `delete`, `flush`",
     "code": "HTTP status of answers that are no error, else the S3 error code (`NoSuchKey`)",
     "drive": "path of the drive; in a cluster the node's name and the path",
