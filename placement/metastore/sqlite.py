@@ -17,6 +17,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -82,25 +83,25 @@ class SqliteOwner:
     ) -> None:
         """Open or make the file. Raises MetastoreUnavailable when another process owns it, a newer
         format wrote it, it belongs to another cluster, or SQLite cannot open it."""
-        self._lock = _take_lock(path + ".lock")
-        try:
-            self._connection = _open(path)
-            facts = read_facts(self._connection)
-            if facts is None:
-                create_tables(self._connection, cluster_id)
-                _sync_folder(path)
+        with ExitStack() as undo:
+            self._lock = _take_lock(path + ".lock")
+            undo.callback(os.close, self._lock)
+            try:
+                self._connection = undo.enter_context(closing(_connect(path)))
+                _prepare(self._connection, path)
                 facts = read_facts(self._connection)
-            assert facts is not None
-            if cluster_id and facts.cluster_id != cluster_id:
-                raise MetastoreUnavailable(f"{path} belongs to another cluster")
-            leases = self._connection.execute("SELECT id, ttl_seconds FROM lease").fetchall()
-            self._reads = CommittedReads(path)
-        except sqlite3.Error as error:
-            os.close(self._lock)
-            raise MetastoreUnavailable(f"cannot open {path}: {error}") from error
-        except BaseException:
-            os.close(self._lock)
-            raise
+                if facts is None:
+                    create_tables(self._connection, cluster_id)
+                    _sync_folder(path)
+                    facts = read_facts(self._connection)
+                assert facts is not None
+                if cluster_id and facts.cluster_id != cluster_id:
+                    raise MetastoreUnavailable(f"{path} belongs to another cluster")
+                leases = self._connection.execute("SELECT id, ttl_seconds FROM lease").fetchall()
+                self._reads = CommittedReads(path)
+            except sqlite3.Error as error:
+                raise MetastoreUnavailable(f"cannot open {path}: {error}") from error
+            undo.pop_all()
         self.cluster_id = facts.cluster_id
         self.batches = 0
         self.transactions = 0
@@ -433,10 +434,13 @@ def _checkpoint(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-def _open(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=2
     )
+
+
+def _prepare(connection: sqlite3.Connection, path: str) -> None:
     os.chmod(path, 0o600)
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode != "wal":
@@ -446,7 +450,6 @@ def _open(path: str) -> sqlite3.Connection:
     connection.execute("PRAGMA cache_size=-32768")
     connection.execute("PRAGMA checkpoint_fullfsync=ON")
     connection.execute("PRAGMA secure_delete=OFF")
-    return connection
 
 
 def _take_lock(path: str) -> int:

@@ -6,6 +6,7 @@ transaction to others only once its WAL frames are synced: what is read is durab
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from placement.errors import MetastoreUnavailable, RequestTooLarge
@@ -20,21 +21,17 @@ class CommittedReads:
 
     def __init__(self, path: str) -> None:
         """Raises MetastoreUnavailable when there is no store of a readable format."""
-        try:
-            self._connection = sqlite3.connect(
-                f"{Path(path).absolute().as_uri()}?mode=ro",
-                uri=True,
-                isolation_level=None,
-                cached_statements=256,
-                timeout=1,
-            )
-            self._connection.execute("PRAGMA query_only=ON")
-            self._connection.execute("PRAGMA cache_size=-4096")
-            facts = read_facts(self._connection)
-        except sqlite3.Error as error:
-            raise MetastoreUnavailable(f"cannot read {path}: {error}") from error
-        if facts is None:
-            raise MetastoreUnavailable(f"{path} holds no metadata")
+        with ExitStack() as undo:
+            try:
+                self._connection = undo.enter_context(closing(_connect(path)))
+                self._connection.execute("PRAGMA query_only=ON")
+                self._connection.execute("PRAGMA cache_size=-4096")
+                facts = read_facts(self._connection)
+            except sqlite3.Error as error:
+                raise MetastoreUnavailable(f"cannot read {path}: {error}") from error
+            if facts is None:
+                raise MetastoreUnavailable(f"{path} holds no metadata")
+            undo.pop_all()
         self._execute = self._connection.execute
         self._reader = SqliteReader(self._connection)
 
@@ -85,3 +82,13 @@ class CommittedReads:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{Path(path).absolute().as_uri()}?mode=ro",
+        uri=True,
+        isolation_level=None,
+        cached_statements=256,
+        timeout=1,
+    )
