@@ -133,6 +133,9 @@ def keys_max(text: str | None) -> int:
 
 
 def _decode_v1(request: S3Request) -> ListInput:
+    kind = request.query.get("list-type", "")
+    if kind not in ("", "1"):
+        raise invalid_argument("list-type", kind, "Invalid List Type specified in Request")
     return _decode(request, "marker")
 
 

@@ -224,6 +224,16 @@ def test_acls_show_the_owner_and_are_checked(store: Store) -> None:
     assert store.ask("GetObjectAcl", "bucket", "k", versionId="null").status == 200
 
 
+@pytest.mark.parametrize("kind", ["3", "0", "two", "22"])
+def test_a_list_type_that_there_is_not_is_refused(store: Store, kind: str) -> None:
+    assert code_of(store, "ListObjects", list_type=kind) == "InvalidArgument"
+
+
+@pytest.mark.parametrize("kind", ["", "1"])
+def test_the_first_list_type_may_be_named(store: Store, kind: str) -> None:
+    assert store.xml("ListObjects", list_type=kind)["IsTruncated"] == "false"
+
+
 def test_a_flat_listing_shows_each_object_as_stored(store: Store) -> None:
     store.put("a&b", "c")
     listed = store.xml("ListObjects")
