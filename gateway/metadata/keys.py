@@ -41,11 +41,13 @@ VERSIONS = b"v/"
 UPLOADS = b"u/"
 PARTS = b"p/"
 GARBAGE = b"g/"
+REFERENCES = b"r/"
 NARROW = b"n/"
 DAMAGE = b"d/"
 KMS_KEYS = b"e/"
 SCRUB = b"h/scrub"
 _ORDER_MAX = (1 << 64) - 1
+_GROUP_SIZE_BYTES = 16
 ROOT_ACCOUNT_ID = "000000000000"
 
 
@@ -208,12 +210,17 @@ def garbage(identity: GroupId | BlobId | bytes) -> bytes:
 
 def references_of(group: GroupId | bytes) -> bytes:
     """Prefix of the further records that use a group."""
-    return b"r/" + group + b"/"
+    return REFERENCES + group + b"/"
 
 
 def reference(group: GroupId | bytes, record_key: bytes) -> bytes:
     """Key saying that this record uses the group too."""
     return references_of(group) + record_key
+
+
+def record_of_reference(key: bytes) -> bytes:
+    """The record key in a reference."""
+    return key[len(REFERENCES) + _GROUP_SIZE_BYTES + 1 :]
 
 
 def narrow(record_key: bytes) -> bytes:

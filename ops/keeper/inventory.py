@@ -19,6 +19,7 @@ from placement.metastore.port import KeyValue, Metastore, Range, prefix_end
 from storage_node.port import NodePort
 
 PAGE_RECORDS = 500
+PAGE_REFERENCES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,13 @@ class Found:
 async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[BlobRef]]:
     """Pages of all blobs named by objects and their versions, parts and uploads. A blob may come
     twice."""
-    async for kvs in _versions(metastore):
-        refs: list[BlobRef] = []
-        for kv in kvs:
-            refs += await blobs_of(decode(ObjectRecord, kv.value), objects)
-        if refs:
-            yield refs
+    for family in (_versions(metastore), _referring(metastore)):
+        async for kvs in family:
+            refs: list[BlobRef] = []
+            for kv in kvs:
+                refs += await blobs_of(decode(ObjectRecord, kv.value), objects)
+            if refs:
+                yield refs
     readers: list[tuple[bytes, type[Record]]] = [
         (keys.PARTS, PartRecord),
         (keys.UPLOADS, UploadRecord),
@@ -113,6 +115,21 @@ async def _versions(metastore: Metastore) -> AsyncIterator[list[KeyValue]]:
             continue
         yield [kv for kv in kvs if kv.key[2:] <= last[2:]]
         start = last[2:] + b"\x00"
+
+
+async def _referring(metastore: Metastore) -> AsyncIterator[list[KeyValue]]:
+    """Pages of the current objects that took over another's bytes. One that was copied or renamed to
+    where the walk over objects had been already, and whose source has gone, is found here."""
+    start, end = keys.REFERENCES, prefix_end(keys.REFERENCES)
+    while True:
+        page = await metastore.range(Range(start, end, limit=PAGE_REFERENCES, keys_only=True))
+        named = [keys.record_of_reference(kv.key) for kv in page.kvs]
+        if current := [key for key in named if key.startswith(keys.OBJECTS)]:
+            found = await metastore.get_many(current)
+            yield [kv for kv in found if kv is not None]
+        if not page.more:
+            return
+        start = page.kvs[-1].key + b"\x00"
 
 
 async def blobs_of(record: Record, objects: Objects) -> list[BlobRef]:

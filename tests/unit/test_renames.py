@@ -16,6 +16,7 @@ from gateway.metadata.records import ObjectRecord
 from gateway.metadata.renames import Rename
 from gateway.metadata.store import Metadata
 from gateway.s3.headers import parse_etags
+from ops.keeper import inventory
 from placement.errors import OutcomeUnknown
 from tests.unit.metadata_doubles import OWNER, Rig
 from tests.unit.test_metadata_commits import garbage, reclaim_all, references
@@ -141,6 +142,32 @@ def test_a_rename_that_is_asked_for_again_is_not_carried_out_again() -> None:
         another = await put(rig, "a")
         assert await rename(rig, "a", "b", b"same one") == first
         assert (await rename(rig, "a", "b")).group == another.group
+
+    run(main)
+
+
+@pytest.mark.parametrize("state", ["", ENABLED])
+def test_an_inventory_finds_what_was_renamed_behind_its_back(
+    state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "PAGE_RECORDS", 1)
+    monkeypatch.setattr(inventory, "PAGE_REFERENCES", 1)
+    rig = Rig()
+
+    async def main() -> None:
+        await ready(rig, state)
+        made = {(await put(rig, key)).group for key in "bcd"}
+        for key in "ef":
+            await copy(rig, "b", (await versions_of(rig, "b"))[0].version_id, key)
+        named: set[bytes] = set()
+        pages = 0
+        async for page in inventory.blobs(rig.memory, None):  # type: ignore[arg-type]
+            named |= {ref.blob for ref in page}
+            pages += 1
+            if pages == 1:
+                await rename(rig, "d", "a")
+                await reclaim_all(rig)
+        assert named == made
 
     run(main)
 
