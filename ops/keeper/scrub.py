@@ -106,11 +106,11 @@ class Scrub:
 
     async def work(self) -> bool:
         """One unit. True when more is due at once."""
-        state, revision = await self._load()
+        state, revision, is_kept = await self._load()
         planned = scrub_plan.next_batch(state, self._now_ms(), self._pass_seconds)
         if planned.until > planned.partition:
             planned = await self._unit(planned)
-        if planned == state and revision:
+        if planned == state and is_kept:
             return False
         if not await self._save(planned, revision):
             log.info("another keeper scrubs, too: its progress counts")
@@ -118,8 +118,9 @@ class Scrub:
         self._show(planned)
         return True
 
-    async def _load(self) -> tuple[ScrubRecord, int]:
-        """Where the pass stands and the revision of that (0: it begins now)."""
+    async def _load(self) -> tuple[ScrubRecord, int, bool]:
+        """Where the pass stands, the revision of the key that says so, and whether it does: else a
+        first pass begins now."""
         found = await self._metastore.range(Range(keys.SCRUB))
         revision = found.kvs[0].mod_revision if found.kvs else 0
         count = self._partitions()
@@ -129,10 +130,11 @@ class Scrub:
                 state = decode(ScrubRecord, found.kvs[0].value)
             except RecordError as error:
                 log.warning("the progress of the scrub cannot be read, it begins anew: %s", error)
-        if state is None or state.partitions != count:
+        is_kept = state is not None and state.partitions == count
+        if state is None or not is_kept:
             state = scrub_plan.begin(self._now_ms(), count)
         self._show(state)
-        return state, revision
+        return state, revision, is_kept
 
     async def _save(self, state: ScrubRecord, revision: int) -> bool:
         done = await self._metastore.txn(
