@@ -13,6 +13,7 @@ from gateway.identification import identify
 from gateway.objects.encrypted import stage_encrypted_to_end
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.access_lists import access_of_new, acl_asked
+from gateway.operations.expiration import expiration_headers
 from gateway.operations.lock_headers import asked_lock, lock_of_version
 from gateway.operations.object_encryption import (
     encryption_asked,
@@ -293,6 +294,7 @@ def _encode(posted: Posted) -> S3Response:
         *checksum_headers(record.checksum),
         *version_headers(posted.published.version),
         *encryption_headers(posted.published.record.encryption, created=True),
+        *expiration_headers(posted.published.expiration),
     ]
     redirect = redirect_url(posted.redirect, posted.bucket, posted.key, etag)
     if redirect is not None:

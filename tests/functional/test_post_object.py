@@ -225,3 +225,15 @@ def test_posts_that_are_no_upload_are_refused(store: StoreProcess, s3: Any, buck
         "MaxPostPreDataLengthExceededError"
     )
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+def test_the_answer_foretells_the_end_that_the_bucket_s_rules_bring(
+    store: StoreProcess, s3: Any, bucket: str
+) -> None:
+    rule = {"ID": "r", "Filter": {}, "Status": "Enabled", "Expiration": {"Days": 1}}
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+    fields = [("key", "a"), ("x-amz-website-redirect-location", "/b")]
+    status, headers, _ = upload(store, s3, bucket, fields, b"x")
+    assert status == 204
+    assert headers["x-amz-expiration"].endswith('rule-id="r"')
+    assert s3.head_object(Bucket=bucket, Key="a")["WebsiteRedirectLocation"] == "/b"
