@@ -88,6 +88,10 @@ class Backend(Protocol):
         """Raises AdminError."""
         ...
 
+    async def iam(self, account: str, action: str, parameters: dict[str, str]) -> dict[str, Any]:
+        """An action of IAM as an account's root. Raises AdminError."""
+        ...
+
     async def create_kms_key(self, key_id: str) -> MasterKey:
         """Raises AdminError."""
         ...
@@ -112,6 +116,14 @@ class NewAccount(BaseModel, extra="forbid"):
     email: str = Field(default="", max_length=254)
     access_key: str | None = Field(default=None, min_length=3, max_length=128)
     secret_key: str | None = Field(default=None, min_length=8, max_length=128)
+
+
+class IamCall(BaseModel, extra="forbid"):
+    """Body of POST /api/v1/iam: an action of IAM's query API and its parameters."""
+
+    account: str = Field(min_length=1, max_length=64)
+    action: str = Field(min_length=1, max_length=128)
+    parameters: dict[str, str] = Field(default_factory=dict)
 
 
 class NewMasterKey(BaseModel, extra="forbid"):
@@ -206,6 +218,10 @@ def _api_routes(
     @app.delete("/api/v1/accounts/{name}", dependencies=guard, status_code=204)
     async def delete_account(name: Annotated[str, ...]) -> None:
         await backend.delete_account(name)
+
+    @app.post("/api/v1/iam", dependencies=guard)
+    async def iam(asked: IamCall) -> dict[str, Any]:
+        return await backend.iam(asked.account, asked.action, asked.parameters)
 
 
 def _kms_routes(

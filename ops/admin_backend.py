@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway.domain.iam import IamRefused
+from gateway.iam.by_operators import act
 from gateway.kms.port import KeyExists, KeyIdInvalid, KeyNotFound, KeyServiceError
 from gateway.kms.ring import KeyInfo
 from gateway.metadata.errors import (
     AccountExists,
     AccountInUse,
     AccountInvalid,
+    Contended,
     NoSuchAccount,
 )
 from gateway.metadata.records import AccountRecord
@@ -248,6 +251,19 @@ class AdminBackend:
             raise AdminError(404, "NoSuchEntity", str(error)) from error
         except AccountInUse as error:
             raise AdminError(409, "DeleteConflict", str(error)) from error
+
+    async def iam(self, account: str, action: str, parameters: dict[str, str]) -> dict[str, Any]:
+        """An action of IAM as an account's root. Raises AdminError."""
+        try:
+            answer = await act(self._clients.metadata, account, action, parameters)
+        except IamRefused as refused:
+            code, status = refused.refusal.value
+            raise AdminError(status, code, refused.message) from refused
+        except NoSuchAccount as error:
+            raise AdminError(404, "NoSuchEntity", str(error)) from error
+        except Contended as error:
+            raise AdminError(409, "ConcurrentModification", str(error)) from error
+        return dict(answer or {})
 
     async def create_kms_key(self, key_id: str) -> MasterKey:
         """Raises AdminError."""

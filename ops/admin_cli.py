@@ -15,7 +15,7 @@ from botocore.credentials import Credentials as SigningCredentials
 from rich.console import Console
 from rich.table import Table
 
-from ops import cluster_admin_cli
+from ops import cluster_admin_cli, iam_cli
 from ops.config import ConfigError, Credentials, credentials_from
 from ops.directory import load_credentials
 
@@ -105,6 +105,9 @@ def _ask(
     except Refusal as error:
         typer.echo(f"ostraka: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+iam_cli.register(admin, _ask)
 
 
 @admin.command()

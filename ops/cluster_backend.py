@@ -165,6 +165,10 @@ class WaitingBackend:
         """See Backend."""
         await self._demanded().delete_account(name)
 
+    async def iam(self, account: str, action: str, parameters: dict[str, str]) -> dict[str, Any]:
+        """See Backend."""
+        return await self._demanded().iam(account, action, parameters)
+
     async def create_kms_key(self, key_id: str) -> MasterKey:
         """See Backend."""
         return await self._demanded().create_kms_key(key_id)

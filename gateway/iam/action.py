@@ -11,30 +11,46 @@ from gateway.iam.answers import Answer
 from gateway.iam.form import Form
 from gateway.iam.provider_keys import ProviderKeys
 from gateway.metadata.identities import Entity, Identities
+from gateway.metadata.store import Metadata
 from gateway.s3.message import Principal, S3Request
 
 VERSIONS: Final = {"iam": "2010-05-08", "sts": "2011-06-15"}
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One request: who asks, and with which parameters."""
+class Wire:
+    """What a call over the wire has besides."""
 
     context: Context
-    principal: Principal
-    form: Form
     request: S3Request
     provider_keys: ProviderKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: who asks, and with which parameters. An operator's call of IAM, for the root of
+    an account, has no `wire`: no policy is asked about it."""
+
+    metadata: Metadata
+    principal: Principal
+    form: Form
+    wire: Wire | None = None
 
     @property
     def identities(self) -> Identities:
         """The repository."""
-        return self.context.metadata.identities
+        return self.metadata.identities
 
     @property
     def account_id(self) -> str:
         """The account in which everything happens: the caller's."""
         return self.principal.account_id
+
+    @property
+    def received(self) -> Wire:
+        """What it has besides, for what nobody calls but over the wire."""
+        assert self.wire is not None
+        return self.wire
 
     async def find(self, kind: Kind) -> Entity:
         """The entity that the form names. Raises IamRefused."""

@@ -38,10 +38,8 @@ def facts_of(
         for key, parameter in _PARAMETERS.items()
         if (value := call.form.get(parameter)) is not None
     }
-    context = call.context
-    facts = RequestFacts(
-        call.request, call.principal, owner, context.region, context.clock.now_ns()
-    )
+    context, request = call.received.context, call.received.request
+    facts = RequestFacts(request, call.principal, owner, context.region, context.clock.now_ns())
     return CallFacts(facts, {**told, **(further or {})})
 
 

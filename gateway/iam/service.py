@@ -14,7 +14,7 @@ from gateway.context import Context
 from gateway.domain.access import may_by_identity
 from gateway.domain.iam import IamRefused, Refusal, not_authorized
 from gateway.http.message import BodyTooLargeError, HttpRequest
-from gateway.iam.action import VERSIONS, Action, Call, resource_of
+from gateway.iam.action import VERSIONS, Action, Call, Wire, resource_of
 from gateway.iam.answers import answer, refusal
 from gateway.iam.facts import question_of
 from gateway.iam.form import Form, read_form
@@ -97,7 +97,8 @@ class QueryService:
         if service is None and not action.unsigned:
             raise IamRefused(Refusal.MISSING_TOKEN, "Request is missing Authentication Token")
         http.operation = action.name
-        call = Call(self._context, principal, form, request, self._provider_keys)
+        wire = Wire(self._context, request, self._provider_keys)
+        call = Call(self._context.metadata, principal, form, wire)
         await self._authorize(action, call, principal)
         result = await action.handle(call)
         return answer(action.service, action.name, result, http.request_id)

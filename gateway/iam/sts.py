@@ -75,7 +75,7 @@ def role_session(call: Call, role: Entity, *, seconds_max: int, name: str, polic
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
         )
     record = role.record
-    session = call.context.metadata.accounts.sessions.issue(
+    session = call.metadata.accounts.sessions.issue(
         role.account_id,
         record.unique_id,
         seconds or min(_ROLE_SECONDS_DEFAULT, allowed_seconds),
@@ -124,7 +124,7 @@ async def _session_token(call: Call) -> Answer:
     seconds = seconds or _TOKEN_SECONDS_DEFAULT
     if not principal.user:
         seconds = min(seconds, _ROOT_SECONDS_MAX)
-    session = call.context.metadata.accounts.sessions.issue(
+    session = call.metadata.accounts.sessions.issue(
         principal.account_id, principal.user_id, seconds
     )
     return {"Credentials": credentials_element(session)}

@@ -43,7 +43,7 @@ async def _get(call: Call) -> Answer:
         raise IamRefused(
             Refusal.VALIDATION, "Must specify userName when calling with non-User credentials"
         )
-    account = await call.context.metadata.accounts.account(call.account_id)
+    account = await call.metadata.accounts.account(call.account_id)
     created_ms = 0 if account is None else account.created_ms
     return {
         "User": {

@@ -42,8 +42,8 @@ async def _assume(call: Call) -> Answer:
         token = read_token(text)
         provider = await _provider(call, role, token)
         url = provider.record.description
-        verify(token, await call.provider_keys.of(url, token))
-        now_seconds = call.context.clock.now_ns() / _NANOSECONDS
+        verify(token, await call.received.provider_keys.of(url, token))
+        now_seconds = call.received.context.clock.now_ns() / _NANOSECONDS
         client = check_claims(token, provider.record.clients, now_seconds)
         subject = token.subject
     except TokenExpired as error:

@@ -175,6 +175,13 @@ class Accounts:
         (found,) = await self._metastore.get_many([keys.account(account_id)])
         return None if found is None else decode(AccountRecord, found.value)
 
+    async def named(self, name_or_id: str) -> AccountRecord:
+        """One account by name or id. Raises NoSuchAccount."""
+        record = await self.account(await self._find(name_or_id))
+        if record is None:
+            raise NoSuchAccount(f"no account {name_or_id}")
+        return record
+
     async def many(self, account_ids: Sequence[str]) -> Sequence[AccountRecord | None]:
         """Several accounts by id; None for each that is not there."""
         if not account_ids:

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, cast
 
 import boto3
@@ -392,6 +393,42 @@ def test_accounts_do_not_see_each_other(store: StoreProcess, user: User) -> None
     stranger = client_of(store, "iam", made["access_key"], made["secret_key"])
     assert error_of(stranger.get_user, UserName=user.name) == ("NoSuchEntity", 404)
     assert stranger.list_users()["Users"] == []
+
+
+# Operators
+
+
+def test_operators_make_users_in_any_account(
+    store: StoreProcess, account: dict[str, str], own_bucket: str, tmp_path: Path
+) -> None:
+    inside = ("--account", "iam-tests")
+    (made,) = store.admin("user", "create", "by-admin", "--path", "/ops/", *inside)
+    assert made["Arn"].endswith(":user/ops/by-admin")
+    (key,) = store.admin("access-key", "create", "--user", "by-admin", *inside)
+    store.admin("group", "create", "admins", *inside)
+    store.admin("group", "add", "admins", "--user", "by-admin", *inside)
+    document = tmp_path / "policy.json"
+    document.write_text(policy("Allow", "s3:GetObject"))
+    (shared,) = store.admin("policy", "create", "by-admin", str(document), *inside)
+    store.admin("policy", "attach", shared["Arn"], "--group", "admins", *inside)
+    s3 = store.client(key["AccessKeyId"], key["SecretAccessKey"])
+    assert s3.get_object(Bucket=own_bucket, Key="key")["Body"].read() == b"body"
+    names = [each["UserName"] for each in store.admin("user", "list", *inside)]
+    assert "by-admin" in names
+    keys = store.admin("access-key", "list", "--user", "by-admin", *inside)
+    assert [each["AccessKeyId"] for each in keys] == [key["AccessKeyId"]]
+    assert "admins" in {each["GroupName"] for each in store.admin("group", "list", *inside)}
+    assert shared["Arn"] in {each["Arn"] for each in store.admin("policy", "list", *inside)}
+    with pytest.raises(AssertionError, match="DeleteConflict"):
+        store.admin("user", "delete", "by-admin", *inside)
+    store.admin("policy", "detach", shared["Arn"], "--group", "admins", *inside)
+    store.admin("policy", "delete", shared["Arn"], *inside)
+    store.admin("group", "remove", "admins", "--user", "by-admin", *inside)
+    store.admin("group", "delete", "admins", *inside)
+    store.admin("access-key", "delete", key["AccessKeyId"], "--user", "by-admin", *inside)
+    store.admin("user", "delete", "by-admin", *inside)
+    with pytest.raises(AssertionError, match="NoSuchEntity"):
+        store.admin("user", "list", "--account", "nobody")
 
 
 # The protocol
