@@ -40,6 +40,7 @@ class ProviderKeys:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._failed: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(2, "oidc")
 
     async def of(self, url: str, token: WebToken) -> tuple[ProviderKey, ...]:
@@ -51,11 +52,19 @@ class ProviderKeys:
             age < ASKED_AGAIN_SECONDS or (age < KEPT_SECONDS and has_key(token, kept.keys))
         ):
             return kept.keys
+        failed_at = self._failed.get(url)
+        if failed_at is not None and self._clock.monotonic() - failed_at < ASKED_AGAIN_SECONDS:
+            # Nobody signed these requests: they must not make us knock without end.
+            raise ProviderUnreachable("the provider was not reached just now")
         loop = asyncio.get_running_loop()
         try:
             keys = await loop.run_in_executor(self._threads, _fetch_keys, url)
         except (OSError, http.client.HTTPException, ValueError, TokenInvalid) as error:
+            if len(self._failed) >= _PROVIDERS_MAX:
+                self._failed.clear()
+            self._failed[url] = self._clock.monotonic()
             raise ProviderUnreachable(str(error)) from error
+        self._failed.pop(url, None)
         self._kept[url] = _Kept(keys, self._clock.monotonic())
         self._kept.move_to_end(url)
         if len(self._kept) > _PROVIDERS_MAX:
