@@ -9,6 +9,7 @@ import pytest
 
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef, ObjectRecord, encode
+from ops.admin_cli import scrub_line
 from ops.config import SCRUB_PASS_SECONDS
 from ops.keeper.scrub import Scrub, pass_seconds
 from placement.clock import SystemClock, SystemRandomness
@@ -159,6 +160,22 @@ def test_a_pass_verifies_every_shard_once_and_decodes_every_blob_of_its_draw() -
         assert (progress.damaged, progress.different, progress.skipped) == (0, 0, 0)
         assert store.node.reported == []
         assert 100 <= store.clock.now - 1_000 < 200
+
+    run(scenario)
+
+
+def test_status_tells_people_how_far_it_is() -> None:
+    async def scenario(store: Store, _: list[BlobRef]) -> None:
+        await store.scrub.work()
+        store.clock.now += 86_400 * 2
+        assert scrub_line(store.scrub.told()) == (
+            "scrub: pass 1 at 0%, 0 shards verified, 0 damaged, 0 of 0 decoded blobs differ,"
+            " oldest check 2.0 days ago"
+        )
+        await store.one_pass()
+        told = store.scrub.told()
+        assert told["oldest_age_seconds"] < 86_400
+        assert scrub_line(told).startswith(f"scrub: pass 2 at 0%, {store.shards} shards verified")
 
     run(scenario)
 
