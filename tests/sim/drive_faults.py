@@ -4,8 +4,8 @@ import asyncio
 import errno
 import functools
 import random
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from ops.map_store import MapStore
 from ops.refusal import Refused
@@ -37,7 +37,7 @@ class DriveFaults:
         self._operator = EtcdClient(world.etcd, world.process("operator"))
         self.flipped: list[tuple[DriveId, object]] = []
 
-    def strikes(self) -> list[tuple[Callable[[], Awaitable[None]], int]]:
+    def strikes(self) -> list[tuple[Callable[[], Coroutine[Any, Any, None]], int]]:
         """With their weights."""
         return [
             (self.flip_bits, 6),
@@ -129,8 +129,11 @@ class DriveFaults:
 
     async def jump_clock(self) -> None:
         """The wall clock of a process jumps; its monotonic one does not."""
-        lives = [*self._world.gateways, *self._world.keepers, *self._world.nodes.values()]
-        process = self._random.choice(lives).process
+        world = self._world
+        processes = [gateway.process for gateway in world.gateways]
+        processes += [keeper.process for keeper in world.keepers]
+        processes += [node.process for node in world.nodes.values()]
+        process = self._random.choice(processes)
         self._nemesis.note("clock jumps", process.name)
         process.wall_offset_seconds += self._random.choice([-3600.0, -20.0, 20.0, 3600.0])
 

@@ -109,7 +109,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._time_selector = _TimeSelector()
         super().__init__(self._time_selector)
-        self.set_task_factory(_make_task)
+        self.set_task_factory(_make_task)  # type: ignore[arg-type]
         self.frozen: list[Any] = []
         self.steps = 0
 
@@ -119,7 +119,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def create_future(self) -> "asyncio.Future[Any]":
         return _NumberedFuture(loop=self)
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self,
         callback: Callable[..., object],
         *args: Any,
@@ -131,7 +131,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._freeze(handle)
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[..., object],

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tests.sim.disks import Disk
 from tests.sim.drive_faults import DriveFaults
@@ -29,7 +29,7 @@ class Nemesis:
 
     async def run(self) -> None:
         """Until stopped."""
-        strikes: list[tuple[Callable[[], Awaitable[None]], int]] = [
+        strikes: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
             (self.kill_node, 5),
             (self.cut_power, 5),
             (self.tear, 4),

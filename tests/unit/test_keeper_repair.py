@@ -221,7 +221,7 @@ def test_what_could_not_be_thinned_out_is_tried_again_by_and_by() -> None:
         home, spare = cluster.node.drives[order[0].drive_id], cluster.node.drives[order[4].drive_id]
         spare.shards[shard] = home.shards[shard]
         cluster.repair.progress.due = True
-        delete, cluster.node.delete = cluster.node.delete, _unreachable  # type: ignore[method-assign]
+        delete, cluster.node.delete = cluster.node.delete, _unreachable  # type: ignore[method-assign,assignment]
         await cluster.repair.work()
         assert cluster.repair.progress.misplaced == 1
         cluster.node.delete = delete  # type: ignore[method-assign]
