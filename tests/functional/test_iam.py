@@ -517,6 +517,29 @@ def test_presigned_urls_work_with_sessions(
             assert response.read() == b"body"
 
 
+def test_forms_work_with_sessions(
+    store: StoreProcess, iam: Any, user: User, owner: Any, own_bucket: str
+) -> None:
+    iam.put_user_policy(
+        UserName=user.name, PolicyName="put", PolicyDocument=policy("Allow", "s3:PutObject")
+    )
+    s3, _ = session_clients(store, user.sts.get_session_token()["Credentials"])
+    post = s3.generate_presigned_post(own_bucket, "posted")
+    parts = [*post["fields"].items(), ("file", "by a form")]
+    body = "".join(
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in parts
+    )
+    request = urllib.request.Request(
+        f"{store.endpoint}/{own_bucket}",
+        data=f"{body}--x--\r\n".encode(),
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    with urllib.request.urlopen(request) as response:
+        assert response.status == 204
+    assert owner.get_object(Bucket=own_bucket, Key="posted")["Body"].read() == b"by a form"
+
+
 def test_a_role_is_assumed_by_whom_it_trusts(
     store: StoreProcess, iam: Any, user: User, own_bucket: str
 ) -> None:
