@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from tests.sim.broken import RULES, hasty_sweep
 from tests.sim.run import OPERATIONS, Verdict, run_seed
 
 
@@ -18,6 +19,8 @@ def main() -> int:
     )
     parser.add_argument("--operations", type=int, default=OPERATIONS)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--broken", default="", help="a rule to take out, see broken.py")
+    parser.add_argument("--until-caught", action="store_true", help="stop at the first failure")
     parser.add_argument("--journal", action="store_true", help="print what happened")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of bytes must have one order
@@ -28,20 +31,24 @@ def main() -> int:
     operations = faults = failed = 0
     context = multiprocessing.get_context("fork")
     with context.Pool(min(options.workers, len(seeds)), maxtasksperchild=1) as pool:
-        work = [(seed, options.operations) for seed in seeds]
+        work = [(seed, options.operations, options.broken) for seed in seeds]
         for verdict in pool.imap(_one, work, chunksize=1):
             operations += verdict.operations
             faults += verdict.faults
             failed += bool(verdict.error)
             tell(verdict, journal=options.journal)
+            if verdict.error and options.until_caught:
+                break
     print(
         f"{len(seeds)} seeds from {first}: {operations} operations, {faults} faults, {failed} failed"
     )
     return 1 if failed else 0
 
 
-def _one(work: tuple[int, int]) -> Verdict:
-    return run_seed(*work)
+def _one(work: tuple[int, int, str]) -> Verdict:
+    seed, operations, broken = work
+    rules = {**RULES, hasty_sweep.__name__: hasty_sweep}
+    return run_seed(seed, operations, rules[broken] if broken else None)
 
 
 def tell(verdict: Verdict, *, journal: bool) -> None:

@@ -146,6 +146,10 @@ class DriveFaults:
         if hosts is None:
             return
         source, target = sorted(hosts, key=lambda host: len(world.mounts[host]), reverse=True)
+        if not world.mounts[source]:
+            for host in hosts:
+                self._nemesis.free_host(host)
+            return
         name = self._random.choice(world.mounts[source])
         self._nemesis.note("drive moves", f"{name} from {source} to {target}")
         for host in hosts:

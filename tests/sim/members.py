@@ -222,11 +222,18 @@ class KeeperLife:
     """One run of a keeper."""
 
     def __init__(
-        self, process: Process, network: Network, etcd: Etcd, *, grace_seconds: float
+        self,
+        process: Process,
+        network: Network,
+        etcd: Etcd,
+        *,
+        grace_seconds: float,
+        sweep_seconds: float,
     ) -> None:
         self.process = process
         self.duties: LedDuties | None = None
         self._network, self._etcd, self._grace_seconds = network, etcd, grace_seconds
+        self._sweep_seconds = sweep_seconds
         process.start(self._live())
 
     async def _live(self) -> None:
@@ -236,6 +243,6 @@ class KeeperLife:
         self.duties = LedDuties(clients, leadership, self._grace_seconds)
         keeper = self.duties.keeper()
         for duty in keeper._duties:
-            duty.every_seconds = min(duty.every_seconds, 30.0)
+            duty.every_seconds = min(duty.every_seconds, self._sweep_seconds)
             duty.first_after_seconds = min(duty.first_after_seconds, 5.0)
         await keeper.run()

@@ -33,6 +33,7 @@ class Nemesis:
             (self.kill_node, 5),
             (self.cut_power, 5),
             (self.tear, 4),
+            (self.blackout, 2),
             (self.partition, 5),
             (self.break_connections, 3),
             (self.slow_network, 2),
@@ -164,6 +165,19 @@ class Nemesis:
         life.die(power=True)
         self._world.boots[host] += 1
         await self.restart(host)
+
+    async def blackout(self) -> None:
+        """The power of all nodes goes at once: whatever was acknowledged must have been stored."""
+        world = self._world
+        hosts = [host for host in world.nodes if world.mounts[host]]
+        if self._down or self._sick:
+            return
+        self.note("blackout")
+        self._down.update(hosts)
+        for host in hosts:
+            world.nodes[host].die(power=True)
+            world.boots[host] += 1
+        await asyncio.gather(*(self.restart(host) for host in hosts))
 
     # -- the network -----------------------------------------------------------------------------
 

@@ -51,10 +51,12 @@ def run_seed(
         error = ""
         try:
             loop.run_until_complete(_live(world))
-        except Wrong as wrong:
-            error = str(wrong)
-        except Exception:  # whatever it is, it is this seed's verdict
-            error = traceback.format_exc()
+        except Exception as caught:  # whatever it is, it is this seed's verdict
+            cause: BaseException = caught
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
+            story = "".join(traceback.format_exception(cause))
+            error = str(cause) if isinstance(cause, Wrong) else story
         return Verdict(
             seed=seed,
             operations=world.operations,

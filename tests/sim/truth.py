@@ -132,6 +132,11 @@ def _resolved(acts: list[Act]) -> list[Act]:
     """Copies of which nobody knows what they wrote may have written whatever was seen."""
     seen = {act.value for act in acts if act.kind == "read" and act.value}
     choices = (*sorted(seen), "?")
+    if not any(act.refused or act.needs for act in acts):
+        # What nobody saw and nobody had to heed need not be placed.
+        acts = [
+            a for a in acts if a.kind != "write" or not a.unsure or a.choices or a.value in seen
+        ]
     return [dataclasses.replace(act, choices=choices) if act.choices else act for act in acts]
 
 

@@ -83,6 +83,7 @@ class World:
         self.observer: Clients
         """Of a process that nothing befalls: looks at what is there."""
         self.grace_seconds = 40.0
+        self.sweep_seconds = 30.0
         self.keys = [f"k{number}" for number in range(self.shape.keys)]
         self.bodies: dict[str, bytes] = {}
         self.history = History()
@@ -160,7 +161,13 @@ class World:
 
     def keeper(self, number: int) -> KeeperLife:
         process = self.process(f"keeper{number}")
-        return KeeperLife(process, self.network, self.etcd, grace_seconds=self.grace_seconds)
+        return KeeperLife(
+            process,
+            self.network,
+            self.etcd,
+            grace_seconds=self.grace_seconds,
+            sweep_seconds=self.sweep_seconds,
+        )
 
     def disk_of(self, drive: DriveId) -> Disk | None:
         for life in self.nodes.values():
