@@ -193,13 +193,11 @@ class Scrub:
         await self._clock.sleep(self._pace.rest_seconds(size_bytes, took, self._rate_bytes))
 
     async def _verify(self, node: NodePort, call: Sequence[ShardInfo]) -> None:
-        if call[0].length > IN_PLACE_SIZE_BYTES_MAX:
-            await self._verify_long(node, call[0])
-            return
-        began = self._clock.monotonic()
-        wanted = [(info.drive, info.shard) for info in call]
         try:
-            answers = await node.stat(wanted, verify=True)
+            if call[0].length > IN_PLACE_SIZE_BYTES_MAX:
+                await self._verify_long(node, call[0])
+            else:
+                await self._verify_in_place(node, call)
         except PeerUnavailable:
             if len(call) > 1:
                 for info in call:
@@ -208,7 +206,10 @@ class Scrub:
             await node.reports()  # raises when the node is away: then the unit comes again
             log.warning("shard %s on a drive cannot be verified", _name(call[0].shard))
             self.progress.skipped += 1
-            return
+
+    async def _verify_in_place(self, node: NodePort, call: Sequence[ShardInfo]) -> None:
+        began = self._clock.monotonic()
+        answers = await node.stat([(info.drive, info.shard) for info in call], verify=True)
         for info, answer in zip(call, answers, strict=True):
             await self._judge(node, info, answer)
         await self._rest(sum(info.length for info in call), began)
@@ -263,8 +264,13 @@ class Scrub:
                     envelope = decode_envelope(info.envelope)
                 except ValueError:
                     continue  # verifying says so
-                if envelope.size_bytes:
+                if not envelope.size_bytes:
+                    continue
+                try:
                     await self._decode(envelope)
+                except PeerUnavailable as error:
+                    # A sample: another pass draws it again.
+                    log.info("blob %s is not decoded: %s", info.shard.blob.hex(), error)
 
     async def _decode(self, envelope: ShardEnvelope) -> None:
         ref = _ref(envelope)

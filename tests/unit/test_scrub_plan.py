@@ -82,6 +82,16 @@ def test_drives_are_walked_one_after_the_other_and_each_goes_on_where_it_was() -
     assert plan.position(plan.drive_done(state, B), [A, B]) is None
 
 
+def test_bytes_written_by_the_first_release_are_still_read() -> None:
+    state = plan.ScrubRecord(
+        number=3, began_ms=5, partitions=4, created_ms=2, partition=1, until=2, drive=A,
+        after=b"x", verified_ms=(9, 0),
+    )  # fmt: skip
+    golden = bytes.fromhex("0199030504020102c41061616161616161616161616161616161c40178920900")
+    assert decode(plan.ScrubRecord, golden) == state
+    assert encode(state) == golden
+
+
 def test_the_age_is_that_of_the_sector_that_waits_longest() -> None:
     state = plan.begin(0, 64)
     assert plan.oldest_age_seconds(state, 5_000) == 5
