@@ -171,7 +171,7 @@ def test_tags_come_with_the_form(store: StoreProcess, s3: Any, bucket: str) -> N
     [
         ("acl", "nonsense", "InvalidArgument"),
         ("x-amz-storage-class", "GLACIER", "NotImplemented"),
-        ("x-amz-website-redirect-location", "/x", "NotImplemented"),
+        ("x-amz-website-redirect-location", "elsewhere", "InvalidRedirectLocation"),
         ("x-amz-meta-a", "1\r\nX: y", "InvalidArgument"),
         ("x-amz-meta-a", "v" * 3000, "MetadataTooLarge"),
         ("If-Match", '"0"', "NoSuchKey"),
