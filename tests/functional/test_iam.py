@@ -17,23 +17,12 @@ from botocore import UNSIGNED
 from botocore.config import Config
 
 from tests.functional.conftest import empty_and_delete, error_of
+from tests.functional.iam_clients import User, client_of, policy, trust
 from tests.functional.store_process import StoreProcess
 from tests.unit.web_token_maker import TokenMaker
 
 _numbers = itertools.count(1)
 READ_ONLY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
-
-
-def client_of(store: StoreProcess, service: Any, key: str, secret: str, token: str = "") -> Any:
-    return boto3.client(
-        service,
-        endpoint_url=store.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        aws_session_token=token or None,
-        config=Config(retries={"total_max_attempts": 1}, signature_version=None),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -65,37 +54,10 @@ def own_bucket(owner: Any) -> Iterator[str]:
     empty_and_delete(owner, name)
 
 
-class User:
-    """A user with an access key."""
-
-    def __init__(self, store: StoreProcess, iam: Any, name: str, path: str = "/") -> None:
-        self.name = name
-        self.arn: str = iam.create_user(UserName=name, Path=path)["User"]["Arn"]
-        key = iam.create_access_key(UserName=name)["AccessKey"]
-        self.key, self.secret = key["AccessKeyId"], key["SecretAccessKey"]
-        self.s3 = store.client(self.key, self.secret)
-        self.iam = client_of(store, "iam", self.key, self.secret)
-        self.sts = client_of(store, "sts", self.key, self.secret)
-
-
 @pytest.fixture
 def user(store: StoreProcess, iam: Any) -> User:
     """A fresh user who may do nothing."""
     return User(store, iam, f"user-{next(_numbers)}", "/team/")
-
-
-def policy(effect: str, action: str | list[str], resource: str | list[str] = "*") -> str:
-    statement = {"Effect": effect, "Action": action, "Resource": resource}
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-
-
-def trust(*principals: str) -> str:
-    statement = {
-        "Effect": "Allow",
-        "Principal": {"AWS": list(principals)},
-        "Action": "sts:AssumeRole",
-    }
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
 # Users and access keys

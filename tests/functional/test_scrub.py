@@ -74,7 +74,7 @@ def test_decay_that_nobody_reads_is_found_and_repaired_and_a_pass_survives_a_res
     s3.put_object(Bucket="cold", Key="large", Body=LARGE)
     for number in range(1, 60):
         s3.put_object(Bucket="cold", Key=f"{number}", Body=SMALL[-number:])
-    pieces = (SMALL[:200], LARGE[:200])
+    pieces: tuple[bytes, ...] = (SMALL[:200], LARGE[:200])
     flipped = 0
     for drive in sorted(scrubbed.directory.glob("drive*")):
         for piece in pieces:

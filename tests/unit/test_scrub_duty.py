@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import pytest
 
@@ -43,6 +44,10 @@ class HandClock(SystemClock):
         self.now += max(seconds, 0.0)
 
 
+def _cut(body: bytes, offset: int, length: int) -> bytes:
+    return body[offset : offset + length]
+
+
 class VerifyingNode(MemoryNode):
     """One that verifies as a real node does; `stubborn` shards cannot be verified at all."""
 
@@ -58,7 +63,7 @@ class VerifyingNode(MemoryNode):
             if isinstance(info, ShardInfo):
                 body, envelope = self.drives[info.drive].shards[info.shard]
                 described = decode_envelope(envelope)
-                if not is_intact(described, len(body), lambda at, n, body=body: body[at : at + n]):
+                if not is_intact(described, len(body), partial(_cut, body)):
                     info = Outcome.DAMAGED
             answers.append(info)
         return tuple(answers)
@@ -199,7 +204,7 @@ def test_a_blob_that_decodes_to_other_bytes_is_counted_though_its_shards_are_int
 ) -> None:
     async def scenario(store: Store, _: list[BlobRef]) -> None:
         ref = await store.store(number, encrypted=encrypted)
-        for _ in range(30):  # until the chosen shards are among those drawn
+        for _round in range(30):  # until the chosen shards are among those drawn
             store.falsify(ref, 0)
             await store.one_pass()
             if store.scrub.progress.different:
