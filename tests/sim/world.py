@@ -225,7 +225,7 @@ class _Complaints(logging.Handler):
 
 def prepare(world: World) -> None:
     """What must be in place before anything runs."""
-    gateway.objects.store.ThreadPoolExecutor = InlineExecutor  # type: ignore[attr-defined,misc]
+    gateway.objects.store.ThreadPoolExecutor = InlineExecutor  # type: ignore[attr-defined,assignment]
     root = logging.getLogger()
     root.handlers[:] = [_Complaints(world)]
     root.setLevel(logging.ERROR)
