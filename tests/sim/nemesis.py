@@ -23,6 +23,7 @@ class Nemesis:
         self._random = random.Random(f"nemesis {world.seed}")
         self._down: set[str] = set()
         self._sick: set[str] = set()
+        self._dark = False
         self.drives = DriveFaults(world, self)
         self._striking: set[asyncio.Task[None]] = set()
         self.stopped = False
@@ -33,7 +34,7 @@ class Nemesis:
             (self.kill_node, 5),
             (self.cut_power, 5),
             (self.tear, 4),
-            (self.blackout, 2),
+            (self.blackout, 5),
             (self.partition, 5),
             (self.break_connections, 3),
             (self.slow_network, 2),
@@ -73,6 +74,8 @@ class Nemesis:
         world = self._world
         away = {name for host in self._down for name in world.mounts[host]} | self._sick
         more = {name for host in hosts for name in world.mounts[host]} | set(disks)
+        if self._dark:
+            return False
         return not away or len(away | more) <= world.shape.scheme.m
 
     def take_hosts(self, count: int) -> list[str] | None:
@@ -169,15 +172,19 @@ class Nemesis:
     async def blackout(self) -> None:
         """The power of all nodes goes at once: whatever was acknowledged must have been stored."""
         world = self._world
-        hosts = [host for host in world.nodes if world.mounts[host]]
-        if self._down or self._sick:
+        if self._dark:
             return
+        self._dark = True  # nobody else is struck until it is over
+        while self._down or self._sick:  # noqa: ASYNC110 — time is virtual
+            await asyncio.sleep(0.2)
+        hosts = [host for host in world.nodes if world.mounts[host]]
         self.note("blackout")
         self._down.update(hosts)
         for host in hosts:
             world.nodes[host].die(power=True)
             world.boots[host] += 1
         await asyncio.gather(*(self.restart(host) for host in hosts))
+        self._dark = False
 
     # -- the network -----------------------------------------------------------------------------
 
