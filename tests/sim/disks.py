@@ -54,8 +54,11 @@ class Disk(SimFiles):
             raise OSError(self.errno, "the drive errs")
         super()._step(operation, path)
 
-    def lose_power(self) -> None:
-        """What was not flushed may be gone."""
+    def lose_power(self, *, wholly: bool = False) -> None:
+        """What was not flushed may be gone, or is, wholly."""
+        if wholly:
+            for inode in self._reachable():
+                inode.writes.clear()
         self.crash()
 
     def forget_descriptors(self) -> None:

@@ -36,7 +36,7 @@ OWNER = Principal(
     account_id="000000000001", canonical_id="c" * 64, name="sim", email="", access_key="AK"
 )
 SEGMENT_SIZE_BYTES = 64 << 10
-PREWRITE_SIZE_BYTES = 8 << 10
+PREWRITE_SIZE_BYTES = 32 << 10
 
 log = logging.getLogger("sim.members")
 
@@ -140,7 +140,7 @@ class NodeLife:
         self._stop.set()
         await asyncio.wait([self.ended])
 
-    def die(self, *, power: bool) -> None:
+    def die(self, *, power: bool, wholly: bool = False) -> None:
         """At once; with the power goes what was not flushed."""
         if self._dead:
             return
@@ -152,7 +152,7 @@ class NodeLife:
                     place.drive.index.abandon()
         for disk in self.files.disks.values():
             if power:
-                disk.lose_power()
+                disk.lose_power(wholly=wholly)
             else:
                 disk.forget_descriptors()
 

@@ -178,10 +178,11 @@ class Nemesis:
         while self._down or self._sick:  # noqa: ASYNC110 — time is virtual
             await asyncio.sleep(0.2)
         hosts = [host for host in world.nodes if world.mounts[host]]
+        wholly = self._random.random() < 0.7
         self.note("blackout")
         self._down.update(hosts)
         for host in hosts:
-            world.nodes[host].die(power=True)
+            world.nodes[host].die(power=True, wholly=wholly)
             world.boots[host] += 1
         await asyncio.gather(*(self.restart(host) for host in hosts))
         self._dark = False

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SEEDS = 4
+SEEDS = 3
 ROOT = Path(__file__).parents[2]
 
 
