@@ -16,8 +16,6 @@ SEEDS = 8
     "rule",
     [
         "skip_one_flush",
-        "answers_unchecked",
-        "refusals_after_lost_answers_are_believed",
         "commits_ignore_what_they_replace",
     ],
 )
