@@ -3,7 +3,8 @@
 from gateway.domain.iam import GROUP, USER
 from gateway.iam.action import Action, Call
 from gateway.iam.answers import Answer
-from gateway.iam.elements import cut, entity_element, page_element
+from gateway.iam.elements import cut, entity_element
+from gateway.iam.named import deleting, listing, renaming
 from gateway.metadata import grants
 from gateway.metadata.identity_records import IamRecord
 
@@ -25,30 +26,6 @@ async def _get(call: Call) -> Answer:
     }
 
 
-async def _update(call: Call) -> None:
-    form = call.form
-    new_name = form.get("NewGroupName")
-    await call.identities.rename(
-        call.account_id,
-        GROUP,
-        form.name(GROUP),
-        new_name=None if new_name is None else form.new_name(GROUP, "NewGroupName"),
-        new_path=form.path("NewPath"),
-    )
-
-
-async def _list(call: Call) -> Answer:
-    form = call.form
-    page = await call.identities.page(
-        call.account_id,
-        GROUP,
-        limit=form.limit(),
-        marker=form.marker(),
-        path_prefix=form.path_prefix(),
-    )
-    return page_element("Groups", page, [entity_element(each) for each in page.entities])
-
-
 async def _list_of_user(call: Call) -> Answer:
     user = await call.find(USER)
     found = await call.identities.by_ids(call.account_id, user.record.groups)
@@ -57,10 +34,6 @@ async def _list_of_user(call: Call) -> Answer:
     )
     shown = [(each.record.name.lower(), entity_element(each)) for each in groups]
     return cut("Groups", shown, call.form.marker(), call.form.limit())
-
-
-async def _delete(call: Call) -> None:
-    await call.identities.delete(call.account_id, GROUP, call.form.name(GROUP))
 
 
 async def _add(call: Call) -> None:
@@ -78,10 +51,10 @@ async def _remove(call: Call) -> None:
 ACTIONS = (
     Action("CreateGroup", _create, GROUP),
     Action("GetGroup", _get, GROUP),
-    Action("UpdateGroup", _update, GROUP),
-    Action("ListGroups", _list, GROUP, listing=True),
+    Action("UpdateGroup", renaming(GROUP), GROUP),
+    Action("ListGroups", listing(GROUP), GROUP, listing=True),
     Action("ListGroupsForUser", _list_of_user, USER),
-    Action("DeleteGroup", _delete, GROUP),
+    Action("DeleteGroup", deleting(GROUP), GROUP),
     Action("AddUserToGroup", _add, GROUP),
     Action("RemoveUserFromGroup", _remove, GROUP),
 )

@@ -6,7 +6,8 @@ from gateway.domain import iam
 from gateway.domain.iam import ROLE
 from gateway.iam.action import Action, Call
 from gateway.iam.answers import Answer
-from gateway.iam.elements import entity_element, page_element
+from gateway.iam.elements import entity_element
+from gateway.iam.named import deleting, listing
 from gateway.iam.users import refuse_boundary
 from gateway.metadata.identities import Change, Entity
 from gateway.metadata.identity_records import IamRecord
@@ -49,18 +50,6 @@ async def _get(call: Call) -> Answer:
     return {"Role": entity_element(await call.find(ROLE), whole=True)}
 
 
-async def _list(call: Call) -> Answer:
-    form = call.form
-    page = await call.identities.page(
-        call.account_id,
-        ROLE,
-        limit=form.limit(),
-        marker=form.marker(),
-        path_prefix=form.path_prefix(),
-    )
-    return page_element("Roles", page, [entity_element(each) for each in page.entities])
-
-
 async def _update(call: Call) -> Answer:
     seconds, description = _session_seconds(call), _description(call)
 
@@ -89,15 +78,11 @@ async def _update_trust(call: Call) -> None:
     await call.identities.change(call.account_id, ROLE, call.form.name(ROLE), decide)
 
 
-async def _delete(call: Call) -> None:
-    await call.identities.delete(call.account_id, ROLE, call.form.name(ROLE))
-
-
 ACTIONS = (
     Action("CreateRole", _create, ROLE),
     Action("GetRole", _get, ROLE),
-    Action("ListRoles", _list, ROLE, listing=True),
+    Action("ListRoles", listing(ROLE), ROLE, listing=True),
     Action("UpdateRole", _update, ROLE),
     Action("UpdateAssumeRolePolicy", _update_trust, ROLE),
-    Action("DeleteRole", _delete, ROLE),
+    Action("DeleteRole", deleting(ROLE), ROLE),
 )

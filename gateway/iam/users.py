@@ -4,8 +4,9 @@ from gateway.domain import iam
 from gateway.domain.iam import USER, IamRefused, Refusal
 from gateway.iam.action import Action, Call
 from gateway.iam.answers import Answer, Entries
-from gateway.iam.elements import cut, entity_element, page_element
+from gateway.iam.elements import cut, entity_element
 from gateway.iam.form import absent
+from gateway.iam.named import deleting, listing, renaming
 from gateway.metadata import grants
 from gateway.metadata.identity_records import IamRecord
 from gateway.s3.headers import format_iso8601
@@ -58,34 +59,6 @@ async def _get(call: Call) -> Answer:
 def iam_root(account_id: str) -> str:
     """The ARN of an account's root."""
     return f"arn:aws:iam::{account_id}:root"
-
-
-async def _update(call: Call) -> None:
-    form = call.form
-    new_name = form.get("NewUserName")
-    await call.identities.rename(
-        call.account_id,
-        USER,
-        form.name(USER),
-        new_name=None if new_name is None else form.new_name(USER, "NewUserName"),
-        new_path=form.path("NewPath"),
-    )
-
-
-async def _list(call: Call) -> Answer:
-    form = call.form
-    page = await call.identities.page(
-        call.account_id,
-        USER,
-        limit=form.limit(),
-        marker=form.marker(),
-        path_prefix=form.path_prefix(),
-    )
-    return page_element("Users", page, [entity_element(each) for each in page.entities])
-
-
-async def _delete(call: Call) -> None:
-    await call.identities.delete(call.account_id, USER, call.form.name(USER))
 
 
 async def _summary(call: Call) -> Answer:
@@ -189,9 +162,9 @@ async def _delete_key(call: Call) -> None:
 ACTIONS = (
     Action("CreateUser", _create, USER),
     Action("GetUser", _get, USER, of_caller=True),
-    Action("UpdateUser", _update, USER),
-    Action("ListUsers", _list, USER, listing=True),
-    Action("DeleteUser", _delete, USER),
+    Action("UpdateUser", renaming(USER), USER),
+    Action("ListUsers", listing(USER), USER, listing=True),
+    Action("DeleteUser", deleting(USER), USER),
     Action("GetAccountSummary", _summary),
     Action("CreateAccessKey", _create_key, USER, of_caller=True),
     Action("ListAccessKeys", _list_keys, USER, of_caller=True),
