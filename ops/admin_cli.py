@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ops import cluster_admin_cli, iam_cli
+from ops.admin_options import URL_DEFAULT, Dir, Json, Url
+from ops.cluster_cli import refuse
 from ops.config import ConfigError, Credentials, credentials_from
 from ops.directory import load_credentials
 
@@ -28,13 +30,6 @@ admin.add_typer(account, name="account")
 kms_key = typer.Typer(help="Master keys of SSE-KMS in the local key ring.", no_args_is_help=True)
 admin.add_typer(kms_key, name="kms-key")
 cluster_admin_cli.register(admin)
-
-Url = Annotated[str, typer.Option(help="The admin port.")]
-Dir = Annotated[
-    Path | None, typer.Option("--dir", help="The store's folder, for its root credentials.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-URL_DEFAULT = "http://127.0.0.1:9001"
 
 
 class Refusal(Exception):
@@ -100,11 +95,9 @@ def _ask(
     try:
         return call(url, directory, method, path, document)
     except ConfigError as error:
-        typer.echo(f"ostraka: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise refuse(error) from None
     except Refusal as error:
-        typer.echo(f"ostraka: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise refuse(error, status=1) from None
 
 
 iam_cli.register(admin, _ask)

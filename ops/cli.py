@@ -9,6 +9,20 @@ import typer
 
 from ops import cluster_cli
 from ops.config import ConfigError, ServeConfig, credentials_from, drive_settings
+from ops.port_options import (
+    AccessLog,
+    AdminPort,
+    Bind,
+    Domain,
+    EncryptAtRest,
+    Port,
+    Region,
+    TlsCert,
+    TlsKey,
+    Vault,
+    WebsitePort,
+    Workers,
+)
 from placement.schemes import Scheme
 
 app = typer.Typer(
@@ -18,11 +32,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-def _fail(error: Exception) -> typer.Exit:
-    typer.echo(f"ostraka: {error}", err=True)
-    return typer.Exit(2)
 
 
 @app.command()
@@ -37,34 +46,21 @@ def serve(
     scheme: Annotated[
         str | None, typer.Option(metavar="K+M", help="Default: what the drives allow; 4+2 at six.")
     ] = None,
-    port: Annotated[int, typer.Option(help="S3 port.")] = 9000,
-    admin_port: Annotated[int, typer.Option(help="Health, metrics and admin API.")] = 9001,
-    website_port: Annotated[
-        int | None, typer.Option(help="Buckets' websites, for browsers. Default: none.")
-    ] = None,
-    bind: Annotated[str, typer.Option(help="Address of all ports.")] = "127.0.0.1",
-    region: Annotated[str, typer.Option(help="Region that clients sign for.")] = "us-east-1",
-    workers: Annotated[
-        int | None, typer.Option(help="Gateway processes (default: one a core).")
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Private key, PEM.")] = None,
-    domain: Annotated[
-        list[str] | None, typer.Option(help="Serve BUCKET.DOMAIN as virtual hosts; repeatable.")
-    ] = None,
-    access_log: Annotated[
-        str, typer.Option(metavar="FILE", help="Append one line a request; '-' for stdout.")
-    ] = "",
-    encrypt_at_rest: Annotated[
-        bool, typer.Option(help="Encrypt new objects that nobody asked to encrypt, too.")
-    ] = False,
+    port: Port = 9000,
+    admin_port: AdminPort = 9001,
+    website_port: WebsitePort = None,
+    bind: Bind = "127.0.0.1",
+    region: Region = "us-east-1",
+    workers: Workers = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    domain: Domain = None,
+    access_log: AccessLog = "",
+    encrypt_at_rest: EncryptAtRest = False,
     customer_keys_over_http: Annotated[
         bool, typer.Option(help="Take SSE-C keys without TLS: for a proxy in front that ends it.")
     ] = False,
-    vault: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="JSON: HashiCorp Vault's transit keys for SSE-KMS."),
-    ] = None,
+    vault: Vault = None,
 ) -> None:
     """Run a whole store on this machine, in the foreground."""
     from ops.serve import serve as run  # other commands need none of it
@@ -91,7 +87,7 @@ def serve(
             **({"workers": workers} if workers is not None else {}),
         )
     except (ConfigError, ValueError) as error:
-        raise _fail(error) from None
+        raise cluster_cli.refuse(error) from None
     raise typer.Exit(run(config, credentials))
 
 

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ops import cluster_admin
+from ops.admin_options import Json
 from ops.cluster_admin import DriveView, Plan
-from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey, KeyFile
+from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey, KeyFile, refuse
 from ops.cluster_settings import cluster_settings
 from ops.config import ConfigError, credentials_from
 from ops.directory import new_credentials, write_durably
@@ -36,7 +37,6 @@ from placement.map_changes import (
 from placement.membership import DriveRecord
 from placement.schemes import Scheme
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")]
 Drives = Annotated[
     list[str], typer.Argument(metavar="DRIVE…", help="Start of its id, its slot, or NODE:PATH.")
@@ -73,8 +73,7 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
         error: Exception = Refused("it took too long")
     except (Refused, MapRefused, ConfigError, MetastoreUnavailable, PlacementError) as refused:
         error = refused
-    typer.echo(f"ostraka: {error}", err=True)
-    raise typer.Exit(1)
+    raise refuse(error, status=1)
 
 
 def settings_of(
@@ -88,15 +87,13 @@ def settings_of(
     try:
         return cluster_settings(etcd or [], ca, cert, certificate_key, key_file)
     except ConfigError as error:
-        typer.echo(f"ostraka: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise refuse(error) from None
 
 
 def key(file: Path) -> None:
     """Make a cluster key: 32 random bytes in a new file of mode 0600."""
     if file.exists():
-        typer.echo(f"ostraka: {file} exists already", err=True)
-        raise typer.Exit(1)
+        raise refuse(f"{file} exists already", status=1)
     write_durably(file, SystemRandomness().token(32))
     typer.echo(f"wrote {file}: copy it to every host of the cluster, and keep it safe")
 
@@ -123,8 +120,7 @@ def init(
         given = credentials_from(os.environ)
         wanted = Scheme.parse(scheme) if scheme else None
     except (ConfigError, ValueError) as error:
-        typer.echo(f"ostraka: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise refuse(error) from None
     credentials = given or new_credentials(SystemRandomness())
     new = run(
         lambda: cluster_admin.init(
@@ -451,8 +447,7 @@ def plan_map(
         "remove": remove_drive,
     }
     if change not in commands:
-        typer.echo("ostraka: what is planned is add, drain or remove", err=True)
-        raise typer.Exit(2)
+        raise refuse("what is planned is add, drain or remove")
     commands[change](
         drives=drives,
         etcd=etcd,
@@ -480,8 +475,7 @@ def set_scheme(
     try:
         wanted = Scheme.parse(scheme)
     except ValueError as error:
-        typer.echo(f"ostraka: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise refuse(error) from None
     _change(settings, lambda now, *_: with_scheme(now, wanted), dry_run=False, as_json=as_json)
 
 

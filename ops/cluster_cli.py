@@ -10,6 +10,20 @@ from typing import Annotated
 import typer
 
 from ops.config import CLUSTER_KEY_FILE, ETCD, ConfigError
+from ops.port_options import (
+    AccessLog,
+    AdminPort,
+    Bind,
+    Domain,
+    EncryptAtRest,
+    Port,
+    Region,
+    TlsCert,
+    TlsKey,
+    Vault,
+    WebsitePort,
+    Workers,
+)
 from ops.refusal import Refused
 
 Etcd = Annotated[
@@ -29,10 +43,11 @@ KeyFile = Annotated[
 ]
 
 
-def refuse(error: Exception) -> typer.Exit:
-    """One sentence to standard error, status 2."""
-    typer.echo(f"ostraka: {error}", err=True)
-    return typer.Exit(2)
+def refuse(reason: Exception | str, *, status: int = 2) -> typer.Exit:
+    """One sentence to standard error; raise what is returned. Status 2 is for what was asked
+    wrongly, 1 for what could not be done."""
+    typer.echo(f"ostraka: {reason}", err=True)
+    return typer.Exit(status)
 
 
 def run_until_signal(
@@ -76,8 +91,7 @@ def run_until_signal(
     try:
         uvloop.run(run())
     except Refused as error:
-        typer.echo(f"ostraka: {role}: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise refuse(f"{role}: {error}", status=1) from None
 
 
 def node(
@@ -131,37 +145,24 @@ def node(
 
 
 def gateway(
-    port: Annotated[int, typer.Option(help="S3 port.")] = 9000,
-    admin_port: Annotated[int, typer.Option(help="Health, metrics and admin API.")] = 9001,
-    website_port: Annotated[
-        int | None, typer.Option(help="Buckets' websites, for browsers. Default: none.")
-    ] = None,
-    bind: Annotated[str, typer.Option(help="Address of all ports.")] = "127.0.0.1",
-    region: Annotated[str, typer.Option(help="Region that clients sign for.")] = "us-east-1",
-    workers: Annotated[
-        int | None, typer.Option(help="Gateway processes (default: one a core).")
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Private key, PEM.")] = None,
-    domain: Annotated[
-        list[str] | None, typer.Option(help="Serve BUCKET.DOMAIN as virtual hosts; repeatable.")
-    ] = None,
-    access_log: Annotated[
-        str, typer.Option(metavar="FILE", help="Append one line a request; '-' for stdout.")
-    ] = "",
-    encrypt_at_rest: Annotated[
-        bool, typer.Option(help="Encrypt new objects that nobody asked to encrypt, too.")
-    ] = False,
+    port: Port = 9000,
+    admin_port: AdminPort = 9001,
+    website_port: WebsitePort = None,
+    bind: Bind = "127.0.0.1",
+    region: Region = "us-east-1",
+    workers: Workers = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    domain: Domain = None,
+    access_log: AccessLog = "",
+    encrypt_at_rest: EncryptAtRest = False,
     customer_keys_over_http: Annotated[
         bool, typer.Option(help="Take customers' keys without TLS (behind a proxy with TLS).")
     ] = False,
     leave_wait: Annotated[
         float, typer.Option(help="Seconds between not being ready and draining, when it stops.")
     ] = 0.0,
-    vault: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="JSON: HashiCorp Vault's transit keys for SSE-KMS."),
-    ] = None,
+    vault: Vault = None,
     etcd: Etcd = None,
     etcd_ca: EtcdCa = None,
     etcd_cert: EtcdCert = None,

@@ -12,17 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ops.admin_options import URL_DEFAULT, Dir, Json, Url
+from ops.cluster_cli import refuse
+
 Ask = Callable[[str, Path | None, str, str, dict[str, Any]], Any]
 """URL, folder with the credentials, method, path, document: the decoded answer."""
 
 Account = Annotated[str, typer.Option(help="Name or id of the account.")]
-Url = Annotated[str, typer.Option(help="The admin port.")]
-Dir = Annotated[
-    Path | None, typer.Option("--dir", help="The store's folder, for its root credentials.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 User = Annotated[str, typer.Option(help="Name of a user.")]
-URL_DEFAULT: Final = "http://127.0.0.1:9001"
 ROOT: Final = "root"
 _PAGE: Final = "1000"
 
@@ -205,8 +202,7 @@ def _policies(app: typer.Typer, iam: Iam) -> None:
         try:
             document = file.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            typer.echo(f"ostraka: {file} cannot be read: {error}", err=True)
-            raise typer.Exit(2) from None
+            raise refuse(f"{file} cannot be read: {error}") from None
         made = iam.call(
             url, directory, account, "CreatePolicy", PolicyName=name, PolicyDocument=document
         )
@@ -244,8 +240,7 @@ def _attachment(iam: Iam, verb: str) -> Callable[..., None]:
         given = {"User": user, "Group": group, "Role": role}
         named = {kind: name for kind, name in given.items() if name}
         if len(named) != 1:
-            typer.echo("ostraka: give one of --user, --group and --role", err=True)
-            raise typer.Exit(2)
+            raise refuse("give one of --user, --group and --role")
         ((kind, name),) = named.items()
         iam.call(
             url, directory, account, f"{verb}{kind}Policy",
