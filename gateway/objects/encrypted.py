@@ -59,9 +59,7 @@ class BlobCipher:
         try:
             return self._aead.decrypt(number.to_bytes(12, "big"), stored, _LABEL)
         except InvalidTag as error:
-            raise BlobDamaged(
-                f"block {number} of an encrypted blob is not what was stored"
-            ) from error
+            raise _damaged(number) from error
 
     def open_into(self, number: int, stored: Buffer, room: memoryview) -> None:
         """The same, into the start of a buffer."""
