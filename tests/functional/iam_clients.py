@@ -1,6 +1,7 @@
 """Clients, users and documents for the tests of IAM."""
 
 import json
+import time
 from typing import Any
 
 import boto3
@@ -19,6 +20,22 @@ def client_of(store: StoreProcess, service: Any, key: str, secret: str, token: s
         aws_session_token=token or None,
         config=Config(retries={"total_max_attempts": 1}, signature_version=None),
     )
+
+
+TOLD_SECONDS = 0.2
+"""After a change of IAM: every worker hears of it by its watch, within milliseconds where none is
+kept from running."""
+
+
+def let_changes_arrive(iam: Any) -> Any:
+    """The same IAM client; what it changes is known to every worker when its call returns."""
+    iam.meta.events.register("after-call.iam", _wait_after_a_change)
+    return iam
+
+
+def _wait_after_a_change(model: Any, **_: Any) -> None:
+    if not model.name.startswith(("Get", "List")):
+        time.sleep(TOLD_SECONDS)
 
 
 class User:

@@ -28,6 +28,7 @@ from ops.cluster_settings import cluster_settings
 from ops.local_cluster import ClusterFailed, LocalCluster, etcd_binary
 from ops.object_locate import locate
 from placement.cluster_map import ClusterMap
+from tests.waiting import eventually
 
 T = TypeVar("T")
 
@@ -141,14 +142,6 @@ def check(s3: Any, key: str, digest: str) -> None:
     assert hashlib.sha256(body).hexdigest() == digest, key
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Poll until it holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.3)
-
-
 def fetch(url: str) -> tuple[int, bytes]:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -219,7 +212,7 @@ def test_a_node_is_killed_and_comes_back_while_clients_go_on(
     for key, digest in clients.acknowledged.items():
         check(s3, key, digest)
     assert cluster.admin("map", "show")["epoch"] == 1
-    eventually(lambda: metric(cluster, "ostraka_repairs_pending") == 0)
+    eventually(lambda: metric(cluster, "ostraka_repairs_pending") == 0, 60)
 
 
 def test_a_node_that_stands_still_holds_nobody_up_for_long(cluster: LocalCluster, s3: Any) -> None:
@@ -385,7 +378,7 @@ def test_a_node_lost_for_good_is_out_after_the_grace_time_and_its_shards_are_reb
     with Clients(s3, "lost", threads=1) as clients:
         time.sleep(2)
         cluster.members["node4"].kill()
-        eventually(lambda: look(cluster)[0].epoch > 1)
+        eventually(lambda: look(cluster)[0].epoch > 1, 60)
         time.sleep(1)
     assert clients.errors == []
     eventually(lambda: settled(cluster), 90)
@@ -401,7 +394,7 @@ def test_a_new_node_takes_its_share_and_no_more(cluster: LocalCluster, s3: Any) 
     before = stored_bytes(s3)
     moved_before = moved_bytes(cluster)
     cluster.add_node(5, drives=1).await_words("ready ")
-    eventually(lambda: len(look(cluster)[1]) == 9)
+    eventually(lambda: len(look(cluster)[1]) == 9, 60)
     plan = cluster.admin("drive", "add", "--all", "--dry-run")
     with Clients(s3, "added", threads=1) as clients:
         assert cluster.admin("drive", "add", "--all")["done"] is True
@@ -424,7 +417,7 @@ def test_a_node_is_drained_and_removed_while_clients_write(cluster: LocalCluster
             cluster.admin("drive", "remove", drained.drive.hex())
         time.sleep(2)
         eventually(lambda: settled(cluster), 90)
-        eventually(lambda: not any(d.shards for d in look(cluster)[1] if d.host == "host5"))
+        eventually(lambda: not any(d.shards for d in look(cluster)[1] if d.host == "host5"), 60)
         cluster.admin("drive", "remove", drained.drive.hex())
         cluster.members["node5"].stop()
         time.sleep(1)

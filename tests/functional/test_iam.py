@@ -17,7 +17,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 
 from tests.functional.conftest import empty_and_delete, error_of
-from tests.functional.iam_clients import User, client_of, policy, trust
+from tests.functional.iam_clients import User, client_of, let_changes_arrive, policy, trust
 from tests.functional.store_process import StoreProcess
 from tests.unit.web_token_maker import TokenMaker
 
@@ -35,7 +35,7 @@ def account(store: StoreProcess) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def iam(store: StoreProcess, account: dict[str, str]) -> Any:
     """The IAM client of the account's root."""
-    return client_of(store, "iam", account["access_key"], account["secret_key"])
+    return let_changes_arrive(client_of(store, "iam", account["access_key"], account["secret_key"]))
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,21 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 from tests.functional.store_process import StoreProcess
-from tests.functional.test_serve import processes_of, wait_for
+from tests.functional.test_serve import processes_of
+from tests.waiting import eventually
+
+
+def _are_counted(store: StoreProcess, count: int) -> bool:
+    shown = store.metrics()
+    names = [
+        f'ostraka_requests_total{{code="200",operation="{operation}"}}'
+        for operation in ("PutObject", "GetObject")
+    ]
+    return [shown.get(name) for name in names] == [count, count]
 
 
 def test_counts_are_true_with_several_workers_and_survive_their_end(tmp_path: Path) -> None:
@@ -20,13 +31,13 @@ def test_counts_are_true_with_several_workers_and_survive_their_end(tmp_path: Pa
                 client.put_object(Bucket="counted", Key=f"{number}", Body=b"x" * 1000)
                 assert client.get_object(Bucket="counted", Key=f"{number}")["Body"].read()
                 client.close()
+            # A request is counted once its last byte is out: a client may have it a moment before.
+            eventually(partial(_are_counted, store, 10 * (turn + 1)), 5)
             shown = store.metrics()
-            for operation in ("PutObject", "GetObject"):
-                name = f'ostraka_requests_total{{code="200",operation="{operation}"}}'
-                assert shown[name] == 10 * (turn + 1)
+            assert _are_counted(store, 10 * (turn + 1))
             (victim, *_) = processes_of(store, "worker")
             os.kill(victim, signal.SIGKILL)
-            wait_for(lambda: len(processes_of(store, "worker")) == 3)
+            eventually(lambda: len(processes_of(store, "worker")) == 3, 10)
         _check_drives(store, shown)
         assert shown['ostraka_commits_total{kind="metadata"}'] > 0
         assert (
@@ -82,6 +93,6 @@ def test_degraded_reads_and_writes_are_counted(tmp_path: Path) -> None:
             both = now["ostraka_degraded_reads_total"], now["ostraka_degraded_writes_total"]
             return all(both)
 
-        wait_for(counted, 40)
+        eventually(counted, 40)
     finally:
         store.kill()

@@ -9,7 +9,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from tests.functional.conftest import error_of
 from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
+from tests.waiting import eventually
 
 
 def test_a_first_start_prints_credentials_once_and_a_second_goes_on(directory: Path) -> None:
@@ -376,14 +376,6 @@ def test_sigterm_lets_a_running_upload_finish(directory: Path) -> None:
         store.kill()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Until it holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.05)
-
-
 def test_sighup_reopens_the_access_log_of_every_worker(tmp_path: Path) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     store = StoreProcess(
@@ -395,7 +387,7 @@ def test_sighup_reopens_the_access_log_of_every_worker(tmp_path: Path) -> None:
         path.rename(old)
         assert store.process is not None
         store.process.send_signal(signal.SIGHUP)
-        wait_for(path.exists)
+        eventually(path.exists, 10)
         time.sleep(0.5)
         for _ in range(30):  # through all workers
             store.client().head_bucket(Bucket="before")

@@ -1,7 +1,7 @@
 """Membership: registration under leases, the live view, one leader a duty."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,6 +29,7 @@ from placement.membership_registrar import Registrar
 from placement.membership_view import LiveView
 from placement.metastore.memory import MemoryMetastore
 from placement.metastore.port import Range, WatchBatch, prefix_end
+from tests.waiting import eventually_async
 
 T = TypeVar("T")
 DRIVE = DriveId(b"d" * 16)
@@ -55,12 +56,6 @@ def drive(
         condition=condition,
         capacity_bytes=100,
     )
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 — a test may poll
-            await asyncio.sleep(0.01)
 
 
 def test_records_survive_and_others_are_refused() -> None:
@@ -105,16 +100,16 @@ def test_what_a_node_registers_is_seen_and_goes_when_it_leaves() -> None:
         await view.start()
         registrar = Registrar(metastore, node(), clock)
         await registrar.start([drive()])
-        await eventually(lambda: set(view.drives) == {DRIVE})
+        await eventually_async(lambda: set(view.drives) == {DRIVE}, 10)
         assert view.nodes == {"n1:9100": node()}
         registrar.update([drive(condition="failed")])
-        await eventually(lambda: view.drives[DRIVE].condition == "failed")
+        await eventually_async(lambda: view.drives[DRIVE].condition == "failed", 10)
         registrar.update([])
-        await eventually(lambda: not view.drives)
+        await eventually_async(lambda: not view.drives, 10)
         registrar.update([drive()])
-        await eventually(lambda: bool(view.drives))
+        await eventually_async(lambda: bool(view.drives), 10)
         await registrar.close()
-        await eventually(lambda: not view.nodes and not view.drives)
+        await eventually_async(lambda: not view.nodes and not view.drives, 10)
         assert changes[0] == 0
         await view.close()
 
@@ -131,14 +126,14 @@ def test_a_node_that_says_nothing_more_is_forgotten_and_comes_back() -> None:
         await registrar.start([drive()])
         # All leases lost at once: it registers again by itself.
         await metastore.lease_revoke(registrar._lease)
-        await eventually(lambda: not view.nodes)
-        await eventually(lambda: bool(view.nodes) and bool(view.drives))
+        await eventually_async(lambda: not view.nodes, 10)
+        await eventually_async(lambda: bool(view.nodes) and bool(view.drives), 10)
         assert registrar._task is not None
         registrar._task.cancel()  # as a killed process would
-        await eventually(lambda: not view.nodes and not view.drives)
+        await eventually_async(lambda: not view.nodes and not view.drives, 10)
         again = Registrar(metastore, node(run=b"run-2"), clock, lease_seconds=2)
         await again.start([drive()])
-        await eventually(lambda: bool(view.drives))
+        await eventually_async(lambda: bool(view.drives), 10)
         assert view.nodes["n1:9100"].run == b"run-2"
         await again.close()
         await view.close()
@@ -181,7 +176,7 @@ def test_two_drives_of_one_identity_are_not_both_registered(
         first.update([])
         await asyncio.sleep(0.05)
         second.update([drive("n2:9100"), drive("n2:9100", drive_id=b"e" * 16)])
-        await eventually(lambda: not second.refused)
+        await eventually_async(lambda: not second.refused, 10)
         await first.close()
         await second.close()
 
@@ -286,11 +281,11 @@ def test_the_view_reads_anew_when_its_watch_lost_history() -> None:
         await view.start()
         registrar = Registrar(metastore, node(), clock)
         await registrar.start([drive()])
-        await eventually(lambda: set(view.drives) == {DRIVE})
+        await eventually_async(lambda: set(view.drives) == {DRIVE}, 10)
         registrar.update([drive(), drive(drive_id=b"e" * 16)])
-        await eventually(lambda: len(view.drives) == 2)
+        await eventually_async(lambda: len(view.drives) == 2, 10)
         await registrar.close()
-        await eventually(lambda: not view.nodes and not view.drives)
+        await eventually_async(lambda: not view.nodes and not view.drives, 10)
         await view.close()
 
     run(scene())

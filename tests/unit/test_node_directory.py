@@ -1,7 +1,6 @@
 """Nodes that come, go and move as gateways see them: the directory of clients, and the topology on it."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -21,6 +20,7 @@ from placement.schemes import Scheme
 from storage_node.directory import NodeDirectory
 from storage_node.port import NodePort
 from tests.unit.memory_node import MemoryNode
+from tests.waiting import eventually_async
 
 IDS = [DriveId(bytes([i + 1]) * 16) for i in range(3)]
 BLOB = BlobId(bytes(16))
@@ -41,12 +41,6 @@ def drive(drive_id: DriveId, name: str) -> DriveRecord:
         condition="up",
         capacity_bytes=1,
     )
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 — a test may poll
-            await asyncio.sleep(0.01)
 
 
 class Rig:
@@ -106,13 +100,13 @@ def test_a_drive_takes_writes_only_while_its_node_is_registered() -> None:
         rig = await Rig().open()
         assert rig.topology.writable == {0, 1, 2}
         await rig.registrars["n1"].close()
-        await eventually(lambda: rig.topology.writable == {0, 2})
+        await eventually_async(lambda: rig.topology.writable == {0, 2}, 10)
         # Whoever is not registered may still be read from: leases can be lost at once.
         assert set(rig.nodes) == {"n0", "n1", "n2"}
         assert set(rig.nodes.live) == {"n0", "n2"}
         assert [d.shard for d in (await rig.nodes["n1"].locate([BLOB]))[0]] == []
         await rig.register("n1", [IDS[1]])
-        await eventually(lambda: rig.topology.writable == {0, 1, 2})
+        await eventually_async(lambda: rig.topology.writable == {0, 1, 2}, 10)
         assert rig.connected == ["n0", "n1", "n2"]
         await rig.close()
 
@@ -125,9 +119,11 @@ def test_a_drive_that_moved_is_asked_for_where_it_is() -> None:
         await rig.registrars["n1"].close()
         rig.ports["n2"].drives[IDS[1]] = rig.ports["n1"].drives.pop(IDS[1])
         rig.registrars["n2"].update([drive(IDS[2], "n2"), drive(IDS[1], "n2")])
-        await eventually(lambda: rig.topology.writable == {0, 2} or 1 in rig.topology.writable)
-        await eventually(
-            lambda: {d.drive_id: d.node for d in rig.topology.write_order(BLOB)}[IDS[1]] == "n2"
+        await eventually_async(
+            lambda: rig.topology.writable == {0, 2} or 1 in rig.topology.writable, 10
+        )
+        await eventually_async(
+            lambda: {d.drive_id: d.node for d in rig.topology.write_order(BLOB)}[IDS[1]] == "n2", 10
         )
         await rig.topology.poll()
         assert rig.topology.writable == {0, 1, 2}
@@ -178,7 +174,7 @@ def test_a_changed_map_is_followed() -> None:
         await rig.put_map(
             ClusterMap(Epoch(2), old.drives[:2], Scheme(1, 1), open_epochs=(Epoch(1),))
         )
-        await eventually(lambda: rig.topology.map.epoch == 2)
+        await eventually_async(lambda: rig.topology.map.epoch == 2, 10)
         assert rig.topology.map_revision > before
         assert [len(order) for order in rig.topology.read_orders(BLOB)] == [2, 3]
         await rig.close()

@@ -33,6 +33,7 @@ from placement.rpc.frames import (
 from placement.rpc.framing import FramedProtocol
 from placement.rpc.handshake import Handshake
 from placement.rpc.server import Request, RpcServer
+from tests.waiting import eventually_async
 
 T = TypeVar("T")
 ECHO, SLOW, FAIL, RAISE, COUNT, NEVER, TASK = range(1, 8)
@@ -110,12 +111,6 @@ async def pair(folder: str, seen: list[Request] | None = None):  # type: ignore[
         await server.close(drain_seconds=0.05)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 — a test may poll
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("size", [0, 1, 1000, 16383, 16384, 70_000, 300_000, 3_000_000])
 def test_a_payload_of_any_size_comes_back_equal(folder: str, size: int) -> None:
     async def scene() -> None:
@@ -166,11 +161,11 @@ def test_a_call_past_its_time_is_lost_and_cancelled_at_the_peer(folder: str) -> 
         cancelled = []
         async with pair(folder, seen) as (_, client, _path):
             call = client.call(NEVER, b"", timeout_seconds=0.08)
-            await eventually(lambda: bool(seen))
+            await eventually_async(lambda: bool(seen))
             seen[0].on_cancel = lambda: cancelled.append(True)
             with pytest.raises(AnswerLost):
                 await call
-            await eventually(lambda: bool(cancelled))
+            await eventually_async(lambda: bool(cancelled))
             assert not seen[0].open
             seen[0].reply(b"too late")
             assert (await client.call(ECHO, b"x")).header == b"x"
@@ -183,11 +178,11 @@ def test_cancelling_the_caller_cancels_the_task_at_the_peer(folder: str) -> None
         seen: list[Request] = []
         async with pair(folder, seen) as (_, client, _path):
             call = client.call(TASK, b"")
-            await eventually(lambda: bool(seen))
+            await eventually_async(lambda: bool(seen))
             tasks = seen[0].connection.tasks
             assert len(tasks) == 1
             call.cancel()
-            await eventually(lambda: tasks[0].done())
+            await eventually_async(lambda: tasks[0].done())
             assert tasks[0].cancelled()
 
     run(scene())
@@ -203,7 +198,7 @@ def test_a_stream_ends_and_a_closed_one_is_cancelled(folder: str) -> None:
             assert (await anext(stream)).header == b"0"
             assert seen[1].open
             await stream.aclose()
-            await eventually(lambda: not seen[1].open)
+            await eventually_async(lambda: not seen[1].open)
 
     run(scene())
 
@@ -229,7 +224,7 @@ def test_a_broken_connection_fails_open_calls_and_comes_back(folder: str) -> Non
         async with pair(folder, seen) as (server, client, path):
             client.on_disconnect.append(lambda: down.append(True))
             call = client.call(NEVER, b"")
-            await eventually(lambda: bool(seen))
+            await eventually_async(lambda: bool(seen))
             await server.close(drain_seconds=0)
             with pytest.raises(AnswerLost):
                 await call
@@ -239,7 +234,7 @@ def test_a_broken_connection_fails_open_calls_and_comes_back(folder: str) -> Non
                 await client.call(ECHO, b"")
             again = RpcServer(handlers(seen), name="again")
             await again.listen_unix(path)
-            await eventually(lambda: client.connected)
+            await eventually_async(lambda: client.connected)
             assert (await client.call(ECHO, b"x")).header == b"x"
             await again.close(drain_seconds=0)
 

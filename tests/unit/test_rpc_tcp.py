@@ -39,6 +39,7 @@ from placement.rpc.handshake import (
 )
 from placement.rpc.server import Request, RpcServer
 from tests.unit.certificates import certificate_for_loopback
+from tests.waiting import eventually_async
 
 T = TypeVar("T")
 KEY = ClusterKey(bytes(range(32)))
@@ -73,12 +74,6 @@ async def listening(seen: list[Request] | None = None, tls: ssl.SSLContext | Non
         await server.close(drain_seconds=0.05)
 
 
-async def eventually(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 — a test may poll
-            await asyncio.sleep(0.005)
-
-
 def test_peers_with_the_same_key_understand_each_other() -> None:
     async def scene() -> None:
         async with listening() as (server, port):
@@ -99,7 +94,7 @@ def test_a_wrong_key_is_one_clear_error_on_both_ends(caplog: pytest.LogCaptureFi
                 await RpcClient.connect(
                     TcpEndpoint("127.0.0.1", port, OTHER_KEY), name="x", timeout_seconds=0.3
                 )
-            await eventually(lambda: not server.connections)
+            await eventually_async(lambda: not server.connections)
 
     run(scene())
     said = [record.getMessage() for record in caplog.records]
@@ -157,7 +152,7 @@ def _speak(data: bytes, caplog: pytest.LogCaptureFixture) -> str:
             async with asyncio.timeout(5):
                 while await reader.read(4096):
                     pass
-            await eventually(lambda: not server.connections)
+            await eventually_async(lambda: not server.connections)
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
@@ -217,7 +212,7 @@ def test_no_bytes_of_a_stranger_reach_a_handler(pieces: list[bytes], greet: bool
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-            await eventually(lambda: not server.connections)
+            await eventually_async(lambda: not server.connections)
             assert not seen
             # The server lives on.
             client = await RpcClient.connect(TcpEndpoint("127.0.0.1", port, KEY), name="g")
@@ -240,7 +235,7 @@ def test_a_peer_that_never_introduces_itself_is_cut(monkeypatch: pytest.MonkeyPa
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-            await eventually(lambda: not server.connections)
+            await eventually_async(lambda: not server.connections)
 
     run(scene())
 
@@ -251,7 +246,7 @@ def test_strangers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
         async with listening() as (server, port):
             streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
-            await eventually(lambda: len(server.connections) == 3)
+            await eventually_async(lambda: len(server.connections) == 3)
             for _, writer in streams:
                 writer.close()
                 with suppress(ConnectionError):
@@ -266,16 +261,16 @@ def test_background_requests_leave_room_for_clients() -> None:
         async with listening(seen) as (_, port):
             client = await RpcClient.connect(TcpEndpoint("127.0.0.1", port, KEY), name="g")
             clients = [client.call(NEVER, b"c") for _ in range(server_module.BUSY_REQUESTS + 1)]
-            await eventually(lambda: len(seen) == len(clients))
+            await eventually_async(lambda: len(seen) == len(clients))
             later = [client.call(NEVER, b"b", background=True) for _ in range(40)]
-            await eventually(lambda: sum(r.background for r in seen) == 2)
+            await eventually_async(lambda: sum(r.background for r in seen) == 2)
             await client.call(ECHO, b"")
             assert sum(r.background for r in seen) == server_module.BACKGROUND_BUSY_MAX
             for request in [r for r in seen if not r.background]:
                 request.reply(b"")
             await asyncio.gather(*clients)
             next(r for r in seen if r.background).reply(b"")
-            await eventually(
+            await eventually_async(
                 lambda: sum(r.background for r in seen) == server_module.BACKGROUND_MAX + 1
             )
             # Those given up make room, and none is lost.
@@ -319,12 +314,12 @@ def test_bytes_of_open_requests_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         async with listening(seen) as (_, port):
             client = await RpcClient.connect(TcpEndpoint("127.0.0.1", port, KEY), name="g")
             calls = [client.call(NEVER, b"", [bytes(400_000)]) for _ in range(20)]
-            await eventually(lambda: len(seen) >= 3)
+            await eventually_async(lambda: len(seen) >= 3)
             await asyncio.sleep(0.05)
             assert len(seen) <= 4
             answered = 0
             while answered < 20:
-                await eventually(lambda: any(request.open for request in seen))
+                await eventually_async(lambda: any(request.open for request in seen))
                 for request in [r for r in seen if r.open]:
                     request.reply(b"")
                     answered += 1
@@ -343,7 +338,7 @@ def test_a_client_that_dials_ahead_connects_when_the_peer_appears() -> None:
             await client.call(ECHO, b"")
         server = RpcServer({ECHO: lambda request: request.reply(b"hi")}, name="node")
         await server.listen_tcp("127.0.0.1", port, KEY)
-        await eventually(lambda: client.connected)
+        await eventually_async(lambda: client.connected)
         assert bytes((await client.call(ECHO, b"")).header) == b"hi"
         await client.close()
         await server.close(drain_seconds=0.05)
@@ -399,7 +394,7 @@ def test_a_peer_that_stands_still_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(AnswerLost, match="silent"):
             await client.call(ECHO, b"")
         os.kill(peer.pid, signal.SIGCONT)
-        await eventually(lambda: client.connected)
+        await eventually_async(lambda: client.connected)
         await client.close()
 
     try:
