@@ -6,6 +6,7 @@ asks it with the very entries that the operation then works on, so that no decis
 anything older.
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -28,6 +29,7 @@ from gateway.s3.message import Principal, S3Request
 
 EXPECTED_OWNER: Final = "x-amz-expected-bucket-owner"
 EXPECTED_SOURCE_OWNER: Final = "x-amz-source-expected-bucket-owner"
+_ACCOUNT_ID: Final = re.compile("[0-9]{12}")
 ANONYMOUS_ACCOUNT_ID: Final = "anonymous"
 ANONYMOUS: Final = Principal(
     account_id=ANONYMOUS_ACCOUNT_ID,
@@ -94,7 +96,7 @@ class RequestAdmission:
         self._bucket = request.bucket or ""
         self._fixed_key: str | None = None
         self._version_id = request.query.get("versionId")
-        self._expected_owner = request.headers.get(EXPECTED_OWNER)
+        self._expected_owner = _said(request, EXPECTED_OWNER)
         self._per_key = per_key
         self.action = action if self._version_id is None else _OF_VERSIONS.get(action, action)
         self.principal = principal
@@ -103,7 +105,7 @@ class RequestAdmission:
         """Who reads the source of this request's copy."""
         source = RequestAdmission(self._context, self._request, self.principal, "s3:GetObject")
         source._bucket, source._fixed_key, source._version_id = bucket, key, version_id
-        source._expected_owner = self._request.headers.get(EXPECTED_SOURCE_OWNER)
+        source._expected_owner = _said(self._request, EXPECTED_SOURCE_OWNER)
         if version_id is not None:
             source.action = "s3:GetObjectVersion"
         return with_admission(self.principal, source)
@@ -259,7 +261,15 @@ def with_admission(principal: Principal, admission: RequestAdmission) -> Princip
 def admit(
     context: Context, request: S3Request, principal: Principal, action: str, *, name: str = ""
 ) -> Principal:
-    """Who asks, with the admission that this request needs."""
+    """Who asks, with the admission that this request needs. Raises InvalidBucketOwnerAWSAccountID."""
+    for header in (EXPECTED_OWNER, EXPECTED_SOURCE_OWNER):
+        expected = _said(request, header)
+        if expected is not None and _ACCOUNT_ID.fullmatch(expected) is None:
+            raise S3Error(
+                ErrorCode.INVALID_BUCKET_OWNER,
+                "The value of the expected bucket owner parameter must be an AWS Account ID... "
+                f"[{expected}]",
+            )
     admission = RequestAdmission(context, request, principal, action, per_key=name == _DELETE_MANY)
     return with_admission(principal, admission)
 
@@ -289,7 +299,17 @@ def is_plain(context: Context, request: S3Request, principal: Principal) -> bool
         and entry.plain_owner == principal.plain_account
         and EXPECTED_OWNER not in headers
         and EXPECTED_SOURCE_OWNER not in headers
+        and (
+            not request.query
+            or (EXPECTED_OWNER not in request.query and EXPECTED_SOURCE_OWNER not in request.query)
+        )
     )
+
+
+def _said(request: S3Request, header: str) -> str | None:
+    """A header; some SDKs put it into the query of a presigned URL."""
+    value = request.headers.get(header)
+    return request.query.get(header) if value is None and request.query else value
 
 
 async def demand_admission(context: Context, request: S3Request, principal: Principal) -> None:

@@ -273,6 +273,11 @@ class ErrorCode(Enum):
         "The unspecified location constraint is incompatible for the region specific endpoint "
         "this request was sent to.",
     )
+    INVALID_BUCKET_OWNER = (
+        "InvalidBucketOwnerAWSAccountID",
+        400,
+        "The value of the expected bucket owner parameter must be an AWS account ID.",
+    )
     INVALID_BUCKET_NAME = ("InvalidBucketName", 400, "The specified bucket is not valid.")
     INVALID_LOCATION_CONSTRAINT = (
         "InvalidLocationConstraint",
