@@ -153,28 +153,43 @@ def admin_app(backend: Backend, authorize: Authorize) -> FastAPI:
 
         return JSONResponse({"code": error.code, "message": error.message}, error.status)
 
-    _health_routes(app, backend)
+    async def metrics() -> bytes:
+        return render(await backend.counts())
+
+    _health_routes(app, backend.ready, metrics)
     _api_routes(app, backend, signed)
     _kms_routes(app, backend, signed)
     return app
 
 
-def _health_routes(app: FastAPI, backend: Backend) -> None:
+def health_app(
+    ready: Callable[[], Awaitable[bool]], metrics: Callable[[], Awaitable[bytes]]
+) -> FastAPI:
+    """What a process tells everybody who asks, and nothing else."""
+    app = FastAPI(title="Ostraka", docs_url=None, redoc_url=None, openapi_url=None)
+    _health_routes(app, ready, metrics, "not registered, or no drive serves")
+    return app
+
+
+def _health_routes(
+    app: FastAPI,
+    is_ready: Callable[[], Awaitable[bool]],
+    exposition: Callable[[], Awaitable[bytes]],
+    unready: str = "the write quorum cannot be reached",
+) -> None:
     @app.get("/health/live")
     async def live() -> dict[str, str]:
         return {"status": "live"}
 
     @app.get("/health/ready")
     async def ready() -> dict[str, str]:
-        if not await backend.ready():
-            raise HTTPException(503, "the write quorum cannot be reached")
+        if not await is_ready():
+            raise HTTPException(503, unready)
         return {"status": "ready"}
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(
-            render(await backend.counts()), media_type="text/plain; version=0.0.4; charset=utf-8"
-        )
+        return Response(await exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _api_routes(

@@ -23,9 +23,17 @@ from gateway.metrics import DriveReads, RequestCounts
 from ops.admin_api import Account, AdminError, MasterKey, Status
 from ops.clients import Clients
 from ops.collected import Growing, RequestTotals
+from ops.drive_counts import commit_counts, drive_counts, shard_commits
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts
-from ops.process_counts import PROCESS_VERB, CommitFacts, ProcessCounts, ProcessWatch
+from ops.process_counts import (
+    PROCESS_VERB,
+    CommitFacts,
+    MetadataFacts,
+    ProcessCounts,
+    ProcessWatch,
+)
 from ops.settings import ProcessSettings
+from ops.storage_process import NODE
 from placement.errors import MetastoreUnavailable, PeerUnavailable
 from placement.rpc.client import RpcClient
 from storage_node.port import DriveCondition, DriveReport
@@ -36,14 +44,6 @@ if TYPE_CHECKING:
 COUNTS_VERB = 96
 PROCESS_TIMEOUT_SECONDS = 2.0
 READY_TIMEOUT_SECONDS = 2.0
-SHARD_OPERATIONS = {
-    "put": ("puts", "put_seconds", "written_bytes"),
-    "get": ("gets", "get_seconds", "read_bytes"),
-    "commit": ("commits", "commit_seconds", "commit_bytes"),
-    "delete": ("deletes", "delete_seconds", ""),
-    "flush": ("flushes", "flush_seconds", ""),
-}
-"""Operations on shards, and the node's counters of how many, how long and how much."""
 _SERVING = (DriveCondition.UP, DriveCondition.RECOVERING)
 
 
@@ -122,8 +122,9 @@ class AdminBackend:
         requests, processes = await self._process_counts()
         processes.append(self._watch.counts())
         reports: tuple[DriveReport, ...] = ()
-        drive_counts: tuple[DriveCounts, ...] = ()
+        of_drives: tuple[DriveCounts, ...] = ()
         commits: tuple[CommitCounts, ...] = ()
+        metadata: MetadataFacts | None = None
         tolerance = 0
         pending = 1
         with contextlib.suppress(PeerUnavailable, MetastoreUnavailable):
@@ -135,13 +136,16 @@ class AdminBackend:
             )
             storage = msgspec.msgpack.decode(reply.header, type=ProcessCounts)
             processes.append(storage)
-            drive_counts, shards = await self._node_counts(reports, requests)
-            commits = (shards, self._commits("metadata", *_facts(storage)))
+            of_drives, shards = await self._node_counts(reports, requests)
+            commits = (shards, commit_counts("metadata", *_facts(storage), self._grown))
+            metadata = storage.metadata
         return StoreCounts(
             requests=requests,
             drives=reports,
-            drive_counts=drive_counts,
+            drive_counts=of_drives,
             commits=commits,
+            metadata=metadata,
+            node=NODE,
             processes=tuple(sorted(processes, key=lambda process: process.name)),
             repairs_pending=pending,
             repairs_done=self._duties.repair.progress.rebuilt + self._duties.reencode.progress.done,
@@ -166,34 +170,14 @@ class AdminBackend:
         self, reports: tuple[DriveReport, ...], requests: RequestCounts
     ) -> tuple[tuple[DriveCounts, ...], CommitCounts]:
         stats = await self._clients.node.stats()
-        drives = []
-        for report in reports:
-            drive = report.drive.hex()
-            counted = stats["drives"].get(drive, {})
-            direct = requests.drive_reads.get(drive, DriveReads())
+        drives = drive_counts(reports, stats, self._grown)
+        for report, shown in zip(reports, drives, strict=True):
+            direct = requests.drive_reads.get(report.drive.hex(), DriveReads())
             own = self._clients.node.direct_reads.get(report.drive, DriveReads())
-            shown = DriveCounts(drive=report.path)
-            for operation, names in SHARD_OPERATIONS.items():
-                tables = (shown.operations, shown.seconds, shown.bytes)
-                for table, name in zip(tables, names, strict=True):
-                    value = counted.get(name, 0)
-                    table[operation] = self._grown.take(value, drive, name) if name else 0.0
             shown.operations["get"] += direct.reads + own.reads
             shown.seconds["get"] += direct.seconds + own.seconds
             shown.bytes["get"] += direct.read_bytes + own.read_bytes
-            drives.append(shown)
-        shards = self._commits(
-            "shards", stats["groups"], stats["group_parts"], stats["flush_seconds"]
-        )
-        return tuple(drives), shards
-
-    def _commits(self, kind: str, commits: int, members: int, seconds: float) -> CommitCounts:
-        return CommitCounts(
-            kind,
-            int(self._grown.take(commits, kind, "commits")),
-            int(self._grown.take(members, kind, "members")),
-            self._grown.take(seconds, kind, "seconds"),
-        )
+        return tuple(drives), shard_commits(stats, self._grown)
 
     async def _worker_counts(
         self, number: int

@@ -8,13 +8,14 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from gateway.s3.addressing import parse_query
 from gateway.s3.authentication import parse_claim
 from gateway.s3.errors import S3Error
 from gateway.s3.message import S3Request
 from gateway.s3.payload import BytesBody
-from ops.admin_api import AdminError, Authorize, Backend, admin_app
+from ops.admin_api import AdminError, Authorize
 from ops.clients import Clients
 
 REGION = "us-east-1"
@@ -22,20 +23,19 @@ REGION = "us-east-1"
 
 
 class AdminPort:
-    """Serves a backend on one listening socket."""
+    """Serves an application on one listening socket."""
 
     def __init__(
         self,
         listener: socket.socket,
-        backend: Backend,
-        authorize: Authorize,
+        app: FastAPI,
         tls_cert: str = "",
         tls_key: str = "",
     ) -> None:
         self._listener = listener
         self._server = uvicorn.Server(
             uvicorn.Config(
-                admin_app(backend, authorize),
+                app,
                 lifespan="off",
                 loop="none",
                 log_config=None,

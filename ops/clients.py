@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.kms.ring import KeyRing
 from gateway.metadata.sealing import SealingKey
@@ -14,6 +14,7 @@ from gateway.metadata.store import Metadata
 from gateway.objects.store import ObjectStore
 from gateway.objects.topology import Topology
 from ops.config import ConfigError
+from ops.process_counts import CommitFacts
 from ops.refusal import Refused
 from ops.settings import ClusterSettings, ProcessSettings
 from ops.storage_process import NODE
@@ -31,6 +32,9 @@ from storage_node.directory import NodeDirectory
 from storage_node.local import LocalNodeClient, SameHostNodeClient
 from storage_node.port import NodePort
 from storage_node.recovery import read_boot_id
+
+if TYPE_CHECKING:
+    from placement.metastore.etcd.store import Shared
 
 CONNECT_SECONDS = 30.0
 KEEPER = "keeper"
@@ -72,6 +76,8 @@ class Clients:
     keys: KeyRing
     machine: Machine | None = None
     member: Member | None = None
+    commits: Callable[[], dict[str, CommitFacts]] = dict
+    """What this process sent to the metadata store itself: nothing, on one machine."""
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """What to close after the rest, in this order."""
 
@@ -189,8 +195,16 @@ async def connect_cluster(
         live_nodes=nodes.live,
         topology=topology,
         member=Member(record, view),
+        commits=lambda: _shared(metastore.shared),
         closers=[nodes.close, view.close, metastore.close],
     )
+
+
+def _shared(shared: "Shared") -> dict[str, CommitFacts]:
+    return {
+        "metadata": CommitFacts(shared.write_batches, shared.writes, shared.write_seconds),
+        "reads": CommitFacts(shared.read_batches, shared.reads, shared.read_seconds),
+    }
 
 
 async def _started(start: Callable[[], Awaitable[None]], *, patient: bool) -> None:

@@ -11,12 +11,14 @@ from ops.admin_api import Account, AdminError, Backend, MasterKey, Status
 from ops.admin_backend import READY_TIMEOUT_SECONDS, AdminBackend
 from ops.clients import Clients
 from ops.cluster_admin import reports_of
+from ops.drive_counts import CommitTotals
 from ops.metrics import StoreCounts
-from ops.process_counts import ProcessWatch
+from ops.process_counts import MetadataFacts, ProcessWatch
 from ops.settings import ProcessSettings
 from placement.cluster_map import DriveState, MapDrive
 from placement.errors import MetastoreUnavailable, PeerUnavailable
 from placement.membership import PROGRESS
+from placement.metastore.etcd.store import EtcdMetastore
 from placement.metastore.port import Range, prefix_end
 from storage_node.port import DriveCondition, DriveReport
 
@@ -28,6 +30,7 @@ class ClusterBackend(AdminBackend):
 
     def __init__(self, settings: ProcessSettings, clients: Clients, watch: ProcessWatch) -> None:
         super().__init__(settings, clients, None, watch)
+        self._sent = CommitTotals()
 
     async def ready(self) -> bool:
         """The metadata answers and m + 1 drives take writes."""
@@ -84,12 +87,17 @@ class ClusterBackend(AdminBackend):
     async def counts(self) -> StoreCounts:
         """This gateway's requests and processes, and the gauges of the whole cluster."""
         requests, processes = await self._process_counts()
-        processes.append(self._watch.counts())
+        processes.append(self._watch.counts(self._clients.commits()))
         counts = StoreCounts(
             requests=requests,
             processes=tuple(sorted(processes, key=lambda process: process.name)),
             repairs_pending=1,
+            metadata=await self._room(),
         )
+        for process in processes:
+            self._sent.take(process.name, process.commits)
+        counts.commits = (self._sent.total("metadata"),)
+        counts.metadata_reads = self._sent.total("reads")
         try:
             status = await self.status()
         except (PeerUnavailable, MetastoreUnavailable):
@@ -103,6 +111,18 @@ class ClusterBackend(AdminBackend):
         counts.scrub = status.duties.get("scrub", {})
         counts.garbage_pending = int(status.duties.get("garbage", {}).get("pending", 0))
         return counts
+
+    async def _room(self) -> MetadataFacts | None:
+        store = self._clients.metastore
+        assert isinstance(store, EtcdMetastore)
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_SECONDS):
+                etcd = await store.status()
+        except (MetastoreUnavailable, TimeoutError):
+            return None
+        return MetadataFacts(
+            etcd.size_bytes, etcd.in_use_bytes, etcd.quota_bytes, etcd.full or store.full
+        )
 
     async def _reports(self) -> tuple[DriveReport, ...]:
         """One of every drive in the map; those that nobody reports are missing."""

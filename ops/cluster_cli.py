@@ -111,6 +111,10 @@ def node(
     wire_only: Annotated[
         bool, typer.Option(help="Keep gateways on this host from the drives' files.")
     ] = False,
+    admin_port: Annotated[
+        int | None, typer.Option(help="Health and metrics, open to all. Default: none.")
+    ] = None,
+    bind: Annotated[str, typer.Option(help="Address of the admin port.")] = "127.0.0.1",
     etcd: Etcd = None,
     etcd_ca: EtcdCa = None,
     etcd_cert: EtcdCert = None,
@@ -120,6 +124,7 @@ def node(
     """Serve this host's drives to a cluster, in the foreground."""
     from ops.cluster_settings import cluster_settings
     from ops.node_process import NodeOptions, absolute_drives, run_node, server_tls
+    from ops.supervisor import listening_socket
     from placement.rpc.handshake import parse_address
 
     try:
@@ -136,9 +141,12 @@ def node(
             zone=zone,
             tls=server_tls(tls_cert, tls_key),
             wire_only=wire_only,
+            admin_listener=None if admin_port is None else listening_socket(bind, admin_port),
         )
     except (ConfigError, ValueError) as error:
         raise refuse(error) from None
+    except OSError as error:
+        raise refuse(ConfigError(f"cannot listen on {bind}: {error.strerror}")) from None
     run_until_signal(
         lambda stop, ready: run_node(options, stop, lambda n: ready(f"node {n}")), "node"
     )

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Callable
 
+from ops.admin_api import admin_app
 from ops.admin_port import AdminPort, authorizer
 from ops.clients import Clients, connect, log_to_stderr
 from ops.cluster_backend import ClusterBackend, WaitingBackend
@@ -26,8 +27,7 @@ async def run_gateway_admin(
     clients: list[Clients] = []
     port = AdminPort(
         socket.socket(fileno=settings.admin_fd),
-        waiting,
-        authorizer(lambda: clients[0] if clients else None),
+        admin_app(waiting, authorizer(lambda: clients[0] if clients else None)),
         settings.tls_cert,
         settings.tls_key,
     )

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ops.admin_api import admin_app
 from ops.admin_port import AdminPort, authorizer
 from ops.clients import Clients, connect_cluster, log_to_stderr
 from ops.cluster_backend import ClusterBackend, WaitingBackend
@@ -139,7 +140,8 @@ async def run_cluster_keeper(
     waiting = WaitingBackend()
     connected: list[Clients] = []
     port = AdminPort(
-        options.listener, waiting, authorizer(lambda: connected[0] if connected else None)
+        options.listener,
+        admin_app(waiting, authorizer(lambda: connected[0] if connected else None)),
     )
     await port.start()
     clients: Clients | None = None

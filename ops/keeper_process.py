@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 
 from gateway.metadata import uploads
+from ops.admin_api import admin_app
 from ops.admin_backend import AdminBackend
 from ops.admin_port import AdminPort, authorizer
 from ops.clients import Clients, connect, log_to_stderr
@@ -93,8 +94,7 @@ async def run_keeper(
     backend = AdminBackend(settings, clients, duties, watch)
     port = AdminPort(
         socket.socket(fileno=settings.admin_fd),
-        backend,
-        authorizer(lambda: clients),
+        admin_app(backend, authorizer(lambda: clients)),
         settings.tls_cert,
         settings.tls_key,
     )

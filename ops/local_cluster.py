@@ -174,6 +174,7 @@ class LocalCluster:
         self.endpoints: list[str] = []
         self.admin_urls: list[str] = []
         self.keeper_url = ""
+        self.node_urls: list[str] = []
         self._port = port
 
     # -- making ---------------------------------------------------------------------------------
@@ -238,8 +239,10 @@ class LocalCluster:
     def add_node(self, number: int, drives: int = 1) -> Member:
         """Start one more node, host and all."""
         name = f"node{number}"
-        command = [*_OSTRAKA, "node", "--listen", f"127.0.0.1:{free_ports(1)[0]}"]
-        command += ["--host-label", f"host{number}"]
+        port, admin = free_ports(2)
+        command = [*_OSTRAKA, "node", "--listen", f"127.0.0.1:{port}"]
+        command += ["--admin-port", str(admin), "--host-label", f"host{number}"]
+        self.node_urls.append(f"http://127.0.0.1:{admin}")
         for drive in range(1, drives + 1):
             path = self.directory / name / f"drive{drive}"
             path.mkdir(parents=True, exist_ok=True)
@@ -315,6 +318,7 @@ class LocalCluster:
             "load_balancer": self.balancer.url if self.balancer else None,
             "admin": self.admin_urls,
             "keeper": self.keeper_url,
+            "nodes": self.node_urls,
             "etcd": self.etcd_urls,
             "cluster_key_file": str(self.key_file),
             "credentials_file": str(self.credentials_file),

@@ -13,7 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.metrics import LATENCY_BOUNDS_SECONDS, Histogram, RequestCounts
-from ops.process_counts import ProcessCounts
+from ops.process_counts import MetadataFacts, ProcessCounts
 from storage_node.port import DriveCondition, DriveReport
 
 LIFECYCLE_OUTCOMES = ("expired", "noncurrent", "markers", "uploads", "skipped", "unreadable")
@@ -61,12 +61,38 @@ class StoreCounts:
     data_shards: int = 0
     parity_shards: int = 0
     """k and m of the scheme of new objects."""
+    metadata: MetadataFacts | None = None
+    """None when the metadata store did not tell."""
+    metadata_reads: CommitCounts = field(default_factory=lambda: CommitCounts("reads"))
+    """Reads that go to the metadata store by a call, which several may share."""
+    node: str = ""
+    """Whose drives these are, when one node's."""
+
+
+@dataclass(slots=True)
+class NodeCounts:
+    """Everything that a scrape of a cluster's node shows."""
+
+    node: str
+    drives: tuple[DriveReport, ...]
+    drive_counts: tuple[DriveCounts, ...]
+    commits: tuple[CommitCounts, ...]
+    processes: tuple[ProcessCounts, ...]
 
 
 def render(counts: StoreCounts) -> bytes:
     """The text exposition format."""
+    return _exposed(_families(counts))
+
+
+def render_node(counts: NodeCounts) -> bytes:
+    """The same for a node: of what gateways and keepers tell of the whole it tells nothing."""
+    return _exposed(_node_families(counts))
+
+
+def _exposed(families: Iterable[Metric]) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(list(_families(counts))))
+    registry.register(_Once(list(families)))
     return generate_latest(registry)
 
 
@@ -80,7 +106,10 @@ class _Once(Collector):
 
 def _families(counts: StoreCounts) -> Iterator[Metric]:
     yield from _request_families(counts.requests)
-    yield from _drive_families(counts)
+    yield from _drive_families(counts.drives)
+    if counts.node:
+        yield _node_drives(counts.node, counts.drives)
+    yield from _shard_families(counts.drive_counts)
     yield _gauge("ostraka_repairs_pending", "Shards known to be missing.", counts.repairs_pending)
     yield _counter(
         "ostraka_repairs", "Shards rebuilt since the keeper started.", counts.repairs_done
@@ -111,6 +140,59 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     scheme.add_metric(["data"], counts.data_shards)
     scheme.add_metric(["parity"], counts.parity_shards)
     yield scheme
+    yield from _commit_families(counts.commits)
+    yield from _metadata_families(counts)
+    yield from _process_families(counts.processes)
+
+
+def _node_families(counts: NodeCounts) -> Iterator[Metric]:
+    yield _node_drives(counts.node, counts.drives)
+    yield from _shard_families(counts.drive_counts)
+    yield from _commit_families(counts.commits)
+    yield from _process_families(counts.processes)
+
+
+def _node_drives(node: str, drives: Iterable[DriveReport]) -> Metric:
+    family = GaugeMetricFamily(
+        "ostraka_node_drives", "Drives of a node in each state.", labels=["node", "state"]
+    )
+    states = [drive.condition for drive in drives]
+    for condition in DriveCondition:
+        family.add_metric([node, condition.value], states.count(condition))
+    return family
+
+
+def _metadata_families(counts: StoreCounts) -> Iterator[Metric]:
+    reads = counts.metadata_reads
+    yield _counter(
+        "ostraka_metadata_reads",
+        "Reads that were sent to the metadata store; `serve` reads its file and sends none.",
+        reads.members,
+    )
+    yield _counter("ostraka_metadata_read_calls", "Calls that these reads shared.", reads.commits)
+    yield _counter("ostraka_metadata_read_seconds", "Time in these calls.", reads.seconds)
+    size = GaugeMetricFamily(
+        "ostraka_metadata_size_bytes",
+        "Of the metadata store: its file, and what of it holds something.",
+        labels=["kind"],
+    )
+    quota = GaugeMetricFamily(
+        "ostraka_metadata_quota_bytes",
+        "What that file may grow to: etcd's quota (told by etcd 3.6), or the room on the disk.",
+    )
+    full = GaugeMetricFamily(
+        "ostraka_metadata_full", "1 while the metadata store refuses what needs room."
+    )
+    if counts.metadata is not None:
+        size.add_metric(["file"], counts.metadata.size_bytes)
+        size.add_metric(["used"], counts.metadata.in_use_bytes)
+        if counts.metadata.quota_bytes:
+            quota.add_metric([], counts.metadata.quota_bytes)
+        full.add_metric([], float(counts.metadata.full))
+    yield from (size, quota, full)
+
+
+def _commit_families(commits: Iterable[CommitCounts]) -> Iterator[Metric]:
     total = CounterMetricFamily("ostraka_commits", "Group commits.", labels=["kind"])
     members = CounterMetricFamily(
         "ostraka_commit_members", "Writes in these commits.", labels=["kind"]
@@ -118,12 +200,11 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     seconds = CounterMetricFamily(
         "ostraka_commit_seconds", "Time in these commits.", labels=["kind"]
     )
-    for commit in counts.commits:
+    for commit in commits:
         total.add_metric([commit.kind], commit.commits)
         members.add_metric([commit.kind], commit.members)
         seconds.add_metric([commit.kind], commit.seconds)
     yield from (total, members, seconds)
-    yield from _process_families(counts.processes)
 
 
 def _scrub_families(scrub: dict[str, float]) -> Iterator[Metric]:
@@ -186,7 +267,7 @@ def _request_families(requests: RequestCounts) -> Iterator[Metric]:
     )
 
 
-def _drive_families(counts: StoreCounts) -> Iterator[Metric]:
+def _drive_families(drives: Iterable[DriveReport]) -> Iterator[Metric]:
     state = GaugeMetricFamily(
         "ostraka_drive_state",
         "1 for the state that the drive is in, 0 for the others.",
@@ -203,7 +284,7 @@ def _drive_families(counts: StoreCounts) -> Iterator[Metric]:
     errors = CounterMetricFamily(
         "ostraka_drive_errors", "Operations that failed on the drive.", labels=["drive"]
     )
-    for drive in counts.drives:
+    for drive in drives:
         for condition in DriveCondition:
             state.add_metric(
                 [drive.path, condition.value], 1.0 if drive.condition is condition else 0.0
@@ -214,13 +295,16 @@ def _drive_families(counts: StoreCounts) -> Iterator[Metric]:
         quarantined.add_metric([drive.path], drive.quarantined)
         errors.add_metric([drive.path], drive.errors)
     yield from (state, capacity, free, shards, quarantined, errors)
+
+
+def _shard_families(counts: Iterable[DriveCounts]) -> Iterator[Metric]:
     labels = ["drive", "operation"]
     operations = CounterMetricFamily(
         "ostraka_shard_operations", "Operations on shards.", labels=labels
     )
     seconds = CounterMetricFamily("ostraka_shard_operation_seconds", "Time in them.", labels=labels)
     volume = CounterMetricFamily("ostraka_shard_bytes", "Bytes of shards.", labels=labels)
-    for drive_counts in counts.drive_counts:
+    for drive_counts in counts:
         for kind, number in sorted(drive_counts.operations.items()):
             operations.add_metric([drive_counts.drive, kind], number)
             seconds.add_metric([drive_counts.drive, kind], drive_counts.seconds.get(kind, 0.0))

@@ -4,14 +4,19 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops.admin_api import health_app
+from ops.admin_port import AdminPort
 from ops.clients import log_to_stderr
 from ops.cluster_settings import open_cluster
 from ops.config import ConfigError
+from ops.node_health import NodeHealth
+from ops.process_counts import ProcessWatch
 from ops.refusal import Refused
 from ops.settings import ClusterSettings
 from placement.clock import SystemClock, SystemRandomness
@@ -53,11 +58,35 @@ class NodeOptions:
     zone: str
     tls: ssl.SSLContext | None = None
     wire_only: bool = False
+    admin_listener: socket.socket | None = None
+    """Where health and metrics are told; None: nowhere."""
 
 
 async def run_node(options: NodeOptions, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
     """Until `stop`, or until another process takes this node's name. Raises Refused."""
     log_to_stderr()
+    watch = ProcessWatch("node").start()
+    health = NodeHealth(watch)
+    port = await _health_port(options.admin_listener, health)
+    try:
+        await _serve(options, health, stop, ready)
+    finally:
+        watch.stop()
+        if port is not None:
+            await port.stop()
+
+
+async def _health_port(listener: socket.socket | None, health: NodeHealth) -> AdminPort | None:
+    if listener is None:
+        return None
+    port = AdminPort(listener, health_app(health.ready, health.metrics))
+    await port.start()
+    return port
+
+
+async def _serve(
+    options: NodeOptions, health: NodeHealth, stop: asyncio.Event, ready: Callable[[str], None]
+) -> None:
     clock, randomness = SystemClock(), SystemRandomness()
     try:
         metastore, cluster = await open_cluster(options.cluster, clock, randomness)
@@ -90,15 +119,19 @@ async def run_node(options: NodeOptions, stop: asyncio.Event, ready: Callable[[s
             tls=options.tls is not None,
             boot_id="" if options.wire_only else read_boot_id(),
         )
+        health.node, health.name = node, record.name
         registrar = await _register(metastore, record, node, clock)
+        health.registered = True
         ready(record.name)
         await _tell_until(stop, registrar, record, node)
     finally:
+        health.registered = False
         if registrar is not None:
             await registrar.close()
             await asyncio.sleep(LEAVE_SECONDS)
         if server is not None:
             await server.close()
+        health.node = None
         if node is not None:
             await node.close()
         await metastore.close()

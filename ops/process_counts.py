@@ -23,6 +23,16 @@ class CommitFacts(msgspec.Struct, array_like=True, frozen=True):
     seconds: float
 
 
+class MetadataFacts(msgspec.Struct, array_like=True, frozen=True):
+    """Room of the metadata store. `quota_bytes`: what its file may grow to, 0 where nobody knows;
+    `full`: it refuses what needs room."""
+
+    size_bytes: int
+    in_use_bytes: int
+    quota_bytes: int
+    full: bool
+
+
 class ProcessCounts(msgspec.Struct, array_like=True, frozen=True):
     """A snapshot of one process."""
 
@@ -33,6 +43,7 @@ class ProcessCounts(msgspec.Struct, array_like=True, frozen=True):
     open_files: int
     loop_lag_seconds: float
     commits: dict[str, CommitFacts] = {}
+    metadata: MetadataFacts | None = None
 
 
 class ProcessWatch:
@@ -61,7 +72,11 @@ class ProcessWatch:
         """How late a timer ran, at worst, in the last minute or two."""
         return max(self._worst)
 
-    def counts(self, commits: dict[str, CommitFacts] | None = None) -> ProcessCounts:
+    def counts(
+        self,
+        commits: dict[str, CommitFacts] | None = None,
+        metadata: MetadataFacts | None = None,
+    ) -> ProcessCounts:
         """The snapshot; reading the memory takes a millisecond or so."""
         resident, proportional = _memory()
         return ProcessCounts(
@@ -72,15 +87,18 @@ class ProcessWatch:
             len(os.listdir("/proc/self/fd")),
             self.loop_lag_seconds,
             commits or {},
+            metadata,
         )
 
     def handler(
-        self, commits: Callable[[], dict[str, CommitFacts]] | None = None
+        self,
+        commits: Callable[[], dict[str, CommitFacts]] = dict,
+        metadata: Callable[[], MetadataFacts | None] = lambda: None,
     ) -> Callable[[Request], None]:
         """Answers `PROCESS_VERB`."""
 
         def handle(request: Request) -> None:
-            counted = self.counts(commits() if commits is not None else None)
+            counted = self.counts(commits(), metadata())
             request.reply(msgspec.msgpack.encode(counted))
 
         return handle

@@ -14,7 +14,7 @@ from gateway.metadata.errors import MetadataError
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.store import Metadata
 from ops.map_store import MapStore
-from ops.process_counts import PROCESS_VERB, CommitFacts, ProcessWatch
+from ops.process_counts import PROCESS_VERB, CommitFacts, MetadataFacts, ProcessWatch
 from ops.refusal import Refused
 from ops.settings import ProcessSettings
 from placement.clock import SystemClock, SystemRandomness
@@ -138,7 +138,11 @@ async def run_storage(
             _refuse_missing(new or now, reports)
             await _ensure_root(settings, owner)
             watch = ProcessWatch("storage").start()
-            told = {PROCESS_VERB: watch.handler(lambda: {"metadata": _commits_of(owner)})}
+            told = {
+                PROCESS_VERB: watch.handler(
+                    lambda: {"metadata": _commits_of(owner)}, lambda: _room_of(owner)
+                )
+            }
             server = RpcServer(
                 {**serve_node(node), **serve_metastore(owner), **told}, name="storage"
             )
@@ -166,6 +170,14 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 def _commits_of(owner: SqliteOwner) -> CommitFacts:
     return CommitFacts(owner.batches, owner.transactions, owner.commit_seconds)
+
+
+def _room_of(owner: SqliteOwner) -> MetadataFacts | None:
+    try:
+        return MetadataFacts(*owner.room())
+    except MetastoreUnavailable as error:
+        log.warning("the metadata's room cannot be told: %s", error)
+        return None
 
 
 async def _open_node(

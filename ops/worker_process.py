@@ -58,7 +58,7 @@ async def run_worker(
     control = RpcServer(
         {
             COUNTS_VERB: _counts_handler(counts, clients, access_log),
-            PROCESS_VERB: watch.handler(),
+            PROCESS_VERB: watch.handler(clients.commits),
         },
         name="worker",
     )

@@ -64,6 +64,17 @@ DRIVES = Dashboard(
                     queries=(_gauge("ostraka_drive_shards"),),
                 ),
                 Panel(
+                    title="Drives of each node",
+                    meaning="By state, as each node tells of itself.",
+                    queries=(
+                        Query(
+                            'max by (node, state) (ostraka_node_drives{job=~"$job"})',
+                            "{{node}} {{state}}",
+                        ),
+                    ),
+                    width=24,
+                ),
+                Panel(
                     title="Errors",
                     meaning="Failed operations a second.",
                     queries=(_rate("ostraka_drive_errors_total", "drive", "{{drive}}"),),

@@ -10,11 +10,80 @@ def _quantile(metric: str) -> Query:
     return Query(f"histogram_quantile(0.99, sum by (instance, le) ({rate}))", "{{instance}}")
 
 
+def _rate(metric: str, legend: str = "") -> Query:
+    return Query(f"sum by (job) (rate({metric}{_OURS}[$__rate_interval]))", legend)
+
+
 ETCD = Dashboard(
     name="etcd",
     title="etcd",
     meaning="The metadata store of a cluster: headroom, leader, latency.",
     rows=(
+        Row(
+            "Metadata as Ostraka sees it",
+            (
+                Panel(
+                    title="Refuses writes",
+                    meaning="1 while the metadata store is full: only deletes get through.",
+                    queries=(Query(f"max by (job) (ostraka_metadata_full{_OURS})"),),
+                    kind=Kind.NUMBER,
+                    width=6,
+                    thresholds=(Threshold(None, "green"), Threshold(1, "red")),
+                ),
+                Panel(
+                    title="Size of the metadata",
+                    meaning="Its file, what of it is in use, and what it may grow to: etcd's quota,"
+                    " or the disk's room.",
+                    queries=(
+                        Query(
+                            f"max by (job, kind) (ostraka_metadata_size_bytes{_OURS})", "{{kind}}"
+                        ),
+                        Query(
+                            f"min by (job) (ostraka_metadata_quota_bytes{_OURS}) or min by (job)"
+                            f" (etcd_server_quota_backend_bytes{_OURS})",
+                            "may grow to",
+                        ),
+                    ),
+                    unit="bytes",
+                    width=6,
+                ),
+                Panel(
+                    title="Transactions and reads",
+                    meaning="Sent to the metadata store, a second, by all processes. `serve` reads"
+                    " its file and sends no reads.",
+                    queries=(
+                        Query(
+                            "sum by (job) (rate(ostraka_commit_members_total"
+                            '{job=~"$job",kind="metadata"}[$__rate_interval]))',
+                            "transactions",
+                        ),
+                        _rate("ostraka_metadata_reads_total", "reads"),
+                    ),
+                    unit="ops",
+                    width=6,
+                ),
+                Panel(
+                    title="Mean time of a call",
+                    meaning="From sending a shared call to its answer.",
+                    queries=(
+                        Query(
+                            "sum by (job) (rate(ostraka_commit_seconds_total"
+                            '{job=~"$job",kind="metadata"}[$__rate_interval])) / clamp_min('
+                            'sum by (job) (rate(ostraka_commits_total{job=~"$job",kind="metadata"}'
+                            "[$__rate_interval])), 0.001)",
+                            "writing",
+                        ),
+                        Query(
+                            f"{_rate('ostraka_metadata_read_seconds_total').expression} / clamp_min("
+                            f"{_rate('ostraka_metadata_read_calls_total').expression}, 0.001)",
+                            "reading",
+                        ),
+                    ),
+                    unit="s",
+                    width=6,
+                ),
+            ),
+        ),
         Row(
             "etcd",
             (

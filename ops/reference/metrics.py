@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import RequestCounts
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts, render
-from ops.process_counts import ProcessCounts
+from ops.process_counts import MetadataFacts, ProcessCounts
 from placement.ids import DriveId
 from storage_node.port import DriveCondition, DriveReport
 
@@ -19,10 +19,11 @@ LABELS = {
     "drive": "path of the drive; in a cluster the node's name and the path",
     "state": "`up`, `full`, `failed`, `missing`, `recovering`",
     "kind": "of commits `metadata` or `shards`; of memory `resident` or `proportional`;"
-    " of shards `data` or `parity`",
+    " of shards `data` or `parity`; of metadata's size `file` or `used`",
+    "node": "name of a storage node, HOST:PORT; `local` on a single machine",
     "outcome": "`expired` (current objects), `noncurrent` (versions), `markers` (delete markers alone),"
     " `uploads` (given up), `skipped` (changed meanwhile), `unreadable` (damaged records, passed over)",
-    "process": "`storage`, `keeper`, `worker-N`, …",
+    "process": "`storage`, `keeper`, `node`, `worker-N`, …",
     "le": "upper bound of a histogram's bucket",
 }
 """Every label there is: a closed set, as are the values of each."""
@@ -61,7 +62,9 @@ def page() -> str:
         " answer, and what a process had counted is kept when another takes its place, so that"
         " counters never fall. In a cluster each gateway counts its own requests and processes:"
         " add them up. Gauges of the whole store (drives, repairs, tolerance, quorum) are told"
-        " alike by every gateway and keeper: take `max` or `min`, never the sum.",
+        " alike by every gateway and keeper: take `max` or `min`, never the sum. What drives did is"
+        " told by each node of a cluster on its own admin port: `ostraka_node_drives`,"
+        " `ostraka_shard_*`, `ostraka_commits*` of `shards` and its process.",
         "",
         "This page is generated from the code by `python -m ops.reference`.",
         "",
@@ -98,4 +101,6 @@ def _specimen() -> StoreCounts:
         drive_counts=(DriveCounts("/d", {"put": 1}, {"put": 1}, {"put": 1}),),
         commits=(CommitCounts("metadata", 1, 1, 0.1),),
         processes=(_PROCESS,),
+        metadata=MetadataFacts(2, 1, 3, full=False),
+        node="local",
     )

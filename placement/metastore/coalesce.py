@@ -239,6 +239,8 @@ class Coalescer(Generic[Item]):
         """Sent so far."""
         self.members = 0
         """Requests in them."""
+        self.seconds = 0.0
+        """From sending to the answer, all batches added up."""
 
     def ask(self, item: Item) -> asyncio.Future[Any]:
         """The item's answer. Raises MetastoreUnavailable when too many wait."""
@@ -292,8 +294,13 @@ class Coalescer(Generic[Item]):
     async def _carry_out(self, batch: list[Item]) -> None:
         self.batches += 1
         self.members += len(batch)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            answers = await self._send(batch)
+            try:
+                answers = await self._send(batch)
+            finally:
+                self.seconds += loop.time() - began
         except BaseException as error:
             for item in batch:
                 _fail(item, error)

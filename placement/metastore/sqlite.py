@@ -65,6 +65,16 @@ class Promise(Protocol):
         ...
 
 
+class Room(NamedTuple):
+    """What the file and its WAL take, what of the file holds something, what they may take before
+    the disk is full, and whether it is full now."""
+
+    size_bytes: int
+    in_use_bytes: int
+    quota_bytes: int
+    full: bool
+
+
 class _Waiting(NamedTuple):
     work: Txn | _Work
     promise: Any
@@ -83,6 +93,7 @@ class SqliteOwner:
     ) -> None:
         """Open or make the file. Raises MetastoreUnavailable when another process owns it, a newer
         format wrote it, it belongs to another cluster, or SQLite cannot open it."""
+        self._path = path
         with ExitStack() as undo:
             self._lock = _take_lock(path + ".lock")
             undo.callback(os.close, self._lock)
@@ -217,6 +228,16 @@ class SqliteOwner:
         self._reads.close()
         self._connection.close()
         os.close(self._lock)
+
+    def room(self) -> Room:
+        """Raises MetastoreUnavailable."""
+        try:
+            used, free = self._reads.used_bytes(), os.statvfs(self._path)
+            sizes = [os.stat(path).st_size for path in (self._path, self._path + "-wal")]
+        except OSError as error:
+            raise MetastoreUnavailable(f"cannot measure {self._path}: {error}") from error
+        size = sum(sizes)
+        return Room(size, used, size + free.f_bavail * free.f_frsize, self._full)
 
     # --- group commit ---
 

@@ -79,6 +79,16 @@ class CommittedReads:
         except sqlite3.Error as error:
             raise MetastoreUnavailable(f"cannot read metadata: {error}") from error
 
+    def used_bytes(self) -> int:
+        """What of the file holds something; the rest is used again before the file grows."""
+        try:
+            pages = self._execute("PRAGMA page_count").fetchone()[0]
+            free = self._execute("PRAGMA freelist_count").fetchone()[0]
+            size = self._execute("PRAGMA page_size").fetchone()[0]
+        except sqlite3.Error as error:
+            raise MetastoreUnavailable(f"cannot read metadata: {error}") from error
+        return int((pages - free) * size)
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

@@ -59,7 +59,7 @@ async def _measure(
         for _ in range(concurrency):
             group.create_task(worker())
     elapsed = time.perf_counter() - started
-    batches = sum(store.shared[1::2]) - sum(shared[1::2])
+    batches = sum(store.shared[1:4:2]) - sum(shared[1:4:2])
     return {
         "case": name,
         "concurrency": concurrency,

@@ -295,6 +295,11 @@ def test_out_of_space_writes_are_refused_reads_go_on_and_room_ends_it() -> None:
             with pytest.raises(OutcomeUnknown, match="space"):
                 await fill(store)
             assert store.full
+            told = await second.status()  # it has not met the alarm itself
+            assert told.full
+            assert told.size_bytes >= told.in_use_bytes > 1_000_000
+            assert told.quota_bytes in (0, 8_000_000)  # told from etcd 3.6 on
+            assert second.shared.read_seconds > 0
             started = time.monotonic()
             for _ in range(50):
                 with pytest.raises(MetastoreFull):
@@ -311,6 +316,7 @@ def test_out_of_space_writes_are_refused_reads_go_on_and_room_ends_it() -> None:
             await eventually(lambda: put(store, b"small", b"3"))
             await eventually(lambda: put(second, b"other", b"3"))
             assert not store.full
+            assert not (await second.status()).full
 
     with closing(EtcdCluster(arguments=["--quota-backend-bytes", "8000000"])) as cluster:
         run(scene(cluster))

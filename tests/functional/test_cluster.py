@@ -25,7 +25,7 @@ from ops import cluster_admin
 from ops.clients import Clients as ClusterClients
 from ops.cluster_admin import DriveView
 from ops.cluster_settings import cluster_settings
-from ops.local_cluster import ClusterFailed, LocalCluster, etcd_binary
+from ops.local_cluster import ClusterFailed, LocalCluster, etcd_binary, free_ports
 from ops.object_locate import locate
 from placement.cluster_map import ClusterMap
 from tests.waiting import eventually
@@ -194,6 +194,55 @@ def test_operators_see_the_cluster(cluster: LocalCluster, s3: Any) -> None:
         cluster.admin("object", "locate", BUCKET, "nothing")
     document = json.loads((cluster.directory / "cluster.json").read_text())
     assert {p["kind"] for p in document["processes"]} == {"etcd", "node", "gateway", "keeper"}
+
+
+def test_nodes_tell_their_health_and_what_their_drives_did(cluster: LocalCluster, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="told", Body=b"x" * 1000)
+    for number, url in enumerate(cluster.node_urls, 1):
+        assert fetch(f"{url}/health/live")[0] == 200
+        assert fetch(f"{url}/health/ready")[0] == 200
+        assert fetch(f"{url}/api/v1/status")[0] == 404
+        status, body = fetch(f"{url}/metrics")
+        page = body.decode()
+        assert status == 200
+        (up,) = [line for line in page.splitlines() if 'state="up"' in line]
+        assert up.startswith("ostraka_node_drives{")
+        assert up.endswith(" 2.0")
+        for drive in (1, 2):
+            path = cluster.directory / f"node{number}" / f"drive{drive}"
+            assert f':{path}",operation="flush"' in page
+        assert 'ostraka_process_open_files{process="node"}' in page
+        assert "ostraka_drive_capacity_bytes" not in page  # gateways tell it: twice is wrong
+
+
+def test_a_node_is_alive_but_not_ready_before_the_cluster_answers(tmp_path: Path) -> None:
+    """Kubernetes must not restart what waits for etcd, nor count on it."""
+    key = tmp_path / "key"
+    key.write_bytes(bytes(32))
+    key.chmod(0o600)
+    (tmp_path / "drive").mkdir()
+    port, nobody = free_ports(2)
+    command = [
+        sys.executable, "-c", "from ops.cli import main; main()", "node",
+        "--listen", "127.0.0.1:0", "--drive", str(tmp_path / "drive"),
+        "--admin-port", str(port), "--etcd", f"http://127.0.0.1:{nobody}",
+        "--cluster-key-file", str(key),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as node:
+        try:
+            eventually(lambda: answers(f"http://127.0.0.1:{port}/health/live"), 30)
+            assert fetch(f"http://127.0.0.1:{port}/health/ready")[0] == 503
+            assert fetch(f"http://127.0.0.1:{port}/metrics")[0] == 200
+        finally:
+            node.terminate()
+            assert node.wait(20) == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        return fetch(url)[0] == 200
+    except OSError:
+        return False
 
 
 def test_a_node_is_killed_and_comes_back_while_clients_go_on(

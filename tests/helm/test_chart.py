@@ -291,7 +291,13 @@ def test_with_tls_the_admin_port_is_asked_over_tls(rendered: dict[str, Any]) -> 
     monitors = {
         m["metadata"]["name"]: m for m in things(rendered, "cluster-full", "ServiceMonitor")
     }
-    assert set(monitors) == {"pots-ostraka", "pots-ostraka-keeper", "pots-ostraka-etcd"}
+    assert set(monitors) == {
+        "pots-ostraka",
+        "pots-ostraka-keeper",
+        "pots-ostraka-node",
+        "pots-ostraka-etcd",
+    }
+    assert "scheme" not in monitors["pots-ostraka-node"]["spec"]["endpoints"][0]
     (endpoint,) = monitors["pots-ostraka"]["spec"]["endpoints"]
     assert endpoint["scheme"] == "https"
     names = the(rendered, "cluster-full", "Certificate", "pots-ostraka-tls")["spec"]["dnsNames"]
@@ -306,6 +312,28 @@ def test_with_tls_the_admin_port_is_asked_over_tls(rendered: dict[str, Any]) -> 
         assert rest.partition(":")[0] in names
     plain = pod_of(the(rendered, "single", "StatefulSet", "pots-ostraka-store"))["containers"][0]
     assert plain["readinessProbe"]["httpGet"]["scheme"] == "HTTP"
+
+
+def test_nodes_are_probed_and_scraped_on_their_admin_port(rendered: dict[str, Any]) -> None:
+    """Ready once registered; what gateways dial is told before that, else nobody would be."""
+    node = the(rendered, "cluster-full", "StatefulSet", "pots-ostraka-node")
+    (container,) = [c for c in pod_of(node)["containers"] if c["name"] == "node"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    args = container["args"]
+    assert args[args.index("--admin-port") + 1] == str(ports["admin"])
+    assert args[args.index("--bind") + 1] == "0.0.0.0"
+    for probe, path in (
+        ("startupProbe", "/health/live"),
+        ("livenessProbe", "/health/live"),
+        ("readinessProbe", "/health/ready"),
+    ):
+        assert container[probe]["httpGet"] == {"path": path, "port": "admin"}
+    annotations = node["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(ports["admin"])
+    assert "prometheus.io/scheme" not in annotations
+    service = the(rendered, "cluster-full", "Service", "pots-ostraka-node")["spec"]
+    assert {port["targetPort"] for port in service["ports"]} == {"node", "admin"}
+    assert service["publishNotReadyAddresses"] is True
 
 
 def test_every_drive_is_a_claim_of_its_own(rendered: dict[str, Any]) -> None:

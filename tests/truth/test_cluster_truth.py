@@ -20,16 +20,6 @@ from tests.truth.test_truth import values
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-OF_SERVE_ONLY = (
-    "ostraka_shard_operations_total",
-    "ostraka_shard_operation_seconds_total",
-    "ostraka_shard_bytes_total",
-    "ostraka_commits_total",
-    "ostraka_commit_members_total",
-    "ostraka_commit_seconds_total",
-)
-"""Counted where drives and metadata are owned; nodes of a cluster have no port to tell them on."""
-
 
 def load(cluster: LocalCluster, stop: threading.Event) -> None:
     """Writes, reads, listings and a miss, again and again."""
@@ -90,7 +80,7 @@ def prometheus(
     folder: Path = tmp_path_factory.mktemp("prometheus")
     quick = folder / "rules.yml"
     quick.write_text(yaml.safe_dump(hastened(yaml.safe_load(ALERTS.read_text()))))
-    urls = [*cluster.admin_urls, cluster.keeper_url, *cluster.etcd_urls]
+    urls = [*cluster.admin_urls, cluster.keeper_url, *cluster.node_urls, *cluster.etcd_urls]
     server = Prometheus(folder, [url.removeprefix("http://") for url in urls], quick)
     try:
         server.start()
@@ -132,7 +122,6 @@ def test_panels_return_series_on_a_cluster_too(prometheus: Prometheus) -> None:
         (dashboard, panel)
         for dashboard, panel, expression in panel_expressions()
         if not values(prometheus.query(expression))
-        and not any(metric in expression for metric in OF_SERVE_ONLY)
     ]
     assert silent == []
 
@@ -144,6 +133,32 @@ def test_alerts_return_series_on_a_cluster_too(prometheus: Prometheus) -> None:
             continue
         for side in without_thresholds(rule.expression):
             assert values(prometheus.query(side)), (rule.name, side)
+
+
+def test_nodes_tell_of_their_drives_under_the_names_that_gateways_use(
+    cluster: LocalCluster, prometheus: Prometheus
+) -> None:
+    states = prometheus.query('sum by (node) (ostraka_node_drives{state="up"})')
+    assert values(states) == [2.0, 2.0, 2.0]
+    known = {labels["drive"] for labels, _ in prometheus.query("ostraka_drive_capacity_bytes")}
+    flushed = prometheus.query(
+        'ostraka_shard_operations_total{operation="flush"} > 0 and on (drive)'
+        " group by (drive) (ostraka_shard_operation_seconds_total > 0)"
+    )
+    assert {labels["drive"] for labels, _ in flushed} <= known
+    assert len(flushed) == 6
+    assert min(values(prometheus.query('ostraka_commits_total{kind="shards"}'))) > 0
+
+
+def test_etcd_is_told_of_as_the_gateways_see_it(prometheus: Prometheus) -> None:
+    (full,) = values(prometheus.query("max(ostraka_metadata_full)"))
+    (size,) = values(prometheus.query('max(ostraka_metadata_size_bytes{kind="file"})'))
+    (own,) = values(prometheus.query("max(etcd_mvcc_db_total_size_in_bytes)"))
+    assert (full, size) == (0.0, own)
+    for metric in ("ostraka_metadata_reads_total", "ostraka_metadata_read_seconds_total"):
+        assert max(values(prometheus.query(metric))) > 0, metric
+    written = prometheus.query('sum(ostraka_commit_members_total{kind="metadata"})')
+    assert values(written)[0] > 10
 
 
 def test_gauges_of_the_whole_are_told_alike_by_gateway_and_keeper(prometheus: Prometheus) -> None:

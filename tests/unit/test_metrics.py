@@ -8,8 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import DriveReads, RequestCounts
 from ops.collected import Growing, RequestTotals
+from ops.drive_counts import CommitTotals
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts, render
-from ops.process_counts import ProcessWatch
+from ops.process_counts import CommitFacts, ProcessWatch
 from placement.ids import DriveId
 from storage_node.port import DriveCondition, DriveReport
 
@@ -52,6 +53,16 @@ def test_counters_of_sources_that_restart_only_grow() -> None:
     seen = [growing.take(value, "drive", "puts") for value in (5, 9, 2, 2, 3, 0, 1)]
     assert seen == [5, 9, 11, 11, 12, 12, 13]
     assert growing.take(1, "other", "puts") == 1
+
+
+def test_commits_of_several_processes_are_added_up_and_only_grow() -> None:
+    totals = CommitTotals()
+    totals.take("worker-0", {"metadata": CommitFacts(2, 5, 0.5), "reads": CommitFacts(1, 1, 0.1)})
+    totals.take("worker-1", {"metadata": CommitFacts(10, 20, 1.0)})
+    assert totals.total("metadata") == CommitCounts("metadata", 12, 25, 1.5)
+    totals.take("worker-0", {"metadata": CommitFacts(1, 1, 0.25)})  # another took its place
+    assert totals.total("metadata") == CommitCounts("metadata", 13, 26, 1.75)
+    assert totals.total("reads") == CommitCounts("reads", 1, 1, 0.1)
 
 
 def test_the_exposition_is_parsed_and_its_labels_are_closed_sets() -> None:

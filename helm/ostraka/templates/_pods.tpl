@@ -65,7 +65,7 @@ capabilities:
 {{- $annotations := dict -}}
 {{- if and (index . 3) $root.Values.monitoring.scrapeAnnotations -}}
 {{- $annotations = dict "prometheus.io/scrape" "true" "prometheus.io/port" "9001" "prometheus.io/path" "/metrics" -}}
-{{- if and $root.Values.tls.enabled (ne (index . 1) "keeper") -}}
+{{- if and $root.Values.tls.enabled (not (has (index . 1) (list "keeper" "node"))) -}}
 {{- $_ := set $annotations "prometheus.io/scheme" "https" -}}
 {{- end -}}
 {{- end -}}

@@ -63,6 +63,9 @@ class Shared(NamedTuple):
     read_batches: int
     writes: int
     write_batches: int
+    read_seconds: float
+    """From sending a batch to its answer, all batches added up."""
+    write_seconds: float
 
 
 class Status(NamedTuple):
@@ -77,6 +80,10 @@ class Status(NamedTuple):
     version: str
     leader: bool
     """Whether it knows one."""
+    quota_bytes: int
+    """What its file may grow to; 0 before etcd 3.6, which does not tell."""
+    full: bool
+    """Whether the NOSPACE alarm is on: etcd takes no writes."""
 
 
 class EtcdMetastore:
@@ -105,7 +112,14 @@ class EtcdMetastore:
     def shared(self) -> Shared:
         """Counters for metrics."""
         reads, writes = self._reads, self._writes
-        return Shared(reads.members, reads.batches, writes.members, writes.batches)
+        return Shared(
+            reads.members,
+            reads.batches,
+            writes.members,
+            writes.batches,
+            reads.seconds,
+            writes.seconds,
+        )
 
     async def get_many(self, keys: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
         """The named keys at one instant."""
@@ -189,6 +203,9 @@ class EtcdMetastore:
             answer.dbSizeInUse,
             answer.version,
             bool(answer.leader),
+            answer.dbSizeQuota,
+            # Alarms are told as text: "memberID:… alarm:NOSPACE".
+            any("NOSPACE" in error for error in answer.errors),
         )
 
     async def close(self) -> None:
