@@ -109,6 +109,10 @@ Authorize = Callable[[str, bytes, bytes, dict[str, str], bytes], Awaitable[None]
 """Method, raw path, raw query, headers, body: raises AdminError unless root signed the request."""
 
 
+AdminApplication = FastAPI
+"""What an admin port serves."""
+
+
 class NewAccount(BaseModel, extra="forbid"):
     """Body of POST /api/v1/accounts."""
 

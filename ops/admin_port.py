@@ -8,14 +8,13 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
-from fastapi import FastAPI
 
 from gateway.s3.addressing import parse_query
 from gateway.s3.authentication import parse_claim
 from gateway.s3.errors import S3Error
 from gateway.s3.message import S3Request
 from gateway.s3.payload import BytesBody
-from ops.admin_api import AdminError, Authorize
+from ops.admin_api import AdminApplication, AdminError, Authorize
 from ops.clients import Clients
 
 REGION = "us-east-1"
@@ -28,7 +27,7 @@ class AdminPort:
     def __init__(
         self,
         listener: socket.socket,
-        app: FastAPI,
+        app: AdminApplication,
         tls_cert: str = "",
         tls_key: str = "",
     ) -> None:

@@ -64,7 +64,7 @@ def page() -> str:
         " add them up. Gauges of the whole store (drives, repairs, tolerance, quorum) are told"
         " alike by every gateway and keeper: take `max` or `min`, never the sum. What drives did is"
         " told by each node of a cluster on its own admin port: `ostraka_node_drives`,"
-        " `ostraka_shard_*`, `ostraka_commits*` of `shards` and its process.",
+        " the operations on shards, the commits of `shards` and its process.",
         "",
         "This page is generated from the code by `python -m ops.reference`.",
         "",

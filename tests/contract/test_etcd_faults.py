@@ -315,8 +315,8 @@ def test_out_of_space_writes_are_refused_reads_go_on_and_room_ends_it() -> None:
             await asyncio.to_thread(make_room, address, (await store.status()).revision)
             await eventually(lambda: put(store, b"small", b"3"))
             await eventually(lambda: put(second, b"other", b"3"))
-            assert not store.full
             assert not (await second.status()).full
+            assert not store.full
 
     with closing(EtcdCluster(arguments=["--quota-backend-bytes", "8000000"])) as cluster:
         run(scene(cluster))
