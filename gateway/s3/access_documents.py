@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from lxml import etree
 
-from gateway.s3.documents import parse
+from gateway.s3.elements import malformed, name_of, parse, text_of
 from gateway.s3.errors import ErrorCode, S3Error
 
 ACCESS_DOCUMENT_LIMIT_BYTES: Final = 128 * 1024
@@ -38,27 +38,14 @@ class AclDocument(NamedTuple):
     grants: tuple[WantedGrant, ...]
 
 
-def _name(node: "etree._Element") -> str:
-    tag: object = node.tag
-    if not isinstance(tag, str):
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    return tag.rpartition("}")[2]
-
-
-def _text(node: "etree._Element") -> str:
-    if len(node):
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    return (node.text or "").strip()
-
-
 def parse_acl(text: bytes) -> AclDocument:
     """An AccessControlPolicy. Raises MalformedXML, MalformedACLError."""
     owner: str | None = None
     grants: list[WantedGrant] | None = None
     for child in parse(text, "AccessControlPolicy"):
-        name = _name(child)
+        name = name_of(child)
         if name == "Owner":
-            owner = {_name(part): _text(part) for part in child}.get("ID")
+            owner = {name_of(part): text_of(part).strip() for part in child}.get("ID")
         elif name == "AccessControlList" and grants is None:
             grants = [_grant(each) for each in child]
         else:
@@ -69,37 +56,37 @@ def parse_acl(text: bytes) -> AclDocument:
 
 
 def _grant(node: "etree._Element") -> WantedGrant:
-    found = {_name(part): part for part in node}
-    if _name(node) != "Grant" or set(found) != {"Grantee", "Permission"}:
+    found = {name_of(part): part for part in node}
+    if name_of(node) != "Grant" or set(found) != {"Grantee", "Permission"}:
         raise S3Error(ErrorCode.MALFORMED_ACL)
     grantee = found["Grantee"]
-    parts = {_name(part): _text(part) for part in grantee}
+    parts = {name_of(part): text_of(part).strip() for part in grantee}
     kind = grantee.get(f"{{{XSI}}}type") or ""
     kind = kind.rpartition(":")[2]
     value = parts.get(_VALUE_OF.get(kind, ""))
     if not value:
         raise S3Error(ErrorCode.MALFORMED_ACL)
-    return WantedGrant(kind, value, _text(found["Permission"]))
+    return WantedGrant(kind, value, text_of(found["Permission"]).strip())
 
 
 def parse_ownership(text: bytes) -> str:
     """The one rule of an OwnershipControls document. Raises MalformedXML."""
     rules = list(parse(text, "OwnershipControls"))
-    if len(rules) != 1 or _name(rules[0]) != "Rule" or len(rules[0]) != 1:
-        raise S3Error(ErrorCode.MALFORMED_XML)
+    if len(rules) != 1 or name_of(rules[0]) != "Rule" or len(rules[0]) != 1:
+        raise malformed("OwnershipControls hold one Rule with one setting")
     (setting,) = rules[0]
-    if _name(setting) != "ObjectOwnership":
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    return _text(setting)
+    if name_of(setting) != "ObjectOwnership":
+        raise malformed("a Rule holds ObjectOwnership")
+    return text_of(setting).strip()
 
 
 def parse_public_access_block(text: bytes) -> tuple[bool, bool, bool, bool]:
     """The four settings; what is not named is off. Raises MalformedXML."""
     found: dict[str, bool] = {}
     for child in parse(text, "PublicAccessBlockConfiguration"):
-        name, value = _name(child), _text(child).lower()
+        name, value = name_of(child), text_of(child).strip().lower()
         if name not in _BLOCK_SETTINGS or name in found or value not in ("true", "false"):
-            raise S3Error(ErrorCode.MALFORMED_XML)
+            raise malformed(f"{name} is no setting, or neither true nor false, or there twice")
         found[name] = value == "true"
     first, second, third, fourth = (found.get(name, False) for name in _BLOCK_SETTINGS)
     return first, second, third, fourth

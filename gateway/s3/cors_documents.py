@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from lxml import etree
 
-from gateway.s3.documents import malformed, parse
+from gateway.s3.elements import malformed, name_of, parse, text_of
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.xml import element
 
@@ -37,17 +37,10 @@ def _refused(message: str) -> S3Error:
     return S3Error(ErrorCode.INVALID_REQUEST, message)
 
 
-def _name(node: "etree._Element") -> str:
-    tag: object = node.tag
-    if not isinstance(tag, str):
-        raise malformed("only elements are allowed")
-    return tag.rpartition("}")[2]
-
-
 def parse_cors(text: bytes) -> tuple[WantedRule, ...]:
     """The rules of a CORSConfiguration. Raises MalformedXML, InvalidRequest."""
     nodes = list(parse(text, "CORSConfiguration"))
-    if not nodes or any(_name(node) != "CORSRule" for node in nodes):
+    if not nodes or any(name_of(node) != "CORSRule" for node in nodes):
         raise malformed("a CORSConfiguration holds one CORSRule or more")
     if len(nodes) > RULES_MAX:
         raise _refused(
@@ -60,10 +53,8 @@ def _rule(node: "etree._Element") -> WantedRule:
     lists: dict[str, list[str]] = {name: [] for name in _LISTS}
     singles: dict[str, str] = {}
     for child in node:
-        name = _name(child)
-        if len(child):
-            raise malformed(f"{name} holds text")
-        value = (child.text or "").strip()
+        name = name_of(child)
+        value = text_of(child).strip()
         if name in _LISTS:
             lists[name].append(value)
         elif name in _SINGLES and name not in singles:

@@ -1,13 +1,11 @@
-"""S3's XML request bodies as values: bounded, entity-free reading of Delete,
-CompleteMultipartUpload and CreateBucketConfiguration. Everything off raises MalformedXML.
+"""S3's XML request bodies as values: Delete, CompleteMultipartUpload, CreateBucketConfiguration,
+VersioningConfiguration, Tagging. Everything off raises MalformedXML.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from lxml import etree
-
-from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.elements import boolean, malformed, name_of, parse, text_of, texts_of
 
 DELETE_DOCUMENT_LIMIT_BYTES: Final = 2 * 1024 * 1024
 """Bound of a DeleteObjects document: 1,000 keys of 1,024 bytes, escaped, with their tags."""
@@ -18,49 +16,6 @@ SETTINGS_DOCUMENT_LIMIT_BYTES: Final = 64 * 1024
 
 TAGGING_DOCUMENT_LIMIT_BYTES: Final = 256 * 1024
 """Bound of a Tagging document: 50 tags of 384 characters, each of them perhaps a reference."""
-
-MAX_ELEMENTS: Final = 100_000
-
-
-def malformed(reason: str) -> S3Error:
-    """MalformedXML, with what is wrong for whoever looks at the answer."""
-    return S3Error(ErrorCode.MALFORMED_XML, details={"Reason": reason})
-
-
-def parse(text: bytes, root: str) -> "etree._Element":
-    """The document's root element. Raises MalformedXML.
-
-    AWS accepts its own namespace, another one, or none: compare names with `_local_name`. Depth is
-    bounded by libxml2 (256) and by the readers below, which refuse nested leaves.
-    """
-    if text.count(b"<") > 2 * MAX_ELEMENTS:
-        raise malformed("the document holds too many elements")
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-        collect_ids=False,
-    )
-    try:
-        tree = etree.fromstring(text, parser)
-    except (etree.XMLSyntaxError, ValueError, LookupError) as error:
-        raise malformed(f"not well-formed: {error}") from error
-    if tree.getroottree().docinfo.internalDTD is not None:
-        raise malformed("document type declarations are not allowed")
-    if _local_name(tree) != root:
-        raise malformed(f"the document is not a {root}")
-    return tree
-
-
-def _local_name(node: "etree._Element") -> str:
-    tag: object = node.tag
-    if not isinstance(tag, str):  # lxml gives entities, comments and instructions a function
-        raise malformed("only elements are allowed")
-    return tag.rpartition("}")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +75,9 @@ def parse_delete(text: bytes) -> DeleteDocument:
     objects: list[ObjectIdentifier] = []
     quiet = False
     for child in parse(text, "Delete"):
-        name = _local_name(child)
+        name = name_of(child)
         if name == "Object":
-            fields = child_texts(child, _OBJECT_FIELDS)
+            fields = texts_of(child, _OBJECT_FIELDS)
             if "Key" not in fields or not fields["Key"]:
                 raise malformed("an Object without a Key")
             if len(objects) == _MAX_DELETED_KEYS:
@@ -137,7 +92,7 @@ def parse_delete(text: bytes) -> DeleteDocument:
                 )
             )
         elif name == "Quiet":
-            quiet = _boolean(_text(child))
+            quiet = boolean(text_of(child))
         else:
             raise malformed(f"unknown element {name}")
     if not objects:
@@ -158,9 +113,9 @@ def parse_complete(text: bytes) -> tuple[CompletedPart, ...]:
     """CompleteMultipartUpload's body, in the client's order. Raises MalformedXML."""
     parts: list[CompletedPart] = []
     for child in parse(text, "CompleteMultipartUpload"):
-        if _local_name(child) != "Part":
+        if name_of(child) != "Part":
             raise malformed("only Part elements are allowed")
-        fields = child_texts(child, _PART_FIELDS)
+        fields = texts_of(child, _PART_FIELDS)
         number = fields.get("PartNumber", "").strip()
         etag = fields.get("ETag")
         if etag is None or not number.isascii() or not number.isdigit() or len(number) > 9:
@@ -190,11 +145,11 @@ def parse_create_bucket(text: bytes) -> BucketConfiguration:
     location: str | None = None
     unoffered: list[str] = []
     for child in parse(text, "CreateBucketConfiguration"):
-        name = _local_name(child)
+        name = name_of(child)
         if name == "LocationConstraint":
             if location is not None:
                 raise malformed("LocationConstraint given twice")
-            location = _text(child).strip()
+            location = text_of(child).strip()
         elif name in ("Location", "Bucket", "Tags"):
             unoffered.append(name)
         else:
@@ -204,7 +159,7 @@ def parse_create_bucket(text: bytes) -> BucketConfiguration:
 
 def parse_versioning(text: bytes) -> dict[str, str]:
     """The settings of a VersioningConfiguration: Status, MfaDelete. Raises MalformedXML."""
-    fields = child_texts(parse(text, "VersioningConfiguration"), frozenset(_VERSIONING_VALUES))
+    fields = texts_of(parse(text, "VersioningConfiguration"), frozenset(_VERSIONING_VALUES))
     for name, value in fields.items():
         if value not in _VERSIONING_VALUES[name]:
             raise malformed(f"{name} is none of {', '.join(_VERSIONING_VALUES[name])}")
@@ -214,49 +169,14 @@ def parse_versioning(text: bytes) -> dict[str, str]:
 def parse_tagging(text: bytes) -> tuple[tuple[str, str], ...]:
     """The key and value of each tag of a Tagging document. Raises MalformedXML."""
     sets = list(parse(text, "Tagging"))
-    if len(sets) != 1 or _local_name(sets[0]) != "TagSet":
+    if len(sets) != 1 or name_of(sets[0]) != "TagSet":
         raise malformed("a Tagging holds one TagSet")
     tags: list[tuple[str, str]] = []
     for child in sets[0]:
-        if _local_name(child) != "Tag":
+        if name_of(child) != "Tag":
             raise malformed("only Tag elements are allowed")
-        fields = child_texts(child, _TAG_FIELDS)
+        fields = texts_of(child, _TAG_FIELDS)
         if len(fields) != len(_TAG_FIELDS):
             raise malformed("a Tag needs a Key and a Value")
         tags.append((fields["Key"], fields["Value"]))
     return tuple(tags)
-
-
-def child_texts(parent: "etree._Element", known: frozenset[str]) -> dict[str, str]:
-    """The children's texts by name; each child at most once, none unknown, none nested."""
-    fields: dict[str, str] = {}
-    for child in parent:
-        name = _local_name(child)
-        if name not in known or name in fields:
-            raise malformed(f"unexpected element {name}")
-        fields[name] = _text(child)
-    return fields
-
-
-def children_named(parent: "etree._Element") -> dict[str, "etree._Element"]:
-    """The children by name; each at most once."""
-    found: dict[str, etree._Element] = {}
-    for child in parent:
-        name = _local_name(child)
-        if name in found:
-            raise malformed(f"{name} given twice")
-        found[name] = child
-    return found
-
-
-def _text(leaf: "etree._Element") -> str:
-    if len(leaf):
-        raise malformed("an element must hold text only")
-    return leaf.text or ""
-
-
-def _boolean(text: str) -> bool:
-    value = text.strip().lower()
-    if value not in ("true", "false", "1", "0"):
-        raise malformed("not a boolean")
-    return value in ("true", "1")

@@ -4,9 +4,12 @@ from typing import Final, NamedTuple
 
 from lxml import etree
 
-from gateway.s3.documents import parse
-from gateway.s3.errors import ErrorCode, S3Error
+from gateway.s3.elements import boolean, children_of, malformed, name_of, parse, text_of, texts_of
 
+_BY_DEFAULT: Final = "ApplyServerSideEncryptionByDefault"
+_BUCKET_KEY: Final = "BucketKeyEnabled"
+_BLOCKED_TYPES: Final = "BlockedEncryptionTypes"
+_PARTS: Final = (_BY_DEFAULT, _BUCKET_KEY, _BLOCKED_TYPES)
 _BLOCKED: Final = frozenset({"NONE", "SSE-C"})
 
 
@@ -22,62 +25,32 @@ class EncryptionRule(NamedTuple):
 def parse_encryption(text: bytes) -> EncryptionRule:
     """Exactly one rule that says something. Raises MalformedXML."""
     rules = list(parse(text, "ServerSideEncryptionConfiguration"))
-    if len(rules) != 1 or _name(rules[0]) != "Rule":
-        raise S3Error(ErrorCode.MALFORMED_XML)
+    if len(rules) != 1 or name_of(rules[0]) != "Rule" or not len(rules[0]):
+        raise malformed("a ServerSideEncryptionConfiguration holds one Rule that says something")
+    parts = children_of(rules[0], _PARTS)
     rule = EncryptionRule()
-    seen: set[str] = set()
-    for child in rules[0]:
-        name = _name(child)
-        if name in seen:
-            raise S3Error(ErrorCode.MALFORMED_XML)
-        seen.add(name)
-        if name == "ApplyServerSideEncryptionByDefault":
-            algorithm, key_id = _by_default(child)
-            rule = rule._replace(algorithm=algorithm, key_id=key_id)
-        elif name == "BucketKeyEnabled":
-            rule = rule._replace(bucket_key=_boolean(_text(child)))
-        elif name == "BlockedEncryptionTypes":
-            rule = rule._replace(blocked=_blocked(child))
-        else:
-            raise S3Error(ErrorCode.MALFORMED_XML)
-    if not seen:
-        raise S3Error(ErrorCode.MALFORMED_XML)
+    if _BY_DEFAULT in parts:
+        algorithm, key_id = _by_default(parts[_BY_DEFAULT])
+        rule = rule._replace(algorithm=algorithm, key_id=key_id)
+    if _BUCKET_KEY in parts:
+        rule = rule._replace(bucket_key=boolean(text_of(parts[_BUCKET_KEY])))
+    if _BLOCKED_TYPES in parts:
+        rule = rule._replace(blocked=_blocked(parts[_BLOCKED_TYPES]))
     return rule
 
 
 def _by_default(parent: "etree._Element") -> tuple[str, str]:
-    texts = [(_name(child), _text(child)) for child in parent]
-    found = dict(texts)
-    if len(found) != len(texts) or not found.keys() <= {"SSEAlgorithm", "KMSMasterKeyID"}:
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    if not found.get("SSEAlgorithm"):
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    return found["SSEAlgorithm"], found.get("KMSMasterKeyID", "")
+    found = texts_of(parent, ("SSEAlgorithm", "KMSMasterKeyID"))
+    algorithm = found.get("SSEAlgorithm", "").strip()
+    if not algorithm:
+        raise malformed(f"{_BY_DEFAULT} needs an SSEAlgorithm")
+    return algorithm, found.get("KMSMasterKeyID", "").strip()
 
 
 def _blocked(parent: "etree._Element") -> tuple[str, ...]:
-    if any(_name(child) != "EncryptionType" for child in parent):
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    types = {_text(child) for child in parent}
-    if not types or not types <= _BLOCKED or len(types) > 1:
-        raise S3Error(ErrorCode.MALFORMED_XML)
+    if any(name_of(child) != "EncryptionType" for child in parent):
+        raise malformed(f"{_BLOCKED_TYPES} holds EncryptionType elements")
+    types = {text_of(child).strip() for child in parent}
+    if len(types) != 1 or not types <= _BLOCKED:
+        raise malformed(f"EncryptionType is none of {', '.join(sorted(_BLOCKED))}")
     return tuple(types - {"NONE"})
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    return text.lower() == "true"
-
-
-def _name(node: "etree._Element") -> str:
-    tag: object = node.tag
-    if not isinstance(tag, str):
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    return tag.rpartition("}")[2]
-
-
-def _text(leaf: "etree._Element") -> str:
-    if len(leaf):
-        raise S3Error(ErrorCode.MALFORMED_XML)
-    return (leaf.text or "").strip()

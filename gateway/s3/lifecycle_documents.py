@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from lxml import etree
 
-from gateway.s3.documents import malformed, parse
+from gateway.s3.elements import malformed, parse
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.xml import element
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gateway.s3.documents import child_texts, children_named, malformed, parse
+from gateway.s3.elements import children_of, malformed, parse, texts_of
 from gateway.s3.headers import parse_iso8601
 
 _MODES: Final = ("GOVERNANCE", "COMPLIANCE")
@@ -10,9 +10,7 @@ _MODES: Final = ("GOVERNANCE", "COMPLIANCE")
 
 def parse_lock(text: bytes) -> tuple[str, int, str] | None:
     """ObjectLockConfiguration: (mode, how many, Days or Years) of its rule, None without a rule."""
-    found = children_named(parse(text, "ObjectLockConfiguration"))
-    if not found.keys() <= {"ObjectLockEnabled", "Rule"}:
-        raise malformed("unknown elements")
+    found = children_of(parse(text, "ObjectLockConfiguration"), ("ObjectLockEnabled", "Rule"))
     enabled = found.get("ObjectLockEnabled")
     if enabled is not None and (len(enabled) or enabled.text != "Enabled"):
         raise malformed("ObjectLockEnabled is not Enabled")
@@ -21,10 +19,10 @@ def parse_lock(text: bytes) -> tuple[str, int, str] | None:
         if enabled is None:
             raise malformed("nothing is configured")
         return None
-    inner = children_named(rule)
-    if inner.keys() != {"DefaultRetention"}:
+    inner = children_of(rule, ("DefaultRetention",))
+    if not inner:
         raise malformed("a Rule holds one DefaultRetention")
-    fields = child_texts(inner["DefaultRetention"], frozenset({"Mode", "Days", "Years"}))
+    fields = texts_of(inner["DefaultRetention"], ("Mode", "Days", "Years"))
     units = fields.keys() & {"Days", "Years"}
     if len(units) != 1 or fields.get("Mode") not in _MODES:
         raise malformed("a DefaultRetention has a Mode, and either Days or Years")
@@ -37,7 +35,7 @@ def parse_lock(text: bytes) -> tuple[str, int, str] | None:
 
 def parse_retention(text: bytes) -> tuple[str, int] | None:
     """Retention: (mode, until when in ms); None for an empty one, which ends retention."""
-    fields = child_texts(parse(text, "Retention"), frozenset({"Mode", "RetainUntilDate"}))
+    fields = texts_of(parse(text, "Retention"), ("Mode", "RetainUntilDate"))
     if not fields:
         return None
     until_ms = parse_iso8601(fields.get("RetainUntilDate", ""))
@@ -48,7 +46,7 @@ def parse_retention(text: bytes) -> tuple[str, int] | None:
 
 def parse_legal_hold(text: bytes) -> bool:
     """LegalHold: whether it is ON."""
-    fields = child_texts(parse(text, "LegalHold"), frozenset({"Status"}))
+    fields = texts_of(parse(text, "LegalHold"), ("Status",))
     if fields.get("Status") not in ("ON", "OFF"):
         raise malformed("Status is neither ON nor OFF")
     return fields["Status"] == "ON"

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from lxml import etree
 
-from gateway.s3.documents import malformed, parse
+from gateway.s3.elements import children_of, malformed, name_of, parse, texts_of
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.xml import element
 
@@ -22,8 +22,8 @@ Fields = dict[str, Any]
 
 def parse_website(text: bytes) -> Fields:
     """Raises MalformedXML, InvalidArgument, InvalidRequest."""
-    parts = _children(
-        list(parse(text, "WebsiteConfiguration")),
+    parts = children_of(
+        parse(text, "WebsiteConfiguration"),
         {"RedirectAllRequestsTo", "IndexDocument", "ErrorDocument", "RoutingRules"},
     )
     if "RedirectAllRequestsTo" in parts:
@@ -47,7 +47,7 @@ def parse_website(text: bytes) -> Fields:
             raise malformed("an ErrorDocument has a Key")
     if "RoutingRules" in parts:
         rules = list(parts["RoutingRules"])
-        if any(_name(rule) != "RoutingRule" for rule in rules):
+        if any(name_of(rule) != "RoutingRule" for rule in rules):
             raise malformed("RoutingRules hold RoutingRule elements")
         if len(rules) > RULES_MAX:
             raise S3Error(
@@ -59,7 +59,7 @@ def parse_website(text: bytes) -> Fields:
 
 
 def _rule(node: "etree._Element") -> Fields:
-    parts = _children(list(node), {"Condition", "Redirect"})
+    parts = children_of(node, {"Condition", "Redirect"})
     if "Redirect" not in parts:
         raise malformed("a RoutingRule has a Redirect")
     rule: Fields = {}
@@ -112,30 +112,11 @@ def _argument(message: str) -> S3Error:
     return S3Error(ErrorCode.INVALID_ARGUMENT, message)
 
 
-def _name(node: "etree._Element") -> str:
-    tag: object = node.tag
-    if not isinstance(tag, str):
-        raise malformed("only elements are allowed")
-    return tag.rpartition("}")[2]
-
-
-def _children(nodes: list["etree._Element"], known: set[str]) -> dict[str, "etree._Element"]:
-    found: dict[str, etree._Element] = {}
-    for child in nodes:
-        name = _name(child)
-        if name not in known or name in found:
-            raise malformed(f"{name} is not expected here")
-        found[name] = child
-    return found
-
-
 def _texts(node: "etree._Element", known: set[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, child in _children(list(node), known).items():
-        text = child.text or ""
-        if len(child) or len(text) > _TEXT_LENGTH_MAX:
+    found = texts_of(node, known)
+    for name, text in found.items():
+        if len(text) > _TEXT_LENGTH_MAX:
             raise malformed(f"{name} holds a short text")
-        found[name] = text
     return found
 
 

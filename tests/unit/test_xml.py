@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from gateway.s3 import documents
+from gateway.s3 import elements
 from gateway.s3.documents import (
     BucketConfiguration,
     CompletedPart,
@@ -60,7 +60,7 @@ BAD_DELETES = [
     ),
     b'<!DOCTYPE Delete SYSTEM "file:///etc/passwd"><Delete><Object><Key>k</Key></Object></Delete>',
     b"<Delete><Object><Key>&undefined;</Key></Object></Delete>",
-    b"<" * (2 * documents.MAX_ELEMENTS + 1),
+    b"<" * (2 * elements.MAX_ELEMENTS + 1),
 ]
 
 
