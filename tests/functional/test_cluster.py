@@ -461,9 +461,14 @@ def test_a_new_node_takes_its_share_and_no_more(cluster: LocalCluster, s3: Any) 
 def test_a_node_is_drained_and_removed_while_clients_write(cluster: LocalCluster, s3: Any) -> None:
     (drained,) = [d for d in look(cluster)[1] if d.host == "host5"]
     with Clients(s3, "drained", threads=1) as clients:
-        cluster.admin("drive", "drain", drained.drive.hex())
-        with pytest.raises(ClusterFailed, match="still"):
-            cluster.admin("drive", "remove", drained.drive.hex())
+        keeper = cluster.members["keeper"]
+        keeper.signal(signal.SIGSTOP)  # so that nothing has moved yet
+        try:
+            cluster.admin("drive", "drain", drained.drive.hex())
+            with pytest.raises(ClusterFailed, match="still"):
+                cluster.admin("drive", "remove", drained.drive.hex())
+        finally:
+            keeper.signal(signal.SIGCONT)
         time.sleep(2)
         eventually(lambda: settled(cluster), 90)
         eventually(lambda: not any(d.shards for d in look(cluster)[1] if d.host == "host5"), 60)

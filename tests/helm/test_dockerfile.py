@@ -55,7 +55,7 @@ def words_of(name: str) -> list[str]:
     return [step.words for step in stages()[-1] if step.name == name]
 
 
-@pytest.mark.timeout(400)  # the tools may have to be fetched first
+@pytest.mark.timeout(900)  # the tools may have to be fetched first
 def test_the_linter_has_no_complaint() -> None:
     try:
         hadolint = toolbox() / "hadolint"
@@ -123,7 +123,7 @@ def image() -> Iterator[Path]:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=110,
+                timeout=600,
             )
             assert done.returncode == 0, f"{step.words}\n{done.stdout}{done.stderr}"
         else:
@@ -157,7 +157,7 @@ def _copy(source: Path, target: Path, *, into: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_the_steps_make_a_program_that_serves(image: Path) -> None:
     """From the image's own files only, as its user where we are root; then its health check."""
     shutil.rmtree(image / "src")

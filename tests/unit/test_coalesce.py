@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from placement.clock import SystemClock
 from placement.errors import DuplicateKey, MetastoreUnavailable, OutcomeUnknown
+from placement.metastore import coalesce
 from placement.metastore.coalesce import (
     BATCH_SIZE_BYTES_MAX,
     FULL_ENOUGH,
@@ -267,7 +268,11 @@ def test_what_is_asked_in_one_turn_travels_together_and_the_rest_when_it_is_back
     run(scene())
 
 
-def test_many_that_wait_do_not_wait_for_the_batch_before_them() -> None:
+def test_many_that_wait_do_not_wait_for_the_batch_before_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coalesce, "PATIENCE_SECONDS", 60)  # however slow the machine is
+
     async def scene() -> None:
         wire = Wire()
         wire.ask(b"first")
