@@ -85,10 +85,13 @@ def is_permitted(
 ) -> bool:
     """The decision. `existing`: the object in question, None when there is none or it does not
     matter. `identity`: the policies of the caller, when it is a user or plays a role. `session`:
-    what a session was narrowed to; nothing beyond it is permitted, whoever may grant it."""
+    what a session was narrowed to; beyond it only what a policy of a bucket in the same account
+    grants to the session itself, by its ARN, is permitted (IAM User Guide, "Session policies")."""
     caller = question.caller
-    if session is not None and not allows(session, question):
+    narrowed = SILENT if session is None else opinion((session,), question)
+    if narrowed.denied:
         return False
+    within = session is None or narrowed.allowed is not Match.NONE
     own = _of_identity(question, identity)
     if own.denied:
         return False
@@ -105,12 +108,14 @@ def is_permitted(
     ):
         # The bucket's owner cannot give away what is another's.
         owner, granted = existing.owner, Match.NONE
-    if lists_count and granted is not Match.DIRECT:
+    if not within:
+        return granted is Match.SESSION and caller.account_id == owner
+    if lists_count and granted < Match.DIRECT:
         granted = max(granted, _of_lists(question, bucket, existing))
     if caller.is_anonymous:
         return granted is not Match.NONE
     if caller.account_id == owner:
-        return own.allowed is not Match.NONE or granted is Match.DIRECT
+        return own.allowed is not Match.NONE or granted >= Match.DIRECT
     return own.allowed is not Match.NONE and granted is not Match.NONE
 
 
@@ -151,7 +156,7 @@ def may_assume(question: Question, trust: Policy, owner: str, identity: Sequence
     own, trusted = _of_identity(question, identity), opinion((trust,), question)
     if own.denied or trusted.denied or trusted.allowed is Match.NONE:
         return False
-    if question.caller.account_id == owner and trusted.allowed is Match.DIRECT:
+    if question.caller.account_id == owner and trusted.allowed >= Match.DIRECT:
         return True
     return own.allowed is not Match.NONE
 

@@ -503,7 +503,7 @@ def test_forms_work_with_sessions(
 
 
 def test_a_role_is_assumed_by_whom_it_trusts(
-    store: StoreProcess, iam: Any, user: User, own_bucket: str
+    store: StoreProcess, iam: Any, owner: Any, user: User, own_bucket: str
 ) -> None:
     name = f"role-{next(_numbers)}"
     role = iam.create_role(
@@ -527,6 +527,14 @@ def test_a_role_is_assumed_by_whom_it_trusts(
     s3_narrow, _ = session_clients(store, narrowed["Credentials"])
     s3_narrow.get_object(Bucket=own_bucket, Key="key")
     denied = ("AccessDenied", 403)
+    assert error_of(s3_narrow.put_object, Bucket=own_bucket, Key="key", Body=b"") == denied
+    # What a bucket grants to the session itself is not narrowed.
+    to_session = json.loads(policy("Allow", "s3:PutObject", f"arn:aws:s3:::{own_bucket}/*"))
+    session_arn = identity["Arn"].replace("nightly", "narrow")
+    to_session["Statement"][0]["Principal"] = {"AWS": session_arn}
+    owner.put_bucket_policy(Bucket=own_bucket, Policy=json.dumps(to_session))
+    s3_narrow.put_object(Bucket=own_bucket, Key="key", Body=b"granted")
+    owner.delete_bucket_policy(Bucket=own_bucket)
     assert error_of(s3_narrow.put_object, Bucket=own_bucket, Key="key", Body=b"") == denied
     iam.delete_role_policy(RoleName=name, PolicyName="all")
     assert error_of(s3.get_object, Bucket=own_bucket, Key="key") == denied

@@ -21,11 +21,13 @@ _CANONICAL: Final = re.compile(r"[0-9a-fA-F]{32,64}")
 
 
 class Match(IntEnum):
-    """How a caller is meant: not at all, as one of an account's, or in person (or as anybody)."""
+    """How a caller is meant: not at all, as one of an account's, in person (or as anybody), or as this
+    one session of a role."""
 
     NONE = 0
     ACCOUNT = 1
     DIRECT = 2
+    SESSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,13 @@ class Principals:
         found = self._match(caller)
         if not self.negated:
             return found
-        return Match.NONE if found is Match.DIRECT else Match.DIRECT
+        return Match.NONE if found >= Match.DIRECT else Match.DIRECT
 
     def _match(self, caller: Caller) -> Match:
         if caller.federated:
             return Match.DIRECT if caller.federated in self.federated else Match.NONE
+        if caller.role_arn and caller.arn in self.arns:
+            return Match.SESSION
         if self.anybody:
             return Match.DIRECT
         if caller.is_anonymous:

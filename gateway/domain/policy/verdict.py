@@ -28,9 +28,10 @@ DENIED = Opinion(True, Match.NONE)
 def opinion(policies: Iterable[Policy], question: Question) -> Opinion:
     """The joint opinion of policies of one kind."""
     allowed = Match.NONE
+    enough = Match.SESSION if question.caller.role_arn else Match.DIRECT
     for policy in policies:
         for statement in policy.statements:
-            if statement.allows and allowed is Match.DIRECT:
+            if statement.allows and allowed >= enough:
                 continue
             match = _applies(statement, question)
             if match is Match.NONE:
