@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 
 from gateway.domain.policy.document import Policy, read_policy
-from gateway.domain.policy.errors import MalformedPolicy
+from gateway.domain.policy.errors import LEGACY, MalformedPolicy
 
 ACCESS_KEYS_MAX: Final = 2
 """Of one user, or of an account's root: enough to exchange one for another."""
@@ -30,6 +30,9 @@ PATH: Final = re.compile(r"/|/[\x21-\x7e]+/")
 PATH_PREFIX: Final = re.compile(r"/[\x21-\x7e]*")
 PATH_LENGTH_MAX: Final = 512
 POLICY_NAME_LENGTH_MAX: Final = 128
+
+
+_COLONS_OF_ARN: Final = 5
 
 
 class Refusal(Enum):
@@ -191,9 +194,14 @@ def check_inline(kind: Kind, sizes: int) -> None:
 def read_identity_policy(document: str) -> Policy:
     """A policy of a user, group, role or session. Raises IamRefused (MalformedPolicyDocument)."""
     try:
-        return read_policy(document.encode(), with_principals=False)
+        policy = read_policy(document.encode(), with_principals=False)
     except MalformedPolicy as error:
-        raise IamRefused(Refusal.MALFORMED_POLICY, str(error)) from error
+        raise IamRefused(Refusal.MALFORMED_POLICY, error.of_identity) from error
+    for statement in policy.statements:
+        for resource in statement.resources:
+            if resource.text != "*" and resource.text.count(":") < _COLONS_OF_ARN:
+                raise IamRefused(Refusal.MALFORMED_POLICY, LEGACY)
+    return policy
 
 
 def read_trust_policy(document: str) -> Policy:
@@ -201,6 +209,14 @@ def read_trust_policy(document: str) -> Policy:
     if policy_size(document) > TRUST_POLICY_SIZE_MAX:
         raise over_quota("ACLSizePerRole", TRUST_POLICY_SIZE_MAX)
     try:
-        return read_policy(document.encode(), with_principals=True, with_resources=False)
+        policy = read_policy(document.encode(), with_principals=True, with_resources=False)
     except MalformedPolicy as error:
         raise IamRefused(Refusal.MALFORMED_POLICY, str(error)) from error
+    for statement in policy.statements:
+        for action in statement.actions:
+            if not action.text.lower().startswith("sts:"):
+                raise IamRefused(
+                    Refusal.MALFORMED_POLICY,
+                    "AssumeRole policy may only specify STS AssumeRole actions.",
+                )
+    return policy

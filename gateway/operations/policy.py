@@ -9,6 +9,7 @@ from gateway.context import Context
 from gateway.domain import acl
 from gateway.domain.access import ENFORCED
 from gateway.domain.policy.actions import refuse_unknown_actions
+from gateway.domain.policy.applicability import refuse_mismatches
 from gateway.domain.policy.document import (
     BUCKET_POLICY_SIZE_BYTES_MAX,
     Policy,
@@ -38,6 +39,7 @@ def _decode_put(request: S3Request) -> PutPolicy:
         raise S3Error(ErrorCode.MISSING_REQUEST_BODY)
     policy = read_bucket_policy(request.document, named.bucket)
     refuse_unknown_actions(policy)
+    refuse_mismatches(policy)
     return PutPolicy(named, request.document, policy)
 
 

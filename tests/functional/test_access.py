@@ -7,6 +7,7 @@ import boto3
 import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from tests.functional.conftest import empty_and_delete, error_of
 from tests.functional.store_process import StoreProcess
@@ -105,6 +106,27 @@ def test_a_policy_that_breaks_a_rule_is_refused(s3: Any, bucket: str) -> None:
     for text in ("{", allow("other", "s3:GetObject"), allow(bucket, "GetObject"), "x" * 30_000):
         refused = error_of(s3.put_bucket_policy, Bucket=bucket, Policy=text)
         assert refused == ("MalformedPolicy", 400)
+
+
+def test_a_policy_says_only_what_can_apply(s3: Any, bucket: str) -> None:
+    """Actions go with resources, and conditions with actions, or S3 refuses the whole in its words."""
+    prefix: dict[str, Any] = {"Condition": {"StringLike": {"s3:prefix": "a*"}}}
+    for text, message in (
+        (
+            allow(bucket, "s3:GetObject", ""),
+            "Action does not apply to any resource(s) in statement",
+        ),
+        (allow(bucket, "s3:ListBucket"), "Action does not apply to any resource(s) in statement"),
+        (
+            allow(bucket, "s3:GetObject", **prefix),
+            "Conditions do not apply to combination of actions and resources in statement",
+        ),
+    ):
+        with pytest.raises(ClientError) as caught:
+            s3.put_bucket_policy(Bucket=bucket, Policy=text)
+        said = caught.value.response["Error"]
+        assert (said["Code"], said["Message"]) == ("MalformedPolicy", message)
+    assert error_of(s3.get_bucket_policy, Bucket=bucket) == ("NoSuchBucketPolicy", 404)
 
 
 def test_conditions_see_the_request_and_the_object(s3: Any, nobody: Any, bucket: str) -> None:

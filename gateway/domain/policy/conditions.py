@@ -8,21 +8,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.domain.policy.errors import MalformedPolicy
+from gateway.domain.policy.errors import LEGACY, SYNTAX, MalformedPolicy
 from gateway.domain.policy.operators import OPERATORS, Operator, Wanted, boolean
 from gateway.domain.policy.question import Question
 
+_INVALID_KEY: Final = "Policy has an invalid condition key"
+WITHOUT_VENDOR: Final = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
+"""What IAM says of an action or a condition key that names no service."""
 VALUES_MAX = 1000
 """Values of one condition: more do not fit into a document anyway."""
 
 S3_KEYS: Final = frozenset(
     {
-        *("accessgrantsinstancearn", "accesspointnetworkorigin", "accesspointtag"),
-        *("authtype", "dataaccesspointaccount", "dataaccesspointarn", "delimiter"),
-        *("existingobjecttag", "if-match", "if-none-match", "inventoryaccessibleoptionalfields"),
+        *("accessgrantscope", "accessgrantsinstancearn", "accessgrantslocationscope"),
+        *("accesspointnetworkorigin", "accesspointtag", "authtype", "dataaccesspointaccount"),
+        *("dataaccesspointarn", "delimiter", "destinationregion", "existingjoboperation"),
+        *("existingjobpriority", "existingobjecttag", "if-match", "if-none-match"),
+        *("inventoryaccessibleoptionalfields", "isreplicationpauserequest", "jobsuspendedcause"),
         *("locationconstraint", "max-keys", "object-lock-legal-hold", "object-lock-mode"),
         *("object-lock-remaining-retention-days", "object-lock-retain-until-date"),
-        *("objectcreationoperation", "prefix", "requestobjecttag", "requestobjecttagkeys"),
+        *("objectcreationoperation", "prefix", "requestjoboperation", "requestjobpriority"),
+        *("requestobjecttag", "requestobjecttagkeys"),
         *("resourceaccount", "signatureage", "signatureversion", "tlsversion", "versionid"),
         *("buckettag", "storageclass"),
         *("x-amz-acl", "x-amz-bucket-namespace", "x-amz-content-sha256", "x-amz-copy-source"),
@@ -124,7 +130,12 @@ def _read(operator: str, key: str, values: tuple[str, ...], *, variables: bool) 
     try:
         wanted = tuple(rule.read(value, variables) for value in values)
     except (ValueError, OverflowError):
-        raise MalformedPolicy(f"Invalid condition value for operator {operator}") from None
+        if name.lower().removesuffix("ifexists").endswith("ipaddress"):
+            raise MalformedPolicy("Invalid IP address in Conditions") from None
+        of_identity = LEGACY if name.lower().startswith("date") else SYNTAX
+        raise MalformedPolicy(
+            f"Invalid condition value for operator {operator}", of_identity
+        ) from None
     return Condition(
         operator,
         key,
@@ -146,7 +157,7 @@ def condition_key(key: str) -> str:
     name, slash, rest = key.partition("/")
     service, colon, plain = key.rpartition(":") if slash else name.partition(":")
     if not colon or not plain or not service:
-        raise MalformedPolicy("Policy has an invalid condition key")
+        raise MalformedPolicy(_INVALID_KEY, WITHOUT_VENDOR)
     return name.lower() + slash + rest
 
 
@@ -155,9 +166,9 @@ def _known_key(key: str) -> str:
     name = name.lower()
     service, colon, plain = name.partition(":")
     if not colon or not plain:
-        raise MalformedPolicy("Policy has an invalid condition key")
+        raise MalformedPolicy(_INVALID_KEY)
     if service == "s3" and plain not in S3_KEYS:
-        raise MalformedPolicy("Policy has an invalid condition key")
+        raise MalformedPolicy(_INVALID_KEY, _INVALID_KEY)
     if service not in ("s3", "aws", "sts", "iam", "kms"):
-        raise MalformedPolicy("Policy has an invalid condition key")
+        raise MalformedPolicy(_INVALID_KEY)
     return f"{name}{slash}{rest}"

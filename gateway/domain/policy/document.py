@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.domain.policy.conditions import Condition, read_conditions
-from gateway.domain.policy.errors import MalformedPolicy
+from gateway.domain.policy.conditions import WITHOUT_VENDOR, Condition, read_conditions
+from gateway.domain.policy.errors import LEGACY, SYNTAX, MalformedPolicy
 from gateway.domain.policy.globs import Pattern
 from gateway.domain.policy.principals import Principals, read_principals
 
@@ -24,7 +24,12 @@ _STATEMENT_FIELDS: Final = frozenset(
         *("Resource", "NotResource", "Condition"),
     }
 )
+_SAME_SID: Final = "Statement IDs (SID) in a single policy must be unique."
+_WITH_PRINCIPAL: Final = "Policy document should not specify a principal."
+_NO_ACTIONS: Final = "Policy statement must contain actions."
+_NO_RESOURCES: Final = "Policy statement must contain resources."
 _ACTION: Final = re.compile(r"\*|[A-Za-z0-9-]{1,64}:[A-Za-z0-9*?]{1,128}")
+_VENDOR: Final = re.compile(r"[A-Za-z0-9.-]+")
 _S3_ARN: Final = re.compile(r"arn:[a-z*?-]{1,16}:s3:[^:]{0,64}:[^:]{0,64}:(.{1,2048})", re.DOTALL)
 
 
@@ -108,7 +113,7 @@ def read_policy(text: bytes, *, with_principals: bool, with_resources: bool = Tr
     )
     sids = [each.sid for each in statements if each.sid]
     if len(sids) != len(set(sids)):
-        raise MalformedPolicy("Statement IDs (SID) in a single policy must be unique.")
+        raise MalformedPolicy(_SAME_SID, _SAME_SID)
     return Policy(statements)
 
 
@@ -171,13 +176,19 @@ def _statement(
         raise MalformedPolicy("Missing required field Effect")
     effect = given["Effect"]
     if effect not in ("Allow", "Deny"):
-        raise MalformedPolicy(f"Invalid effect : {effect}")
-    other_actions = _which(given, "Action", "NotAction")
+        misspelt = isinstance(effect, str) and effect.lower() in ("allow", "deny")
+        raise MalformedPolicy(f"Invalid effect : {effect}", LEGACY if misspelt else SYNTAX)
+    other_actions = _which(given, "Action", "NotAction", _NO_ACTIONS)
     resources, other_resources = _resources_of(given, with_resources, variables=variables)
     return Statement(
         sid=sid,
         allows=effect == "Allow",
-        principals=_principals(given, effect == "Allow", with_principals=with_principals),
+        principals=_principals(
+            given,
+            effect == "Allow",
+            with_principals=with_principals,
+            with_resources=with_resources,
+        ),
         actions=_actions(given["NotAction" if other_actions else "Action"]),
         other_actions=other_actions,
         resources=resources,
@@ -190,43 +201,57 @@ def _statement(
     )
 
 
-def _which(given: dict[str, object], name: str, negation: str) -> bool:
-    """Exactly one of the two; whether it is the negation."""
+def _which(
+    given: dict[str, object], name: str, negation: str, of_identity: str, *, more: str = ""
+) -> bool:
+    """Exactly one of the two; whether it is the negation. `of_identity` is what IAM says of neither,
+    `more` what S3 adds."""
     if name in given and negation in given:
         raise MalformedPolicy(f"Statement has both {name} and {negation}")
     if name not in given and negation not in given:
-        raise MalformedPolicy(f"Missing required field {name}")
+        raise MalformedPolicy(f"Missing required field {name}{more}", of_identity)
     return negation in given
 
 
 def _principals(
-    given: dict[str, object], allows: bool, *, with_principals: bool
+    given: dict[str, object], allows: bool, *, with_principals: bool, with_resources: bool
 ) -> Principals | None:
     if not with_principals:
         if "Principal" in given or "NotPrincipal" in given:
-            raise MalformedPolicy("Policy document should not specify a principal.")
+            raise MalformedPolicy(_WITH_PRINCIPAL, _WITH_PRINCIPAL)
         return None
-    negated = _which(given, "Principal", "NotPrincipal")
+    more = " cannot be empty!" if with_resources else ""
+    negated = _which(given, "Principal", "NotPrincipal", SYNTAX, more=more)
     if negated and allows:
         raise MalformedPolicy("Allow with NotPrincipal is not allowed.")
     return read_principals(given["NotPrincipal" if negated else "Principal"], negated=negated)
 
 
-def _strings(value: object, complaint: str) -> list[str]:
+def _strings(value: object, complaint: str, missing: str) -> list[str]:
     listed = value if isinstance(value, list) else [value]
     found = [each for each in listed if isinstance(each, str)]
     if not found or len(found) != len(listed):
-        raise MalformedPolicy(complaint)
+        raise MalformedPolicy(complaint, SYNTAX if listed else missing)
     return found
 
 
 def _actions(value: object) -> tuple[Pattern, ...]:
     patterns: list[Pattern] = []
-    for action in _strings(value, "Policy has invalid action"):
+    for action in _strings(value, "Policy has invalid action", _NO_ACTIONS):
         if _ACTION.fullmatch(action) is None:
-            raise MalformedPolicy("Policy has invalid action")
+            raise MalformedPolicy("Policy has invalid action", _fault_of_action(action))
         patterns.append(Pattern(action, variables=False, ignore_case=True))
     return tuple(patterns)
+
+
+def _fault_of_action(action: str) -> str:
+    """What IAM says of an action that is none."""
+    if ":" not in action:
+        return WITHOUT_VENDOR
+    if action.count(":") > 1:
+        return "Actions/Condition can contain only one colon."
+    vendor = action.partition(":")[0]
+    return SYNTAX if _VENDOR.fullmatch(vendor) else f"Vendor {vendor} is not valid"
 
 
 def _resources_of(
@@ -237,15 +262,18 @@ def _resources_of(
         if "Resource" in given or "NotResource" in given:
             raise MalformedPolicy("Has prohibited field Resource")
         return (), True
-    negated = _which(given, "Resource", "NotResource")
+    negated = _which(given, "Resource", "NotResource", _NO_RESOURCES)
     return _resources(given["NotResource" if negated else "Resource"], variables=variables), negated
 
 
 def _resources(value: object, *, variables: bool) -> tuple[Pattern, ...]:
     patterns: list[Pattern] = []
-    for resource in _strings(value, "Policy has invalid resource"):
+    for resource in _strings(value, "Policy has invalid resource", _NO_RESOURCES):
         if resource != "*" and not resource.startswith("arn:"):
-            raise MalformedPolicy("Policy has invalid resource")
+            raise MalformedPolicy(
+                "Policy has invalid resource",
+                f'Resource {resource} must be in ARN format or "*".',
+            )
         patterns.append(Pattern(resource, variables=variables))
     return tuple(patterns)
 
