@@ -114,7 +114,10 @@ class AdminBackend:
             pending,
             sweep.orphans,
             max(tolerance, 0),
-            duties={"scrub": self._duties.scrub.told()},
+            duties={
+                "scrub": self._duties.scrub.told(),
+                "snapshot": self._duties.snapshot_told(),
+            },
         )
 
     async def counts(self) -> StoreCounts:
@@ -153,6 +156,7 @@ class AdminBackend:
             garbage_pending=self._duties.garbage.pending,
             lifecycle=asdict(self._duties.lifecycle.progress),
             scrub=self._duties.scrub.told(),
+            snapshot=self._duties.snapshot_told(),
             tolerance=tolerance,
             data_shards=self._clients.topology.map.scheme.k,
             parity_shards=self._clients.topology.map.scheme.m,

@@ -108,6 +108,7 @@ class ClusterBackend(AdminBackend):
         counts.repairs_pending, counts.orphan_shards = status.repairs_pending, status.orphan_shards
         counts.repairs_done = int(status.duties.get("repair", {}).get("rebuilt", 0))
         counts.lifecycle = status.duties.get("lifecycle", {})
+        counts.snapshot = status.duties.get("snapshot", {})
         counts.scrub = status.duties.get("scrub", {})
         counts.garbage_pending = int(status.duties.get("garbage", {}).get("pending", 0))
         return counts

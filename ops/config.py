@@ -14,6 +14,8 @@ LIFECYCLE_DAY_SECONDS = "OSTRAKA_LIFECYCLE_DAY_SECONDS"
 """Seconds that a day of lifecycle rules lasts (the keeper reads it): for tests."""
 SCRUB_PASS_SECONDS = "OSTRAKA_SCRUB_PASS_SECONDS"  # noqa: S105 - no password
 """Seconds in which the keeper verifies every shard once (the keeper reads it)."""
+SNAPSHOT_SECONDS = "OSTRAKA_SNAPSHOT_SECONDS"
+"""Seconds between whole copies of the metadata to the drives (the keeper reads it)."""
 ROOT_ACCESS_KEY = "OSTRAKA_ROOT_ACCESS_KEY"
 ROOT_SECRET_KEY = "OSTRAKA_ROOT_SECRET_KEY"  # noqa: S105 - the variable's name
 ETCD = "OSTRAKA_ETCD"
@@ -28,6 +30,7 @@ _KNOWN_VARIABLES = frozenset(
         NODE_CA,
         LIFECYCLE_DAY_SECONDS,
         SCRUB_PASS_SECONDS,
+        SNAPSHOT_SECONDS,
     }
 )
 _PREFIX = "OSTRAKA_"

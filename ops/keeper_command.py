@@ -124,6 +124,7 @@ class LedDuties:
                 "passes": self.duties.sweep.progress.passes,
             },
             "scrub": self.duties.scrub.told(),
+            "snapshot": self.duties.snapshot_told(),
             "lifecycle": asdict(self.duties.lifecycle.progress),
             "re-encoding": asdict(self.duties.reencode.progress),
             "departures": self.departures.told(),

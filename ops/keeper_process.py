@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from gateway.metadata import uploads
+from gateway.metadata import keys, uploads
 from ops.admin_api import admin_app
 from ops.admin_backend import AdminBackend
 from ops.admin_port import AdminPort, authorizer
@@ -16,6 +16,7 @@ from ops.keeper.lifecycle import Lifecycle
 from ops.keeper.reencode import Reencode
 from ops.keeper.repair import Repair, View
 from ops.keeper.scrub import Scrub
+from ops.keeper.snapshot import Snapshot
 from ops.keeper.sweep import Sweep
 from ops.process_counts import ProcessWatch
 from ops.settings import ProcessSettings
@@ -34,6 +35,7 @@ class Duties:
         self._clients = clients
         self._waits = waits
         nodes = clients.live_nodes
+        self.is_confirmed = True
         self.garbage = Garbage(clients.metastore, clients.objects, nodes, clients.clock)
         self.sweep = Sweep(clients.metastore, nodes, clients.clock)
         self.repair = Repair(clients.metastore, clients.objects, nodes, self.view, clients.clock)
@@ -43,6 +45,9 @@ class Duties:
             lambda: clients.topology.map.partition_count,
             clients.clock,
             clients.randomness,
+        )
+        self.snapshot = Snapshot(
+            clients.metastore, clients.objects, clients.clock, clients.randomness
         )
         self.lifecycle = Lifecycle(clients.metadata, clients.clock)
         self.reencode = Reencode(
@@ -59,9 +64,26 @@ class Duties:
         live = frozenset(d.drive_id for d in topology.map.drives if d.slot in topology.writable)
         return View(topology.placement, live, self._waits())
 
+    def snapshot_told(self) -> dict[str, float]:
+        """What the snapshot duty tells, and whether a rebuild waits to be confirmed."""
+        return {**self.snapshot.told(), "unconfirmed": 0.0 if self.is_confirmed else 1.0}
+
     async def _tidy_uploads(self) -> None:
         now_ms = self._clients.clock.now_ns() // 1_000_000
         await uploads.tidy(self._clients.metastore, now_ms=now_ms)
+
+    def _once_confirmed(
+        self, work: Callable[[], Awaitable[bool | None]]
+    ) -> Callable[[], Awaitable[bool | None]]:
+        """Not while the metadata was rebuilt from drives and nobody looked at it: what it does not
+        name may be all that is left of it."""
+
+        async def confirmed() -> bool | None:
+            (rebuilt,) = await self._clients.metastore.get_many([keys.REBUILT])
+            self.is_confirmed = rebuilt is None
+            return await work() if self.is_confirmed else False
+
+        return confirmed
 
     def _full_width(self) -> bool:
         return len(self.view().live) >= self._clients.topology.map.scheme.width
@@ -70,10 +92,21 @@ class Duties:
         """All duties with their pace."""
         return [
             Duty("repair", self.repair.work, every_seconds=0.5),
-            Duty("garbage", self.garbage.work, every_seconds=3.0),
+            Duty("garbage", self._once_confirmed(self.garbage.work), every_seconds=3.0),
             Duty("re-encoding", self.reencode.work, every_seconds=1.0),
-            Duty("sweep", self.sweep.work, every_seconds=600.0, first_after_seconds=35.0),
+            Duty(
+                "sweep",
+                self._once_confirmed(self.sweep.work),
+                every_seconds=600.0,
+                first_after_seconds=35.0,
+            ),
             Duty("scrub", self.scrub.work, self.scrub.every_seconds, first_after_seconds=2.0),
+            Duty(
+                "snapshot",
+                self.snapshot.work,
+                self.snapshot.pause_seconds,
+                first_after_seconds=self.snapshot.first_after_seconds,
+            ),
             Duty("uploads", self._tidy_uploads, every_seconds=60.0, first_after_seconds=5.0),
             Duty("lifecycle", self.lifecycle.work, every_seconds=self.lifecycle.every_seconds),
         ]

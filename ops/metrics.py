@@ -57,6 +57,9 @@ class StoreCounts:
     """What the keeper's duty of that name counted, by its field."""
     scrub: dict[str, float] = field(default_factory=dict)
     """As that duty tells (`Scrub.told`)."""
+    snapshot: dict[str, float] = field(default_factory=dict)
+    """As that duty tells (`Snapshot.told`), and whether a rebuild waits to be confirmed. Empty while
+    no keeper tells: then its gauges are left out, for an age of 0 would be a lie."""
     tolerance: int = 0
     data_shards: int = 0
     parity_shards: int = 0
@@ -125,6 +128,7 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
         lifecycle.add_metric([outcome], counts.lifecycle.get(outcome, 0))
     yield lifecycle
     yield from _scrub_families(counts.scrub)
+    yield from _snapshot_families(counts.snapshot)
     yield _gauge(
         "ostraka_remaining_tolerance", "Drives that may fail now without loss.", counts.tolerance
     )
@@ -223,6 +227,27 @@ def _scrub_families(scrub: dict[str, float]) -> Iterator[Metric]:
         "ostraka_scrub_oldest_age_seconds",
         "Since the partitions that wait longest were verified.",
         scrub.get("oldest_age_seconds", 0.0),
+    )
+
+
+def _snapshot_families(snapshot: dict[str, float]) -> Iterator[Metric]:
+    gauges = (
+        ("snapshot_age_seconds", "age_seconds", "Since the drives told all of the metadata."),
+        (
+            "snapshot_bytes",
+            "bytes",
+            "Bytes of the newest snapshot of the metadata, changes and all.",
+        ),
+        ("snapshot_keys", "keys", "Keys that its pages have copied."),
+        ("snapshot_running", "running", "1 while its pages are being copied, else 0."),
+        ("rebuild_unconfirmed", "unconfirmed", "1 while a rebuild waits to be confirmed, else 0."),
+    )
+    for name, field_name, meaning in gauges if snapshot else ():
+        yield _gauge(f"ostraka_{name}", meaning, snapshot.get(field_name, 0.0))
+    yield _counter(
+        "ostraka_snapshot_parts",
+        "Parts of snapshots written since the keeper started.",
+        snapshot.get("parts", 0.0),
     )
 
 

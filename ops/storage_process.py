@@ -22,6 +22,7 @@ from placement.cluster_map import ClusterMap, MapDrive
 from placement.errors import MetastoreUnavailable
 from placement.ids import DriveId, Epoch, Slot
 from placement.map_changes import LINEAGE_MAX
+from placement.membership import MembershipRefused, join_cluster
 from placement.metastore.port import Metastore
 from placement.metastore.serve import serve_metastore
 from placement.metastore.sqlite import SqliteOwner
@@ -37,7 +38,6 @@ from storage_node.server import serve_node
 NODE = "local"
 HOST = "local"
 ZONE = "local"
-INCARNATION = 1
 
 log = logging.getLogger("ostraka.storage")
 
@@ -124,9 +124,10 @@ async def run_storage(
     except MetastoreUnavailable as error:
         raise Refused(str(error)) from error
     try:
+        incarnation = await _incarnation(settings, owner, randomness)
         maps = MapKeeper(owner)
         now, revision = await maps.current()
-        node = await _open_node(settings, now, maps, clock, randomness)
+        node = await _open_node(settings, incarnation, now, maps, clock, randomness)
         try:
             reports = node.reports()
             _refuse_lost_metadata(now, reports)
@@ -159,6 +160,21 @@ async def run_storage(
         raise SystemExit("the metadata must be opened again")  # the supervisor starts us anew
 
 
+async def _incarnation(
+    settings: ProcessSettings, owner: Metastore, randomness: SystemRandomness
+) -> int:
+    """Which life of the store's metadata this is. Raises Refused."""
+    try:
+        record = await join_cluster(
+            owner, settings.cluster_key, randomness, cluster_id=settings.cluster_id
+        )
+    except MembershipRefused as error:
+        raise Refused(str(error)) from error
+    if record.cluster_id != settings.cluster_id:
+        raise Refused("the metadata belongs to another store")
+    return record.incarnation
+
+
 async def _first_of(*events: asyncio.Event) -> None:
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
@@ -182,6 +198,7 @@ def _room_of(owner: SqliteOwner) -> MetadataFacts | None:
 
 async def _open_node(
     settings: ProcessSettings,
+    incarnation: int,
     now: ClusterMap | None,
     maps: MapKeeper,
     clock: SystemClock,
@@ -190,7 +207,7 @@ async def _open_node(
     expected = {drive.slot: drive.drive_id for drive in now.drives} if now else {}
     config = NodeConfig(
         cluster_id=settings.cluster_id,
-        incarnation=INCARNATION,
+        incarnation=incarnation,
         drives=tuple(
             DriveConfig(
                 slot=Slot(slot),

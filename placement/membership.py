@@ -105,9 +105,9 @@ def drive_key(drive: DriveId | bytes) -> bytes:
 
 
 async def join_cluster(
-    metastore: Metastore, cluster_key: bytes, randomness: Randomness
+    metastore: Metastore, cluster_key: bytes, randomness: Randomness, *, cluster_id: bytes = b""
 ) -> ClusterRecord:
-    """The cluster's record, made by whichever process comes first.
+    """The cluster's record, made by whichever process comes first, under `cluster_id` if given.
 
     Raises MembershipRefused when our key is not the cluster's, MetastoreUnavailable.
     """
@@ -115,15 +115,26 @@ async def join_cluster(
         (found,) = await metastore.get_many([CLUSTER])
         if found is not None:
             record = decode(ClusterRecord, found.value)
-            if not hmac.compare_digest(record.key_check, _check_of(cluster_key, record.cluster_id)):
+            if not has_key(record, cluster_key):
                 raise MembershipRefused("the cluster key is not the one of this cluster")
             return record
-        cluster_id = randomness.token(16)
-        first = ClusterRecord(
-            cluster_id=cluster_id, incarnation=1, key_check=_check_of(cluster_key, cluster_id)
-        )
+        first = cluster_record(cluster_id or randomness.token(16), 1, cluster_key)
         await metastore.txn(Txn((absent(CLUSTER),), (Put(CLUSTER, encode(first)),)))
     raise MembershipRefused("the cluster's record comes and goes")
+
+
+def cluster_record(cluster_id: bytes, incarnation: int, cluster_key: bytes) -> ClusterRecord:
+    """The record of a cluster with that key."""
+    return ClusterRecord(
+        cluster_id=cluster_id,
+        incarnation=incarnation,
+        key_check=_check_of(cluster_key, cluster_id),
+    )
+
+
+def has_key(record: ClusterRecord, cluster_key: bytes) -> bool:
+    """Whether this is the key of that cluster."""
+    return hmac.compare_digest(record.key_check, _check_of(cluster_key, record.cluster_id))
 
 
 def _check_of(cluster_key: bytes, cluster_id: bytes) -> bytes:

@@ -22,6 +22,9 @@
     d/<partition 2><slot 2>         damage: a write left this drive out of this partition
     e/<key id>                      master keys of the local key ring (sealed)
     h/scrub                         how far the scrub is
+    h/snapshot                      how far the metadata is copied to the drives
+    h/part/<number 8><part 4>       parts of those copies: where their bytes are
+    m/rebuilt                       this metadata was rebuilt from drives, and nobody confirmed it yet
 
 <key><end>: the key's UTF-8 bytes with 0x00 written as 0x00 0xff, then 0x00 0x01. So any key works,
 byte order is kept, and no key's record is a prefix of another's.
@@ -46,6 +49,9 @@ NARROW = b"n/"
 DAMAGE = b"d/"
 KMS_KEYS = b"e/"
 SCRUB = b"h/scrub"
+SNAPSHOT = b"h/snapshot"
+SNAPSHOT_PARTS = b"h/part/"
+REBUILT = b"m/rebuilt"
 _ORDER_MAX = (1 << 64) - 1
 _GROUP_SIZE_BYTES = 16
 ROOT_ACCOUNT_ID = "000000000000"
@@ -236,3 +242,13 @@ def damage(partition: Partition, slot: Slot) -> bytes:
 def kms_key(key_id: str) -> bytes:
     """Key of a master key of the local key ring."""
     return KMS_KEYS + key_id.encode()
+
+
+def snapshot_parts(number: int) -> bytes:
+    """Prefix of the parts of one snapshot of the metadata; where those of earlier ones end."""
+    return SNAPSHOT_PARTS + number.to_bytes(8, "big")
+
+
+def snapshot_part(number: int, part: int) -> bytes:
+    """Key of one part, and the owner key in its shards' envelopes."""
+    return snapshot_parts(number) + part.to_bytes(4, "big")

@@ -256,6 +256,40 @@ HEALTH = Dashboard(
                     unit="s",
                 ),
                 Panel(
+                    title="Age of the metadata on the drives",
+                    meaning="What a rebuild from the drives would not know of: a snapshot and the"
+                    " changes since are written by the keeper.",
+                    queries=(
+                        Query('max by (job) (ostraka_snapshot_age_seconds{job=~"$job"})', "age"),
+                    ),
+                    unit="s",
+                ),
+                Panel(
+                    title="Bytes of the snapshot",
+                    meaning="Of the newest copy of the metadata with the changes since; they fall when"
+                    " a new one begins.",
+                    queries=(Query('max by (job) (ostraka_snapshot_bytes{job=~"$job"})', "bytes"),),
+                    unit="bytes",
+                ),
+                Panel(
+                    title="Snapshot under way",
+                    meaning="Whether pages are being copied, keys copied so far, parts written a"
+                    " second; and whether a rebuild waits for an operator's word.",
+                    queries=(
+                        Query('max by (job) (ostraka_snapshot_running{job=~"$job"})', "running"),
+                        Query('max by (job) (ostraka_snapshot_keys{job=~"$job"})', "keys"),
+                        Query(
+                            "max by (job) (rate(ostraka_snapshot_parts_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "parts a second",
+                        ),
+                        Query(
+                            'max by (job) (ostraka_rebuild_unconfirmed{job=~"$job"})',
+                            "rebuild to confirm",
+                        ),
+                    ),
+                ),
+                Panel(
                     title="Lifecycle",
                     meaning="Objects, versions, markers and uploads that the buckets' rules ended, a"
                     " second; unreadable ones are damaged records.",

@@ -12,6 +12,7 @@ from gateway.metadata.records import (
     UploadRecord,
     decode,
 )
+from gateway.metadata.snapshots import SnapshotPart
 from gateway.objects.manifest import parts_of
 from gateway.objects.port import Objects
 from placement.ids import BlobId, DriveId
@@ -61,8 +62,8 @@ class Found:
 
 
 async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[BlobRef]]:
-    """Pages of all blobs named by objects and their versions, parts and uploads. A blob may come
-    twice."""
+    """Pages of all blobs named by objects and their versions, parts and uploads, and of the
+    metadata's own copies. A blob may come twice."""
     for family in (_versions(metastore), _referring(metastore)):
         async for kvs in family:
             refs: list[BlobRef] = []
@@ -73,6 +74,7 @@ async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[Bl
     readers: list[tuple[bytes, type[Record]]] = [
         (keys.PARTS, PartRecord),
         (keys.UPLOADS, UploadRecord),
+        (keys.SNAPSHOT_PARTS, SnapshotPart),
     ]
     for prefix, kind in readers:
         start, end = prefix, prefix_end(prefix)
@@ -139,7 +141,7 @@ async def blobs_of(record: Record, objects: Objects) -> list[BlobRef]:
             listed = [part.data for part in await parts_of(record, objects)]
             listed += [ref for ref in (record.data, record.manifest) if ref is not None]
             return listed
-        case PartRecord():
+        case PartRecord() | SnapshotPart():
             return [record.data]
         case UploadRecord():
             return [record.manifest] if record.manifest is not None else []

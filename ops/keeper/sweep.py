@@ -12,7 +12,7 @@ from gateway.metadata import keys, uploads
 from gateway.metadata.groups import claim
 from gateway.metadata.records import BlobRef, ObjectRecord, decode
 from ops.keeper.garbage import delete_blobs
-from ops.keeper.usage import Usage, usage_of
+from ops.keeper.usage import Usage, claim_part, usage_of
 from placement.clock import Clock
 from placement.ids import BlobId
 from placement.metastore.port import Metastore, Txn
@@ -122,7 +122,9 @@ class Sweep:
 
     async def _remove(self, envelope: ShardEnvelope) -> bool:
         """Claim and delete. False when the claim lost: then somebody uses it after all."""
-        if envelope.owner_key.startswith(keys.UPLOADS):
+        if envelope.owner_key.startswith(keys.SNAPSHOT_PARTS):
+            claimed = await claim_part(self._metastore, envelope)
+        elif envelope.owner_key.startswith(keys.UPLOADS):
             claimed = await uploads.claim_blob(
                 self._metastore,
                 envelope.owner_key,

@@ -103,4 +103,5 @@ def _specimen() -> StoreCounts:
         processes=(_PROCESS,),
         metadata=MetadataFacts(2, 1, 3, full=False),
         node="local",
+        snapshot={"age_seconds": 1.0},
     )

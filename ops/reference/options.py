@@ -8,7 +8,13 @@ import typer
 
 from ops.admin_cli import admin
 from ops.cli import app
-from ops.config import LIFECYCLE_DAY_SECONDS, ROOT_ACCESS_KEY, ROOT_SECRET_KEY, SCRUB_PASS_SECONDS
+from ops.config import (
+    LIFECYCLE_DAY_SECONDS,
+    ROOT_ACCESS_KEY,
+    ROOT_SECRET_KEY,
+    SCRUB_PASS_SECONDS,
+    SNAPSHOT_SECONDS,
+)
 
 
 def commands() -> Iterator[tuple[str, Any]]:
@@ -37,6 +43,8 @@ def variables() -> dict[str, str]:
         " keeper (0.1 to 86400, the default).",
         SCRUB_PASS_SECONDS: "In how many seconds the keeper verifies every shard once (1 to 31622400;"
         " 1209600, 14 days, is the default). Shorter passes read more of the drives.",
+        SNAPSHOT_SECONDS: "How many seconds apart the keeper copies the whole metadata to the drives (1 to"
+        " 31622400; 86400, a day, is the default); changes are copied twice a minute.",
     }
     for _, command in commands():
         for parameter in command.params:

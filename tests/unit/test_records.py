@@ -32,6 +32,7 @@ from gateway.metadata.records import (
     decode,
     encode,
 )
+from gateway.metadata.snapshots import RebuiltRecord, SnapshotPart, SnapshotState
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "records_v1.txt"
 REF = BlobRef(blob=bytes(range(16)), k=4, m=2, stripe_size_bytes=1 << 20, size_bytes=70_000)
@@ -98,6 +99,46 @@ EXAMPLES: dict[str, Record] = {
         document=b"trust",
         description="writes",
         session_seconds_max=7200,
+    ),
+    "snapshot part": SnapshotPart(
+        cluster_id=b"c" * 16,
+        incarnation=1,
+        chain=b"n" * 16,
+        number=3,
+        part=7,
+        kind="pages",
+        first_revision=90,
+        last_revision=120,
+        whole=False,
+        as_of_ms=1_700_000_000_123,
+        keys=2,
+        digest=b"d" * 16,
+        before=b"b" * 16,
+        changes_before=b"l" * 16,
+        data=REF,
+    ),
+    "snapshot state": SnapshotState(
+        chain=b"n" * 16,
+        number=3,
+        started_ms=1,
+        logged=90,
+        logged_ms=2,
+        parts=7,
+        cursor=b"o/key",
+        paged=True,
+        paged_revision=120,
+        whole=True,
+        before=b"b" * 16,
+        changes_before=b"l" * 16,
+        alone=False,
+        complete_ms=3,
+        kept=(2, 3),
+        keys=700,
+        size_bytes=9000,
+        log_size_bytes=100,
+    ),
+    "rebuilt": RebuiltRecord(
+        running=False, incarnation=2, number=3, revision=120, as_of_ms=1_700_000_000_123
     ),
     "session": SessionRecord(
         account_id="1",

@@ -1,0 +1,1 @@
+"""Rebuilding the metadata from the drives, when the store of the metadata is lost."""
