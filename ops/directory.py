@@ -111,23 +111,23 @@ def open_directory(
 
 
 def write_marker(directory: Directory) -> None:
-    """Record the format, the cluster and the drives in slot order; last step of a first start."""
-    write_durably(
-        directory.path / "ostraka.json",
-        json.dumps(
-            {
-                "format_version": FORMAT_VERSION,
-                "min_reader_version": MIN_READER_VERSION,
-                "cluster_id": directory.cluster_id.hex(),
-                "drives": [
-                    {"path": _stored_path(directory.path, drive), "made_here": drive.may_adopt}
-                    for drive in directory.drives
-                ],
-            },
-            indent=2,
-        ).encode(),
-        mode=0o644,
-    )
+    """Record the format, the cluster and the drives in slot order; last step of a first start.
+    What is recorded already is not written again: the disk may be full."""
+    marker = directory.path / "ostraka.json"
+    content = json.dumps(
+        {
+            "format_version": FORMAT_VERSION,
+            "min_reader_version": MIN_READER_VERSION,
+            "cluster_id": directory.cluster_id.hex(),
+            "drives": [
+                {"path": _stored_path(directory.path, drive), "made_here": drive.may_adopt}
+                for drive in directory.drives
+            ],
+        },
+        indent=2,
+    ).encode()
+    if not marker.exists() or marker.read_bytes() != content:
+        write_durably(marker, content, mode=0o644)
 
 
 def _stored_path(root: Path, drive: DriveSetting) -> str:

@@ -31,6 +31,13 @@ from storage_node.layout import SEGMENTS, TMP, empty_tmp, make_folders
 from storage_node.offload import Offload
 from storage_node.port import DriveCondition, DriveReport
 from storage_node.recovery import mark_clean, open_index, rebuild_index
+from storage_node.reserve import (
+    RESERVE_SIZE_BYTES,
+    holds_reserve,
+    is_scarce,
+    make_reserve,
+    release_reserve,
+)
 from storage_node.segments import PREWRITE_SIZE_BYTES, SEGMENT_SIZE_BYTES, SegmentLog, list_segments
 
 log = logging.getLogger(__name__)
@@ -68,6 +75,8 @@ class NodeConfig:
     incarnation: int
     drives: tuple[DriveConfig, ...]
     reserve_bytes: int = 64 << 20
+    reserve_file_size_bytes: int = RESERVE_SIZE_BYTES
+    """Of that so much is held by a file, and given up when the disk is full to the last byte."""
     segment_size_bytes: int = SEGMENT_SIZE_BYTES
     prewrite_size_bytes: int = PREWRITE_SIZE_BYTES
 
@@ -90,6 +99,7 @@ class _Place:
     opened_at: float = 0.0
     index_damaged: bool = False
     used_before: bool = False
+    holds_reserve: bool = False
     rebuild: "asyncio.Future[None] | None" = field(default=None)
     care: "asyncio.Task[None] | None" = field(default=None)
 
@@ -301,6 +311,9 @@ class DriveCare:
         """Open log and index (in a worker thread). Raises OSError and IndexDamaged."""
         files, root, config = self._files, place.config.path, self._config
         status = files.stat(f"{root}/{IDENTITY_NAME}")
+        place.holds_reserve = holds_reserve(files, root, config.reserve_file_size_bytes)
+        if is_scarce(files.space(root).free_bytes, config.reserve_file_size_bytes):
+            self._release_reserve(place)
         make_folders(files, root)
         empty_tmp(files, root)
         if place.used_before:
@@ -365,6 +378,7 @@ class DriveCare:
             drive.fail(f"its space cannot be measured: {error}")
             return
         place.capacity_bytes, place.free_bytes = space.capacity_bytes, space.free_bytes
+        await self._keep_reserve(place, drive)
         if space.free_bytes < self._config.reserve_bytes:
             drive.filled(f"{space.free_bytes} bytes are free")
             return
@@ -372,6 +386,31 @@ class DriveCare:
         enough = space.free_bytes >= self._config.reserve_bytes * 5 // 4
         if drive.full and enough and not drive.holds_too_much:
             drive.full, drive.reason = False, ""
+
+    async def _keep_reserve(self, place: _Place, drive: Drive) -> None:
+        """Give the reserve up when it is needed, and make it once there is space for it."""
+        size, free_bytes = self._config.reserve_file_size_bytes, place.free_bytes
+        try:
+            if place.holds_reserve and is_scarce(free_bytes, size):
+                await self._offload(lambda: self._release_reserve(place))
+            elif not place.holds_reserve and free_bytes >= self._config.reserve_bytes + 2 * size:
+                await self._offload(lambda: make_reserve(self._files, drive.root, size))
+                place.holds_reserve = True
+        except OSError as error:
+            drive.failed_by(error)
+
+    def _release_reserve(self, place: _Place) -> None:
+        if place.holds_reserve:
+            log.warning("drive %s has no free byte: its reserve is given up", place.config.path)
+        release_reserve(self._files, place.config.path)
+        place.holds_reserve = False
+
+    def _hold_little(self, place: _Place) -> None:
+        """Before the drive is closed: what is free now others may take before the next start."""
+        root, size = place.config.path, self._config.reserve_file_size_bytes
+        if not place.holds_reserve and self._files.space(root).free_bytes >= size + size // 4:
+            make_reserve(self._files, root, size)
+            place.holds_reserve = True
 
     def _dropped(self, drive: Drive) -> None:
         self.drives.pop(drive.id, None)
@@ -394,6 +433,7 @@ class DriveCare:
         try:
             if await drive.close():
                 await self._offload(lambda: mark_clean(self._files, drive.root))
+                await self._offload(lambda: self._hold_little(place))
         except OSError as error:
             log.warning("drive %s could not be closed in order: %s", drive.root, error)
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from placement.clock import Clock, Randomness, SystemRandomness
 from placement.errors import (
     LeaseNotFound,
+    MetastoreFull,
     MetastoreUnavailable,
     OutcomeUnknown,
     PlacementError,
@@ -33,6 +34,13 @@ from placement.metastore.history import Change, History, Watches
 from placement.metastore.leases import LEASES_MAX, Leases, clamp_ttl
 from placement.metastore.port import KeyValue, Range, RangeResult, Txn, TxnResult, WatchBatch
 from placement.metastore.sqlite_reading import CommittedReads
+from placement.metastore.sqlite_reserve import (
+    PLENTY_SIZE_BYTES,
+    RESERVE_SIZE_BYTES,
+    SCARCE_SIZE_BYTES,
+    SpaceReserve,
+    frees,
+)
 from placement.metastore.sqlite_space import SqliteSpace, create_tables, read_facts
 
 _log = logging.getLogger(__name__)
@@ -43,6 +51,10 @@ BATCH_MAX = 512
 WAITING_MAX = 16_384
 CHECKPOINT_ROWS = 4_000
 """Rows written between checkpoints: with one 4 KiB page a row, about 16 MiB of WAL."""
+CHECKPOINT_ROWS_SCARCE = 128
+"""The same while the disk is full: the WAL must fit into what little was kept back."""
+MEASURE_SECONDS = 1.0
+"""How often a full disk is measured, when somebody writes."""
 WAL_PAGES_MAX = 16_384
 """A WAL beyond this (64 MiB) waits for its readers, so that it can start from its beginning."""
 
@@ -97,6 +109,14 @@ class SqliteOwner:
         with ExitStack() as undo:
             self._lock = _take_lock(path + ".lock")
             undo.callback(os.close, self._lock)
+            self._reserve = SpaceReserve(path)
+            try:
+                # Before SQLite needs a page: a WAL cannot be begun on a full disk.
+                self._scarce = self._reserve.free_bytes() < SCARCE_SIZE_BYTES
+                if self._scarce:
+                    self._reserve.release()
+            except OSError as error:
+                raise MetastoreUnavailable(f"cannot use {path}: {error}") from error
             try:
                 self._connection = undo.enter_context(closing(_connect(path)))
                 _prepare(self._connection, path)
@@ -136,6 +156,8 @@ class SqliteOwner:
         self._loop = asyncio.get_running_loop()
         self._disk = _DiskThread(self._loop)
         self._leases.watch(self._expire)
+        self._measured_at = self._loop.time()
+        self._disk.run(self._reserve.make, _ignore)
 
     # --- the port ---
 
@@ -171,6 +193,11 @@ class SqliteOwner:
             check_txn(txn)
         except (PlacementError, ValueError) as error:
             promise.set_exception(error)
+            return
+        if self._scarce and self._still_scarce() and not frees(txn):
+            promise.set_exception(
+                MetastoreFull("the metadata's disk is full: only deletes are taken")
+            )
             return
         self._enqueue(txn, promise)
 
@@ -227,6 +254,8 @@ class SqliteOwner:
         self._disk.close()
         self._reads.close()
         self._connection.close()
+        # Also with little space: whatever is free now may be taken by others before the next start.
+        self._reserve.make(room_bytes=RESERVE_SIZE_BYTES + SCARCE_SIZE_BYTES)
         os.close(self._lock)
 
     def room(self) -> Room:
@@ -237,7 +266,8 @@ class SqliteOwner:
         except OSError as error:
             raise MetastoreUnavailable(f"cannot measure {self._path}: {error}") from error
         size = sum(sizes)
-        return Room(size, used, size + free.f_bavail * free.f_frsize, self._full)
+        quota = size + free.f_bavail * free.f_frsize
+        return Room(size, used, quota, self._full or self._scarce)
 
     # --- group commit ---
 
@@ -336,7 +366,8 @@ class SqliteOwner:
             else:
                 promise.set_result(result)
         self._space.trim()
-        if self._space.rows_written - self._rows_checkpointed >= CHECKPOINT_ROWS:
+        rows_max = CHECKPOINT_ROWS_SCARCE if self._scarce else CHECKPOINT_ROWS
+        if self._space.rows_written - self._rows_checkpointed >= rows_max:
             self._rows_checkpointed = self._space.rows_written
             self._committing = True
             self._disk.run(partial(_checkpoint, self._connection), self._checkpointed)
@@ -360,9 +391,13 @@ class SqliteOwner:
         """Nothing of the batch was committed: take it back and say so."""
         if not is_full(error):
             _log.error("a metadata batch was not applied", exc_info=error)
-        elif not self._full:
-            self._full = True
-            _log.error("no metadata can be written: %s", error)
+        else:
+            if not self._full:
+                self._full = True
+                _log.error("no metadata can be written: %s", error)
+            self._scarce = True
+            self._measured_at = -MEASURE_SECONDS  # a quota may be full, and the disk not: look now
+            self._reserve.release()
         self._batch = []
         self._space.forget()
         self._history.drop_after(self._watches.revision)
@@ -381,6 +416,22 @@ class SqliteOwner:
         if self._waiting and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._start_batch)
+
+    def _still_scarce(self) -> bool:
+        """Look, now and then, whether there is plenty of space again."""
+        now = self._loop.time()
+        if now - self._measured_at < MEASURE_SECONDS:
+            return True
+        self._measured_at = now
+        try:
+            self._scarce = self._reserve.free_bytes() < PLENTY_SIZE_BYTES
+        except OSError:
+            return True
+        if not self._scarce:
+            self._full = False
+            _log.warning("the metadata's disk has room again")
+            self._disk.run(self._reserve.make, _ignore)
+        return self._scarce
 
     def _break(self, reason: str) -> None:
         """Refuse everything from now on."""
@@ -435,6 +486,12 @@ class _DiskThread:
                 error = raised
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(done, error)
+
+
+def _ignore(error: BaseException | None) -> None:
+    """Nobody waits for the reserve."""
+    if error is not None:
+        _log.error("the metadata's reserve", exc_info=error)
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -56,6 +56,7 @@ def node_config(folder: Path, drives: int = 3, expected: list[DriveId] | None = 
         reserve_bytes=1 << 20,
         segment_size_bytes=1 << 20,
         prewrite_size_bytes=1 << 18,
+        reserve_file_size_bytes=64 << 10,
     )
 
 

@@ -124,6 +124,7 @@ class NodeLife:
             tuple(drives),
             segment_size_bytes=SEGMENT_SIZE_BYTES,
             prewrite_size_bytes=PREWRITE_SIZE_BYTES,
+            reserve_file_size_bytes=8 << 10,
         )
         return await Node.open(
             config,

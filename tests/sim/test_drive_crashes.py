@@ -89,6 +89,7 @@ class World:
             (DriveConfig(Slot(0), "/drive1", False, self.expected),),
             segment_size_bytes=48 << 10,
             prewrite_size_bytes=8 << 10,
+            reserve_file_size_bytes=8 << 10,
         )
         self.node = await Node.open(
             config,
