@@ -15,6 +15,7 @@
     v/<bucket 8><key><end><8>       versions and markers that are not current, newest first
     y/<bucket 8><key><end>          order of the null version among them
     u/<bucket 8><key><end><id 16>   multipart uploads, in ListMultipartUploads' order
+    f/<bucket 8><key><end><id 16>   finished uploads, kept for an hour: out of the way of the others
     p/<upload 16><number 2>         parts of an upload
     g/<id 16>                       garbage: groups and blobs that no record refers to any more
     r/<group 16>/<record key>       further records that use a group (copies)
@@ -42,6 +43,7 @@ OBJECTS = b"o/"
 MARKERS = b"x/"
 VERSIONS = b"v/"
 UPLOADS = b"u/"
+FINISHED = b"f/"
 PARTS = b"p/"
 GARBAGE = b"g/"
 REFERENCES = b"r/"
@@ -197,6 +199,11 @@ def uploads_of(bucket_id: BucketId) -> bytes:
 def upload(bucket_id: BucketId, key: bytes, upload_id: UploadId) -> bytes:
     """Key of a multipart upload's record."""
     return UPLOADS + bucket_id + escape(key) + END + upload_id
+
+
+def finished(upload_key: bytes) -> bytes:
+    """Key of the same upload's record once it has become an object."""
+    return FINISHED + upload_key[2:]
 
 
 def parts_of(upload_id: UploadId) -> bytes:

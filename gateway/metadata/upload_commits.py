@@ -196,6 +196,7 @@ async def finish(
     start = keys.parts_of(upload.upload_id)
     compares = [unchanged(upload.key, upload.mod_revision)]
     operations: list[Operation] = [
+        DeleteRange(upload.key),
         DeleteRange(start, prefix_end(start)),
         *_garbage_of_unused(upload, unused, now_ms),
     ]
@@ -215,7 +216,9 @@ async def finish(
             new_group=True,
             compares=compares,
             operations=operations,
-            telling=lambda made: Put(upload.key, encode(_done(upload.record, made, now_ms))),
+            telling=lambda made: Put(
+                keys.finished(upload.key), encode(_done(upload.record, made, now_ms))
+            ),
         )
     except GroupReclaimed as error:
         # The group was ended: the upload was aborted, or completed and the object replaced since.

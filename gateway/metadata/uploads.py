@@ -1,8 +1,10 @@
 """Multipart uploads as stored: reading them, and what the keeper asks about them.
 
 The changes of their state are in `upload_commits`. An upload `u/…` is `open`, `completing` (its parts
-stand still, a completion with `token` is under way or was cut off) or `done` (the object exists; kept
-for an hour so that a repeated completion gets the same answer). Its parts are `p/<upload id><number>`;
+stand still, a completion with `token` is under way or was cut off) or `done` (the object exists). A
+done one is `f/…` instead, kept for an hour so that a repeated completion gets the same answer: under
+`u/` listings would walk over it. (Stores of before may have some there; they are read as well.) Its
+parts are `p/<upload id><number>`;
 the group of all their blobs is the upload's id, the owner key in their envelopes is the upload's.
 
 Who deletes what:
@@ -144,9 +146,12 @@ async def find(
     """The upload, and the object of its key, at one instant. Raises NoSuchBucket."""
     upload_key = keys.upload(bucket.bucket_id, key.encode(), upload_id)
     record_key = bucket.object_key(key)
-    upload, current = await metadata.snapshot(bucket, (Range(upload_key), Range(record_key)))
+    upload, finished, current = await metadata.snapshot(
+        bucket, (Range(upload_key), Range(keys.finished(upload_key)), Range(record_key))
+    )
+    found = upload.kvs or finished.kvs
     return (
-        upload_entry(upload.kvs[0] if upload.kvs else None),
+        upload_entry(found[0] if found else None),
         object_entry(record_key, current.kvs[0] if current.kvs else None),
     )
 
@@ -182,7 +187,8 @@ async def page_of_parts(
 
 
 class BucketUploads:
-    """A bucket's uploads for `domain.multipart_listing`; those that are done are not listed."""
+    """A bucket's uploads for `domain.multipart_listing`. Those that are done lie elsewhere, but for
+    some of stores of before, which are not listed."""
 
     def __init__(self, metadata: Metadata, bucket: BucketEntry) -> None:
         self._metadata = metadata
@@ -283,7 +289,7 @@ async def unfinished(
     metastore: Metastore, *, now_ms: int, age_ms: int
 ) -> AsyncIterator[list[UploadEntry]]:
     """Pages of uploads that were begun at least that long ago and are not done (abandoned ones)."""
-    async for page in _upload_pages(metastore):
+    async for page in _upload_pages(metastore, keys.UPLOADS):
         yield [
             entry
             for entry in page
@@ -294,18 +300,23 @@ async def unfinished(
 async def tidy(metastore: Metastore, *, now_ms: int) -> int:
     """Delete records of uploads done an hour ago, reopen completions cut off an hour ago; how many."""
     changed = 0
-    async for page in _upload_pages(metastore):
-        for entry in page:
-            age_ms = now_ms - entry.record.completing_ms
-            if entry.record.state == DONE and age_ms >= DONE_RETENTION_MS:
-                change: Put | DeleteRange = DeleteRange(entry.key)
-            elif entry.record.state == COMPLETING and age_ms >= STALE_COMPLETION_MS:
-                change = Put(entry.key, encode(reopened(entry.record)))
-            else:
-                continue
-            txn = Txn((unchanged(entry.key, entry.mod_revision),), (change,))
-            changed += (await metastore.txn(txn)).succeeded
+    for family in (keys.UPLOADS, keys.FINISHED):
+        async for page in _upload_pages(metastore, family):
+            for entry in page:
+                change = _overdue(entry, now_ms)
+                if change is not None:
+                    txn = Txn((unchanged(entry.key, entry.mod_revision),), (change,))
+                    changed += (await metastore.txn(txn)).succeeded
     return changed
+
+
+def _overdue(entry: UploadEntry, now_ms: int) -> Put | DeleteRange | None:
+    age_ms = now_ms - entry.record.completing_ms
+    if entry.record.state == DONE and age_ms >= DONE_RETENTION_MS:
+        return DeleteRange(entry.key)
+    if entry.record.state == COMPLETING and age_ms >= STALE_COMPLETION_MS:
+        return Put(entry.key, encode(reopened(entry.record)))
+    return None
 
 
 def reopened(record: UploadRecord) -> UploadRecord:
@@ -398,8 +409,8 @@ async def _part_pages(
         start = page.kvs[-1].key + b"\x00"
 
 
-async def _upload_pages(metastore: Metastore) -> AsyncIterator[list[UploadEntry]]:
-    start, end = keys.UPLOADS, prefix_end(keys.UPLOADS)
+async def _upload_pages(metastore: Metastore, family: bytes) -> AsyncIterator[list[UploadEntry]]:
+    start, end = family, prefix_end(family)
     while True:
         page = await metastore.range(Range(start, end, limit=PAGE_RECORDS))
         entries = [upload_entry(kv) for kv in page.kvs]

@@ -137,7 +137,9 @@ class Service:
         return keys.upload(entry.bucket_id, key.encode(), UploadId(bytes.fromhex(upload_id)))
 
     async def upload(self, upload_id: str) -> UploadRecord | None:
-        (found,) = await self.rig.memory.get_many([await self.upload_key(upload_id)])
+        key = await self.upload_key(upload_id)
+        unfinished, finished = await self.rig.memory.get_many([key, keys.finished(key)])
+        found = unfinished or finished
         return None if found is None else decode(UploadRecord, found.value)
 
     async def under(self, prefix: bytes) -> list[bytes]:

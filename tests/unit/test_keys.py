@@ -39,3 +39,4 @@ def test_a_prefix_covers_exactly_the_keys_that_begin_with_it(prefix: bytes, key:
 def test_an_upload_names_the_object_it_completes_to(key: bytes) -> None:
     upload = keys.upload(BUCKET, key, UPLOAD)
     assert keys.object_of_upload(upload) == keys.object_(BUCKET, key)
+    assert keys.finished(upload) == b"f/" + upload[2:]

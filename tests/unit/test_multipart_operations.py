@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.metadata import keys
+from gateway.metadata import keys, uploads
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
 from gateway.s3.checksums import ChecksumAlgorithm, checksum_of
 from gateway.s3.errors import ErrorCode
 from gateway.s3.message import S3Response
-from placement.metastore.port import Range, prefix_end
+from placement.metastore.port import DeleteRange, Put, Range, Txn, prefix_end
 from storage_node.port import Outcome
 from tests.unit.metadata_doubles import OWNER
 from tests.unit.multipart_service import (
@@ -228,6 +228,49 @@ def test_uploads_are_listed_by_key_and_initiation_until_they_are_done(run: Run) 
         assert texts_of(answer, "Upload/UploadId") == [ids["b"][1], *ids["c%20d"]]
         for query in ("max-uploads=x", "encoding-type=xml", "key-marker=b&upload-id-marker=x"):
             assert (await refused(listed(query))).code is ErrorCode.INVALID_ARGUMENT
+
+    run(scenario)
+
+
+def test_listing_reads_nothing_of_uploads_that_are_done(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        for number in range(20):
+            key = f"done{number}"
+            upload_id = await service.create(key)
+            parts = [(1, await service.part(upload_id, 1, b"x", key))]
+            first = await service.complete(upload_id, parts, key)
+            again = await service.complete(upload_id, parts, key)
+            assert (first.status, first.body) == (again.status, again.body)
+        await service.create("open")
+        metadata = service.context.metadata
+        source = uploads.BucketUploads(metadata, await metadata.bucket("bucket", OWNER))
+        page = await source.page(b"", None, 5)
+        assert [item.key for item in page.items] == [b"open"]
+        assert not page.more
+        assert len(await service.under(keys.FINISHED)) == 20
+        later_ms = service.rig.clock.now_ns() // 1_000_000 + uploads.DONE_RETENTION_MS
+        assert await uploads.tidy(service.rig.memory, now_ms=later_ms) == 20
+        assert await service.under(keys.FINISHED) == []
+
+    run(scenario)
+
+
+def test_uploads_that_an_earlier_version_finished_answer_alike_and_are_not_listed(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        upload_id = await service.create()
+        parts = [(1, await service.part(upload_id, 1, b"x"))]
+        first = await service.complete(upload_id, parts)
+        key = await service.upload_key(upload_id)
+        (value,) = await service.under(keys.FINISHED)
+        moved = (DeleteRange(keys.finished(key)), Put(key, value))
+        await service.rig.memory.txn(Txn((), moved))
+        assert (await service.complete(upload_id, parts)).body == first.body
+        metadata = service.context.metadata
+        source = uploads.BucketUploads(metadata, await metadata.bucket("bucket", OWNER))
+        assert [item.value for item in (await source.page(b"", None, 5)).items] == [None]
+        later_ms = service.rig.clock.now_ns() // 1_000_000 + uploads.DONE_RETENTION_MS
+        assert await uploads.tidy(service.rig.memory, now_ms=later_ms) == 1
+        assert await service.upload(upload_id) is None
 
     run(scenario)
 
