@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 
 from ops.metrics import StoreCounts, render
+from ops.scheme_api import Schemes, scheme_routes
 from storage_node.port import DriveReport
 
 DOCUMENT_SIZE_BYTES_MAX = 1 << 16
@@ -61,6 +62,11 @@ class AdminError(Exception):
 
 class Backend(Protocol):
     """What the admin port asks of its process."""
+
+    @property
+    def schemes(self) -> Schemes:
+        """The schemes of storage classes and buckets. Raises AdminError."""
+        ...
 
     async def ready(self) -> bool:
         """Is the write quorum reachable."""
@@ -163,6 +169,7 @@ def admin_app(backend: Backend, authorize: Authorize) -> FastAPI:
     _health_routes(app, backend.ready, metrics)
     _api_routes(app, backend, signed)
     _kms_routes(app, backend, signed)
+    scheme_routes(app, lambda: backend.schemes, [Depends(signed)])
     return app
 
 

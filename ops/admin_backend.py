@@ -34,6 +34,7 @@ from ops.process_counts import (
 )
 from ops.settings import ProcessSettings
 from ops.storage_process import NODE
+from ops.storage_schemes import StorageSchemes
 from placement.errors import MetastoreUnavailable, PeerUnavailable
 from placement.rpc.client import RpcClient
 from storage_node.port import DriveCondition, DriveReport
@@ -64,6 +65,7 @@ class AdminBackend:
         self._workers: dict[int, RpcClient] = {}
         self._requests = RequestTotals()
         self._grown = Growing()
+        self.schemes = StorageSchemes(clients)
 
     @property
     def _duties(self) -> "Duties":
@@ -97,7 +99,7 @@ class AdminBackend:
         scheme = self._clients.topology.map.scheme
         away = sum(report.condition not in (*_SERVING, DriveCondition.FULL) for report in reports)
         up = sum(report.condition in _SERVING for report in reports)
-        tolerance = scheme.m - away
+        tolerance = self._clients.topology.map.schemes.tolerance - away
         if repair.tolerance is not None:
             tolerance = min(tolerance, repair.tolerance)
         if away > scheme.m:

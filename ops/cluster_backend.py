@@ -14,6 +14,7 @@ from ops.cluster_admin import reports_of
 from ops.drive_counts import CommitTotals
 from ops.metrics import StoreCounts
 from ops.process_counts import MetadataFacts, ProcessWatch
+from ops.scheme_api import Schemes
 from ops.settings import ProcessSettings
 from placement.cluster_map import DriveState, MapDrive
 from placement.errors import MetastoreUnavailable, PeerUnavailable
@@ -56,7 +57,7 @@ class ClusterBackend(AdminBackend):
         pending = int(repair.get("pending", 1)) + int(
             progress.get("re-encoding", {}).get("pending", 0)
         )
-        tolerance = cluster.scheme.m - away
+        tolerance = cluster.schemes.tolerance - away
         if (known := repair.get("tolerance")) is not None:
             tolerance = min(tolerance, int(known))
         if serving < cluster.scheme.k:
@@ -154,6 +155,11 @@ class WaitingBackend:
     def leave(self) -> None:
         """Not ready from now on, whatever comes."""
         self._leaving = True
+
+    @property
+    def schemes(self) -> Schemes:
+        """See Backend."""
+        return self._demanded().schemes
 
     def _demanded(self) -> Backend:
         if self.backend is None:

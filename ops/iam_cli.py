@@ -12,11 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ops.admin_options import URL_DEFAULT, Dir, Json, Url
+from ops.admin_options import URL_DEFAULT, Ask, Dir, Json, Url
 from ops.cluster_cli import refuse
-
-Ask = Callable[[str, Path | None, str, str, dict[str, Any]], Any]
-"""URL, folder with the credentials, method, path, document: the decoded answer."""
 
 Account = Annotated[str, typer.Option(help="Name or id of the account.")]
 User = Annotated[str, typer.Option(help="Name of a user.")]

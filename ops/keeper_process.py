@@ -13,6 +13,7 @@ from ops.clients import Clients, connect, log_to_stderr
 from ops.keeper.garbage import Garbage
 from ops.keeper.keeper import Duty, Keeper
 from ops.keeper.lifecycle import Lifecycle
+from ops.keeper.recoding import Recoding
 from ops.keeper.reencode import Reencode
 from ops.keeper.repair import Repair, View
 from ops.keeper.scrub import Scrub
@@ -49,14 +50,15 @@ class Duties:
         self.snapshot = Snapshot(
             clients.metastore, clients.objects, clients.clock, clients.randomness
         )
-        self.lifecycle = Lifecycle(clients.metadata, clients.clock)
-        self.reencode = Reencode(
+        recoding = Recoding(
             clients.metastore,
             clients.objects,
             clients.clock,
             clients.randomness,
-            self._full_width,
+            lambda: len(self.view().live),
         )
+        self.lifecycle = Lifecycle(clients.metadata, clients.clock, recoding)
+        self.reencode = Reencode(clients.metastore, recoding)
 
     def view(self) -> View:
         """The present map, and the drives that take writes."""
@@ -84,9 +86,6 @@ class Duties:
             return await work() if self.is_confirmed else False
 
         return confirmed
-
-    def _full_width(self) -> bool:
-        return len(self.view().live) >= self._clients.topology.map.scheme.width
 
     def duties(self) -> list[Duty]:
         """All duties with their pace."""

@@ -16,7 +16,10 @@ from gateway.metrics import LATENCY_BOUNDS_SECONDS, Histogram, RequestCounts
 from ops.process_counts import MetadataFacts, ProcessCounts
 from storage_node.port import DriveCondition, DriveReport
 
-LIFECYCLE_OUTCOMES = ("expired", "noncurrent", "markers", "uploads", "skipped", "unreadable")
+LIFECYCLE_OUTCOMES = (
+    *("expired", "noncurrent", "markers", "uploads", "transitioned", "transitioned_noncurrent"),
+    *("skipped", "unreadable"),
+)
 _SERVING = (DriveCondition.UP, DriveCondition.RECOVERING)
 
 
@@ -121,12 +124,19 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     yield _gauge("ostraka_garbage_pending", "Queued garbage entries.", counts.garbage_pending)
     lifecycle = CounterMetricFamily(
         "ostraka_lifecycle_records",
-        "Records that lifecycle rules ended, skipped or could not read, since the keeper started.",
+        "Records that lifecycle rules ended, moved to another storage class, skipped or could not"
+        " read, since the keeper started.",
         labels=["outcome"],
     )
     for outcome in LIFECYCLE_OUTCOMES:
         lifecycle.add_metric([outcome], counts.lifecycle.get(outcome, 0))
     yield lifecycle
+    moved = CounterMetricFamily(
+        "ostraka_lifecycle_transitioned_bytes",
+        "Bytes of the objects that lifecycle rules moved, since the keeper started.",
+    )
+    moved.add_metric([], counts.lifecycle.get("transitioned_bytes", 0))
+    yield moved
     yield from _scrub_families(counts.scrub)
     yield from _snapshot_families(counts.snapshot)
     yield _gauge(

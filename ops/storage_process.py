@@ -43,32 +43,28 @@ log = logging.getLogger("ostraka.storage")
 
 
 class MapKeeper(MapStore):
-    """The cluster map of one machine, whose only writer this process is."""
+    """The cluster map of one machine: this process says which drives there are, the admin port which
+    schemes."""
 
     def __init__(self, metastore: Metastore) -> None:
         super().__init__(metastore)
         self._lock = asyncio.Lock()
 
-    async def replace(self, new: ClusterMap, revision: int) -> bool:
-        """Make `new` the newest map."""
-        done = await super().replace(new, revision)
-        assert done, "one process owns the map of a single machine"
-        return done
-
     async def adopted(self, slot: Slot, old: DriveId, new: DriveId) -> None:
         """A drive came back empty: the slot is the same, so placement is, too."""
-        async with self._lock:
-            now, revision = await self.current()
-            if now is None:
-                return
+        now, _ = await self.current()
+        if now is None:
+            return
+
+        def edit(current: ClusterMap) -> ClusterMap:
             drives = tuple(
-                renamed(drive, new) if drive.slot == slot else drive for drive in now.drives
+                renamed(drive, new) if drive.slot == slot else drive for drive in current.drives
             )
-            await self.replace(
-                dataclasses.replace(now, epoch=Epoch(now.epoch + 1), drives=drives),
-                revision,
-            )
-            log.info("slot %d: drive %s takes over from %s", slot, new.hex(), old.hex())
+            return dataclasses.replace(current, epoch=Epoch(current.epoch + 1), drives=drives)
+
+        async with self._lock:
+            await self.change(edit)
+        log.info("slot %d: drive %s takes over from %s", slot, new.hex(), old.hex())
 
 
 def renamed(drive: MapDrive, drive_id: DriveId) -> MapDrive:
@@ -96,11 +92,11 @@ def next_map(
     scheme = asked or now.scheme
     if not added and scheme == now.scheme:
         return None
-    return ClusterMap(
+    return dataclasses.replace(
+        now,
         epoch=Epoch(now.epoch + 1),
         drives=now.drives + added,
         scheme=scheme,
-        partition_count=now.partition_count,
         open_epochs=(now.epoch, *now.open_epochs) if added else now.open_epochs,
         lineage=(*now.lineage, now.epoch)[-LINEAGE_MAX:] if added else now.lineage,
     )
@@ -126,16 +122,18 @@ async def run_storage(
     try:
         incarnation = await _incarnation(settings, owner, randomness)
         maps = MapKeeper(owner)
-        now, revision = await maps.current()
+        now, _ = await maps.current()
         node = await _open_node(settings, incarnation, now, maps, clock, randomness)
         try:
             reports = node.reports()
             _refuse_lost_metadata(now, reports)
             asked = Scheme(*settings.scheme) if settings.scheme else None
             ids = [_id_of(report) for report in reports]
+            now, revision = await maps.current()  # opening the drives may have changed it
             new = next_map(now, ids, asked)
             if new is not None:
-                await maps.replace(new, revision)
+                replaced = await maps.replace(new, revision)
+                assert replaced, "nobody else is served before this process is ready"
             _refuse_missing(new or now, reports)
             await _ensure_root(settings, owner)
             watch = ProcessWatch("storage").start()

@@ -7,11 +7,13 @@ from enum import Enum
 import msgspec
 
 from placement.ids import DriveId, Epoch, Slot
-from placement.schemes import Scheme
+from placement.schemes import Scheme, Schemes
 
 PARTITIONS_DEFAULT = 1 << 12
 PARTITIONS_MAX = 1 << 16
 SLOTS_MAX = 1 << 32
+CLASSES_MAX = 32
+"""Storage classes that a map gives schemes: everybody reads the map whole."""
 FORMAT_VERSION = 1
 
 
@@ -24,6 +26,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     drives: list["_StoredDrive"]
     open_epochs: list[int]
     lineage: list[int] = []
+    classes: list[tuple[str, int, int, int]] = []
 
 
 class _StoredDrive(msgspec.Struct, frozen=True, array_like=True):
@@ -68,7 +71,7 @@ class MapDrive:
 
 @dataclass(frozen=True, slots=True)
 class ClusterMap:
-    """Nodes' drives and the default scheme under one epoch."""
+    """Nodes' drives, the default scheme and those of storage classes under one epoch."""
 
     epoch: Epoch
     drives: tuple[MapDrive, ...]
@@ -79,6 +82,8 @@ class ClusterMap:
     lineage: tuple[Epoch, ...] = ()
     """Earlier epochs that placed differently, oldest first: drives keep the indexes that they had
     there, so that a change moves no shard between drives that stay (`hashing.Placement`)."""
+    classes: tuple[tuple[str, Scheme], ...] = ()
+    """Storage classes that have a scheme of their own, in order of name."""
 
     def __post_init__(self) -> None:
         """Refuse a map that could not be served."""
@@ -94,6 +99,14 @@ class ClusterMap:
                 raise ValueError(f"slot {drive.slot} is out of range")
             if not (drive.weight >= 0 and math.isfinite(drive.weight)):
                 raise ValueError(f"slot {drive.slot} has weight {drive.weight}")
+        names = [name for name, _ in self.classes]
+        if len(names) > CLASSES_MAX or names != sorted(set(names)):
+            raise ValueError("storage classes are at most 32, each once, in order of name")
+
+    @property
+    def schemes(self) -> Schemes:
+        """What new blobs are stored under."""
+        return Schemes(self.scheme, self.classes)
 
     def encode(self) -> bytes:
         """Version byte, then MessagePack."""
@@ -107,8 +120,10 @@ class ClusterMap:
             ],
             list(self.open_epochs),
         ]
-        if self.lineage:  # appended after the first stores were made
+        if self.lineage or self.classes:  # appended after the first stores were made
             fields.append(list(self.lineage))
+        if self.classes:  # appended later still
+            fields.append([(n, s.k, s.m, s.stripe_size_bytes) for n, s in self.classes])
         return bytes([FORMAT_VERSION]) + msgspec.msgpack.encode(fields)
 
     @classmethod
@@ -138,4 +153,5 @@ class ClusterMap:
             partition_count=stored.partition_count,
             open_epochs=tuple(Epoch(epoch) for epoch in stored.open_epochs),
             lineage=tuple(Epoch(epoch) for epoch in stored.lineage),
+            classes=tuple((name, Scheme(*scheme)) for name, *scheme in stored.classes),
         )

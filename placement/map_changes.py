@@ -7,7 +7,7 @@ done. One planned move runs at a time; only putting out what is lost does not wa
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 
-from placement.cluster_map import ClusterMap, DriveState, MapDrive
+from placement.cluster_map import CLASSES_MAX, ClusterMap, DriveState, MapDrive
 from placement.ids import DriveId, Epoch, Slot
 from placement.membership import DriveRecord
 from placement.schemes import Scheme, default_scheme
@@ -66,9 +66,10 @@ def drain(now: ClusterMap, wanted: Collection[DriveId]) -> ClusterMap:
     _demand_known(now, wanted)
     after = _with_state(now, wanted, DriveState.DRAINING)
     left = sum(drive.state is DriveState.UP for drive in after)
-    if left < now.scheme.width:
+    widest = max((now.scheme, *(scheme for _, scheme in now.classes)), key=lambda s: s.width)
+    if left < widest.width:
         raise MapRefused(
-            f"{left} drives would be left, fewer than the {now.scheme.width} of scheme {now.scheme}"
+            f"{left} drives would be left, fewer than the {widest.width} of scheme {widest}"
         )
     return _moved(now, after)
 
@@ -112,10 +113,34 @@ def close_epochs(now: ClusterMap) -> ClusterMap:
 
 def with_scheme(now: ClusterMap, scheme: Scheme) -> ClusterMap:
     """Another scheme for new objects; what is stored keeps its own."""
+    demand_fits(now, scheme)
+    return dataclasses.replace(now, epoch=Epoch(now.epoch + 1), scheme=scheme)
+
+
+def with_class(now: ClusterMap, name: str, scheme: Scheme) -> ClusterMap:
+    """A scheme for new objects of a storage class; what is stored keeps its own."""
+    demand_fits(now, scheme)
+    classes = {**dict(now.classes), name: scheme}
+    if len(classes) > CLASSES_MAX:
+        raise MapRefused(f"at most {CLASSES_MAX} storage classes can have a scheme")
+    return dataclasses.replace(
+        now, epoch=Epoch(now.epoch + 1), classes=tuple(sorted(classes.items()))
+    )
+
+
+def without_class(now: ClusterMap, name: str) -> ClusterMap:
+    """A storage class takes no new objects any more; what is stored in it stays as it is."""
+    left = tuple(item for item in now.classes if item[0] != name)
+    if left == now.classes:
+        raise MapRefused(f"storage class {name} has no scheme")
+    return dataclasses.replace(now, epoch=Epoch(now.epoch + 1), classes=left)
+
+
+def demand_fits(now: ClusterMap, scheme: Scheme) -> None:
+    """Raises MapRefused for a scheme wider than the drives that are in use."""
     up = sum(drive.state is DriveState.UP for drive in now.drives)
     if scheme.width > up:
         raise MapRefused(f"scheme {scheme} needs {scheme.width} drives, there are {up}")
-    return dataclasses.replace(now, epoch=Epoch(now.epoch + 1), scheme=scheme)
 
 
 def domain_of(cluster: ClusterMap, drive: MapDrive) -> tuple[str, ...]:

@@ -44,6 +44,24 @@ class Scheme:
         return cls(int(match[1]), int(match[2]))
 
 
+@dataclass(frozen=True, slots=True)
+class Schemes:
+    """What new blobs are stored under: the default scheme, and that of each storage class that has
+    one."""
+
+    default: Scheme
+    classes: tuple[tuple[str, Scheme], ...] = ()
+
+    def of_class(self, name: str) -> Scheme | None:
+        """The scheme of a storage class; None for one that was given none."""
+        return next((scheme for known, scheme in self.classes if known == name), None)
+
+    @property
+    def tolerance(self) -> int:
+        """Drives that may fail without loss, whichever of them an object is stored under."""
+        return min((self.default.m, *(scheme.m for _, scheme in self.classes)))
+
+
 def widest_that_fits(scheme: Scheme, live_drives: int) -> Scheme | None:
     """The widest scheme with the same m on that many drives: 4+2 → 3+2 → 2+2 → m + 1 copies.
 

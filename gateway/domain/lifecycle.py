@@ -1,4 +1,5 @@
-"""Lifecycle rules of a bucket: which versions end, and which uploads are given up, and when.
+"""Lifecycle rules of a bucket: which versions end, and which uploads are given up, and when. What moves
+between storage classes is in `transitions`.
 
 Source: Amazon S3 User Guide, "Lifecycle configuration elements" and "Expiring objects": an object of
 N days ends at the first midnight UTC that is N days or more after it was made; a version that is not
@@ -12,6 +13,16 @@ import msgspec
 from gateway.domain.tags import Tags
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+class Transition(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """A move to a storage class: by age in days, or, of current objects, from a date on. `kept`
+    newest noncurrent versions stay. Stored: fields are only appended."""
+
+    storage_class: str
+    days: int = 0
+    at_ms: int | None = None
+    kept: int = 0
 
 
 class LifecycleRule(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
@@ -31,6 +42,9 @@ class LifecycleRule(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     abort_days: int | None = None
     bare_prefix: bool = False  # said in the old form, without a Filter
     joined: bool = False  # the filter was an And
+    transitions: tuple[Transition, ...] = ()
+    noncurrent_transitions: tuple[Transition, ...] = ()
+    transition_minimum: str = ""  # the configuration's default minimum size, as it was said
 
 
 LifecycleRules = tuple[LifecycleRule, ...]
@@ -49,7 +63,8 @@ def due_ms(since_ms: int, days: int, day_ms: int = DAY_MS) -> int:
     return due if day_ms != DAY_MS else -(-due // day_ms) * day_ms
 
 
-def _concerns(rule: LifecycleRule, key: str, tags: Tags, size_bytes: int) -> bool:
+def concerns(rule: LifecycleRule, key: str, tags: Tags, size_bytes: int) -> bool:
+    """Whether a rule is enabled, and its filter lets the object through."""
     return (
         rule.enabled
         and key.startswith(rule.prefix)
@@ -71,7 +86,7 @@ def current_due(
     """When a current object comes to its end: by the rule that ends it first."""
     first: Due | None = None
     for rule in rules:
-        if not _concerns(rule, key, tags, size_bytes):
+        if not concerns(rule, key, tags, size_bytes):
             continue
         if rule.expire_at_ms is not None:
             at_ms = rule.expire_at_ms
@@ -91,7 +106,7 @@ def lone_marker_ends(
     the age of objects where a rule ends them by days. Markers have no tags and no size."""
     for rule in rules:
         bounded = rule.size_above_bytes is not None or rule.size_below_bytes is not None
-        if bounded or not _concerns(rule, key, (), 0):
+        if bounded or not concerns(rule, key, (), 0):
             continue
         if rule.expire_lone_markers:
             return True
@@ -117,7 +132,7 @@ def noncurrent_ends(
         if rule.noncurrent_days is None or newer < rule.noncurrent_kept:
             continue
         due = due_ms(succeeded_ms, rule.noncurrent_days, day_ms)
-        if due <= now_ms and _concerns(rule, key, tags, size_bytes):
+        if due <= now_ms and concerns(rule, key, tags, size_bytes):
             return True
     return False
 

@@ -1,6 +1,6 @@
 """Buckets: the cache that finds their ids, and the transactions that make and delete them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -279,8 +279,22 @@ class Buckets:
         A lost race is tried again on what is there then. Raises NoSuchBucket, NotBucketOwner,
         BucketBusy, OutcomeUnknown.
         """
+        return await self._change(name, lambda: self.read(name, principal), change)
+
+    async def change_unasked(
+        self, name: str, change: Callable[[BucketRecord], BucketRecord]
+    ) -> BucketEntry:
+        """The same for the operator, whoever owns the bucket."""
+        return await self._change(name, lambda: self.read_unasked(name), change)
+
+    async def _change(
+        self,
+        name: str,
+        read: Callable[[], Awaitable[BucketEntry]],
+        change: Callable[[BucketRecord], BucketRecord],
+    ) -> BucketEntry:
         for attempt in range(_CHANGE_TRIES):
-            entry = await self.read(name, principal)
+            entry = await read()
             record = msgspec.structs.replace(
                 change(entry.record), settings_revision=entry.record.settings_revision + 1
             )

@@ -86,6 +86,8 @@ class ObjectRecord(Record, frozen=True, kw_only=True):
     # then `r/<group>/<this record's key>` exists as long as this record does
     acl: tuple[tuple[str, str], ...] | None = None  # (account id or group, permission); None: the
     # owner's full control
+    scheme: tuple[int, int] | None = None  # k and m that its class or bucket asked for; None: those
+    # that were the default. The blobs tell their own: narrower ones, or whole copies
 
 
 class ListedChecksum(Record, frozen=True, kw_only=True):
@@ -110,6 +112,10 @@ class ListedObject(Record, frozen=True, kw_only=True):
     parts: msgspec.Raw
     manifest: msgspec.Raw
     checksum: ListedChecksum | None
+    content_type: msgspec.Raw
+    headers: msgspec.Raw
+    metadata: msgspec.Raw
+    storage_class: str
 
 
 class ListedVersion(Record, frozen=True, kw_only=True):
@@ -129,7 +135,7 @@ class ListedVersion(Record, frozen=True, kw_only=True):
     content_type: msgspec.Raw
     headers: msgspec.Raw
     metadata: msgspec.Raw
-    storage_class: msgspec.Raw
+    storage_class: str
     version_id: bytes
     order: int
     tags: msgspec.Raw
@@ -207,6 +213,7 @@ class BucketRecord(Record, frozen=True, kw_only=True):
     cors: bytes = b""  # cross-origin rules (`gateway.metadata.cors`)
     lifecycle: bytes = b""  # lifecycle rules (`gateway.metadata.lifecycle`)
     website: bytes = b""  # (`gateway.metadata.website`)
+    scheme: tuple[int, int] | None = None  # k and m of its STANDARD objects; None: the default's
 
 
 class AccountRecord(Record, frozen=True, kw_only=True):
@@ -258,6 +265,7 @@ class UploadRecord(Record, frozen=True, kw_only=True):
     encryption: bytes = b""  # as an object's: of the object that it will be
     retention: tuple[str, int] | None = None  # asked for the object that it will be
     legal_hold: bool = False
+    scheme: tuple[int, int] | None = None  # as an object's: of all its parts
 
 
 class PartRecord(Record, frozen=True, kw_only=True):

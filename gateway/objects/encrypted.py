@@ -32,6 +32,7 @@ from gateway.objects.reader import BlobStream
 from gateway.objects.staging import MEMORY_SIZE_BYTES_MAX
 from gateway.s3.message import Body, Buffer, Stream
 from placement.ids import GroupId
+from placement.schemes import Scheme
 
 SALT_SIZE_BYTES = 16
 INLINE_SIZE_BYTES_MAX = 256 << 10
@@ -101,23 +102,31 @@ async def stage_encrypted(
     cipher: BlobCipher,
     *,
     group: GroupId | None = None,
+    scheme: Scheme | None = None,
 ) -> Staged:
     """As `Objects.stage`; the digests are of the plain bytes."""
     stored = stored_size(size_bytes)
     if stored <= MEMORY_SIZE_BYTES_MAX:
         data = await body.read_all(size_bytes)
         await _hash_small(digests, data)
-        return await objects.stage_bytes(cipher.seal_all(data), group=group)
+        return await objects.stage_bytes(cipher.seal_all(data), group=group, scheme=scheme)
     sealing = EncryptingBody(body, cipher, digests)
-    return await objects.stage(sealing, stored, _NoHashing(), group=group)
+    return await objects.stage(sealing, stored, _NoHashing(), group=group, scheme=scheme)
 
 
 async def stage_encrypted_to_end(
-    objects: Objects, body: Body, size_bytes_max: int, digests: Hashing, cipher: BlobCipher
+    objects: Objects,
+    body: Body,
+    size_bytes_max: int,
+    digests: Hashing,
+    cipher: BlobCipher,
+    *,
+    scheme: Scheme | None = None,
 ) -> Staged:
     """As `Objects.stage_to_end`."""
     sealing = EncryptingBody(body, cipher, digests)
-    return await objects.stage_to_end(sealing, stored_size(size_bytes_max), _NoHashing())
+    size_bytes = stored_size(size_bytes_max)
+    return await objects.stage_to_end(sealing, size_bytes, _NoHashing(), scheme=scheme)
 
 
 async def _hash_small(digests: Hashing, data: bytes) -> None:

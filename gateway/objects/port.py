@@ -16,6 +16,7 @@ from gateway.metadata.records import BlobRef
 from gateway.s3.message import Body, Stream
 from placement.ids import GroupId
 from placement.metastore.port import Compare, Put
+from placement.schemes import Scheme, Schemes
 
 
 class Hashing(Protocol):
@@ -55,20 +56,38 @@ class Stored:
 class Objects(Protocol):
     """The store of blobs. Errors: `gateway.objects.errors.NotEnoughDrives` (503) when fewer than
     the invariant's least can be written, `BlobOutOfReach` (503) while drives that may hold a blob
-    are away, `BlobDamaged` (500) when k shards cannot be had though all drives are there."""
+    are away, `BlobDamaged` (500) when k shards cannot be had though all drives are there.
+
+    Blobs are coded under the default scheme unless another is named; on too few drives under the
+    widest of the same m that fits."""
+
+    @property
+    def schemes(self) -> Schemes:
+        """The default scheme and those of storage classes, as they are now."""
+        ...
 
     async def stage(
-        self, body: Body, size_bytes: int, digests: Hashing, *, group: GroupId | None = None
+        self,
+        body: Body,
+        size_bytes: int,
+        digests: Hashing,
+        *,
+        group: GroupId | None = None,
+        scheme: Scheme | None = None,
     ) -> Staged:
         """Receive `size_bytes` from the body. Memory: a few stripe buffers from a bounded pool."""
         ...
 
-    async def stage_to_end(self, body: Body, size_bytes_max: int, digests: Hashing) -> Staged:
+    async def stage_to_end(
+        self, body: Body, size_bytes_max: int, digests: Hashing, *, scheme: Scheme | None = None
+    ) -> Staged:
         """Receive a body whose size shows only when it ends, after at most `size_bytes_max`; then
         `Staged.ref` tells it. Memory: as `stage`."""
         ...
 
-    async def stage_bytes(self, data: bytes, *, group: GroupId | None = None) -> Staged:
+    async def stage_bytes(
+        self, data: bytes, *, group: GroupId | None = None, scheme: Scheme | None = None
+    ) -> Staged:
         """A blob from memory (manifests, small bodies already hashed)."""
         ...
 

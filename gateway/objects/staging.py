@@ -8,6 +8,7 @@ from gateway.domain.write_plan import WritePlan
 from gateway.metadata.records import BlobRef
 from placement.cluster_map import MapDrive
 from placement.ids import GroupId, Slot
+from placement.schemes import Scheme
 from storage_node.port import StagedShard
 from storage_node.shard import ShardEnvelope, encode_envelope
 
@@ -23,6 +24,8 @@ class StagedBytes:
     group: GroupId
     plan: WritePlan
     data: bytes
+    wanted: Scheme | None = None
+    """The scheme that was named; None is the default one."""
     stored: dict[int, MapDrive] = field(default_factory=dict)
     """Where `commit` stored each index (a drive may have been replaced by another meanwhile)."""
     displaced: tuple[Slot, ...] = ()
@@ -37,6 +40,7 @@ class StagedFiles:
     group: GroupId
     plan: WritePlan
     shards: tuple[StagedShard, ...]
+    wanted: Scheme | None = None
     failed: set[int] = field(default_factory=set)
     stored: dict[int, MapDrive] = field(default_factory=dict)
     """Where each index was committed."""

@@ -31,6 +31,7 @@ from placement.clock import Clock, Randomness
 from placement.errors import PeerUnavailable
 from placement.ids import BlobId, DriveId, GroupId
 from placement.metastore.port import Put, exists
+from placement.schemes import Scheme, Schemes
 from storage_node.port import SEGMENT_SHARD_SIZE_BYTES_MAX, Buffer, NodePort, ShardId
 
 INLINE_SIZE_BYTES_MAX = 256 << 10
@@ -45,7 +46,8 @@ _IDS_AT_ONCE = 32
 class ObjectStore:
     """Implements `gateway.objects.port.Objects`. One per process.
 
-    Memory of bodies: `buffers` × 4 MiB for large writes, one body of at most 512 KiB a small write,
+    Memory of bodies: `buffers` × 4 MiB for large writes (more than that for m above 5, where a
+    stripe with its parity does not fit), one body of at most 512 KiB a small write,
     two read steps of 2 MiB a read.
     """
 
@@ -79,44 +81,61 @@ class ObjectStore:
         await self._damage.close()
         await asyncio.to_thread(self._threads.shutdown)
 
+    @property
+    def schemes(self) -> Schemes:
+        """Of the newest map."""
+        return self._topology.map.schemes
+
     # Writing
 
     async def stage(
-        self, body: Body, size_bytes: int, digests: Hashing, *, group: GroupId | None = None
+        self,
+        body: Body,
+        size_bytes: int,
+        digests: Hashing,
+        *,
+        group: GroupId | None = None,
+        scheme: Scheme | None = None,
     ) -> Staged:
         """Receive `size_bytes` from the body, hashed on the way. Raises what the body raises, and
         `NotEnoughDrives`."""
-        blob, plan = self._plan(size_bytes)
+        blob, plan = self._plan(size_bytes, scheme)
         ref = _ref(blob, plan, size_bytes)
         if not _fits_memory(ref):
-            return await self._stage_files(body, size_bytes, digests, group)
+            return await self._stage_files(body, size_bytes, digests, group, scheme)
         data = await body.read_all(size_bytes)
         assert len(data) == size_bytes, "a body shorter than it said raises by itself"
         if size_bytes <= INLINE_SIZE_BYTES_MAX:
             _digest(digests, data)
         else:
             await asyncio.get_running_loop().run_in_executor(self._threads, _digest, digests, data)
-        return StagedBytes(ref, group or GroupId(blob), plan, data)
+        return StagedBytes(ref, group or GroupId(blob), plan, data, scheme)
 
-    async def stage_to_end(self, body: Body, size_bytes_max: int, digests: Hashing) -> Staged:
+    async def stage_to_end(
+        self, body: Body, size_bytes_max: int, digests: Hashing, *, scheme: Scheme | None = None
+    ) -> Staged:
         """Receive a body that ends after at most `size_bytes_max`. Raises as `stage` does."""
         start = bytearray(min(size_bytes_max, MEMORY_SIZE_BYTES_MAX) + 1)
         count = await body.read_into(memoryview(start))
         if count == len(start):
             whole = _StartedBody(start, body)
-            return await self._stage_files(whole, size_bytes_max, digests, None, may_end_early=True)
+            return await self._stage_files(
+                whole, size_bytes_max, digests, None, scheme, may_end_early=True
+            )
         data = bytes(memoryview(start)[:count])
         await asyncio.get_running_loop().run_in_executor(self._threads, _digest, digests, data)
-        return await self.stage_bytes(data)
+        return await self.stage_bytes(data, scheme=scheme)
 
-    async def stage_bytes(self, data: bytes, *, group: GroupId | None = None) -> Staged:
+    async def stage_bytes(
+        self, data: bytes, *, group: GroupId | None = None, scheme: Scheme | None = None
+    ) -> Staged:
         """A blob from memory."""
-        blob, plan = self._plan(len(data))
+        blob, plan = self._plan(len(data), scheme)
         ref = _ref(blob, plan, len(data))
         if _fits_memory(ref):
-            return StagedBytes(ref, group or GroupId(blob), plan, data)
+            return StagedBytes(ref, group or GroupId(blob), plan, data, scheme)
         return await self._stage_files(
-            _ReadBody(BlobStream.of(data)), len(data), _NoHashing(), group
+            _ReadBody(BlobStream.of(data)), len(data), _NoHashing(), group, scheme
         )
 
     async def restage(self, staged: Staged) -> Staged:
@@ -124,13 +143,13 @@ class ObjectStore:
         `PlacementChanged`. The old blob is discarded. Raises `NotEnoughDrives`."""
         blob = _own(staged)
         if isinstance(blob, StagedBytes):
-            fresh = await self.stage_bytes(blob.data, group=_group_of(blob))
+            fresh = await self.stage_bytes(blob.data, group=_group_of(blob), scheme=blob.wanted)
         else:
             try:
                 stream = await self.read([(blob.ref, 0, blob.ref.size_bytes)])
                 body = _ReadBody(stream)
                 fresh = await self._stage_files(
-                    body, blob.ref.size_bytes, _NoHashing(), _group_of(blob)
+                    body, blob.ref.size_bytes, _NoHashing(), _group_of(blob), blob.wanted
                 )
             except BlobDamaged as error:
                 raise NotEnoughDrives("too many drives failed during the write") from error
@@ -225,15 +244,15 @@ class ObjectStore:
 
     # Inside
 
-    def _plan(self, size_bytes: int) -> tuple[BlobId, WritePlan]:
+    def _plan(self, size_bytes: int, scheme: Scheme | None = None) -> tuple[BlobId, WritePlan]:
         if not self._ids:
             # One system call for many ids.
             self._ids = self._randomness.token(_BLOB_ID_SIZE_BYTES * _IDS_AT_ONCE)
         blob = BlobId(self._ids[:_BLOB_ID_SIZE_BYTES])
         self._ids = self._ids[_BLOB_ID_SIZE_BYTES:]
-        plan = self._topology.plan_write(blob, size_bytes)
+        plan = self._topology.plan_write(blob, size_bytes, scheme)
         if plan is None:
-            raise NotEnoughDrives(_too_few(self._topology))
+            raise NotEnoughDrives(_too_few(self._topology, scheme))
         return blob, plan
 
     async def _stage_files(
@@ -242,21 +261,21 @@ class ObjectStore:
         size_bytes: int,
         digests: Hashing,
         group: GroupId | None,
+        scheme: Scheme | None,
         *,
         may_end_early: bool = False,
     ) -> StagedFiles:
         """Open the shards' files, again under a new plan while drives turn out to have failed."""
         for _ in range(len(self._topology.map.drives) + 1):
-            blob, plan = self._plan(size_bytes)
+            blob, plan = self._plan(size_bytes, scheme)
             ref = _ref(blob, plan, size_bytes)
             shards = await self._files.open(ref, plan)
             if shards is not None:
-                staged = StagedFiles(ref, group or GroupId(blob), plan, shards)
-                await self._files.receive(
-                    staged, body, digests, self._buffer_pool(), may_end_early=may_end_early
-                )
+                staged = StagedFiles(ref, group or GroupId(blob), plan, shards, scheme)
+                pool = self._buffer_pool(plan.scheme)
+                await self._files.receive(staged, body, digests, pool, may_end_early=may_end_early)
                 return staged
-        raise NotEnoughDrives(_too_few(self._topology))
+        raise NotEnoughDrives(_too_few(self._topology, scheme))
 
     async def _judged(
         self, blob: StagedBlob, stored: Collection[int], *, marks_in_commit: bool = False
@@ -290,11 +309,11 @@ class ObjectStore:
                 compares += map(exists, marks)
         return Stored(blob.ref, tuple(compares), tuple(puts), plan.narrow)
 
-    def _buffer_pool(self) -> BufferPool:
-        """The pool of large writes, made when the first one comes."""
-        if self._pool is None:
-            scheme = self._topology.map.scheme
-            least = Layout.room(min(2, scheme.k), scheme.m, scheme.stripe_size_bytes)
+    def _buffer_pool(self, scheme: Scheme) -> BufferPool:
+        """The pool of large writes, made when the first one comes; anew, with larger buffers, when
+        one comes whose stripe does not fit. Those under way keep theirs."""
+        least = Layout.room(min(2, scheme.k), scheme.m, scheme.stripe_size_bytes)
+        if self._pool is None or self._pool.size_bytes < least:
             self._pool = BufferPool(max(self._buffer_size_bytes, least), self._buffers)
         return self._pool
 
@@ -328,8 +347,9 @@ def _fits_memory(ref: BlobRef) -> bool:
     )
 
 
-def _too_few(topology: Topology) -> str:
-    return f"{len(topology.writable)} drives take writes: too few for {topology.map.scheme}"
+def _too_few(topology: Topology, scheme: Scheme | None) -> str:
+    wanted = scheme or topology.map.scheme
+    return f"{len(topology.writable)} drives take writes: too few for {wanted}"
 
 
 def _digest(digests: Hashing, data: bytes) -> None:

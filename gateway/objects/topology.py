@@ -26,7 +26,7 @@ from placement.hashing import Placement, partition_of
 from placement.ids import BlobId, DriveId, Epoch, Partition, Slot
 from placement.membership_view import LiveView
 from placement.metastore.port import Compare, Metastore, Put, Txn, absent, prefix_end, unchanged
-from placement.schemes import widest_that_fits
+from placement.schemes import Scheme, widest_that_fits
 from storage_node.port import DriveCondition, NodePort, Outcome
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Topology:
         self._slow_until: dict[DriveId, float] = {}
         self._writable: frozenset[Slot] = frozenset()
         self._unwell: frozenset[Slot] = frozenset()
-        self._plans: dict[tuple[Partition, bool], WritePlan | None] = {}
+        self._plans: dict[tuple[Partition, bool, Scheme | None], WritePlan | None] = {}
         self._marks: set[bytes] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -165,22 +165,24 @@ class Topology:
                 orders.append(order)
         return orders
 
-    def plan_write(self, blob: BlobId, size_bytes: int) -> WritePlan | None:
-        """Seats for a new blob; None when fewer than m + 1 drives take writes."""
-        key = (self.partition(blob), size_bytes <= COPIES_SIZE_BYTES_MAX)
+    def plan_write(
+        self, blob: BlobId, size_bytes: int, scheme: Scheme | None = None
+    ) -> WritePlan | None:
+        """Seats for a new blob, under the map's scheme unless another is named; None when fewer than
+        m + 1 drives take writes."""
+        key = (self.partition(blob), size_bytes <= COPIES_SIZE_BYTES_MAX, scheme)
         try:
             return self._plans[key]
         except KeyError:
             pass
         if len(self._plans) >= PLANS_MAX:
             self._plans.clear()
-        plan = self._plan(blob, size_bytes)
+        plan = self._plan(blob, size_bytes, scheme or self._current.map.scheme)
         self._plans[key] = plan
         return plan
 
-    def _plan(self, blob: BlobId, size_bytes: int) -> WritePlan | None:
+    def _plan(self, blob: BlobId, size_bytes: int, wanted: Scheme) -> WritePlan | None:
         """The order depends on the width, and that on how many drives take writes."""
-        wanted = self._current.map.scheme
         live = sum(drive.slot in self._writable for drive in self.write_order(blob))
         scheme = widest_that_fits(scheme_for(wanted, size_bytes), live)
         if scheme is None:

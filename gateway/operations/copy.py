@@ -1,5 +1,6 @@
 """CopyObject: a further record for the same blobs. Bytes are read only for a checksum that the source
-does not have, and stored again only where they have to be encrypted otherwise."""
+does not have, and stored again only where they have to be encrypted otherwise, or kept under another
+scheme."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from gateway.domain.conditions import (
     judge_copy_source,
 )
 from gateway.domain.object_lock import Lock
+from gateway.domain.storage_classes import Kept
 from gateway.domain.tags import Tags
 from gateway.domain.versions import version_text
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
@@ -58,6 +60,7 @@ from gateway.operations.object_versions import (
 )
 from gateway.operations.put import demand_write, full_object
 from gateway.operations.source_body import open_range
+from gateway.operations.storage_class import STORAGE_CLASS, class_asked, kept_in
 from gateway.operations.tag_headers import copy_tags
 from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests, algorithm_named
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
@@ -99,6 +102,8 @@ class Copy:
     encryption: EncryptionAsked | None
     redirect: tuple[tuple[str, str], ...] = ()
     """Where a website sends whoever asks for the copy; the source's is not copied."""
+    storage_class: str = ""
+    """The copy's; the source's is not copied."""
 
 
 def copy_source(headers: Mapping[str, str]) -> CopySource:
@@ -176,7 +181,7 @@ def _decode(request: S3Request) -> Copy:
     itself = (source.bucket, source.key) == (request.bucket, request.key)
     encryption = encryption_asked(request)
     redirect = redirect_header(headers)
-    changes = encryption is not None or redirect
+    changes = encryption is not None or redirect or STORAGE_CLASS in headers
     if itself and not replaces and source.version is None and not changes:
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
@@ -198,6 +203,7 @@ def _decode(request: S3Request) -> Copy:
         acl_asked(headers, request.query),
         encryption,
         redirect,
+        class_asked(headers),
     )
 
 
@@ -216,13 +222,14 @@ async def _handle(context: Context, copy: Copy) -> Copied:
         entry, previous = await context.metadata.lookup(copy.bucket, copy.key, copy.principal)
         from_bucket, source = await find_source(context, copy.source, copy.principal)
         demand_write(copy.conditions, copy.key, previous)
-        transfer = await judge_transfer(context, copy.encryption, source.record, entry)
+        kept = kept_in(context, entry, copy.storage_class)
+        transfer = await judge_transfer(context, copy.encryption, source.record, entry, kept)
         try:
-            record = await _record(context, copy, source, entry, previous, transfer)
+            record = await _record(context, copy, source, entry, previous, transfer, kept)
             if transfer.rewrites:
                 committed = await store_again(
                     context,
-                    NewCopy(entry, copy.key, previous, record, copy.conditions),
+                    NewCopy(entry, copy.key, previous, record, copy.conditions, kept),
                     source.record,
                     transfer,
                 )
@@ -258,13 +265,14 @@ async def _record(
     entry: BucketEntry,
     previous: ObjectEntry | None,
     transfer: Transfer,
+    kept: Kept,
 ) -> ObjectRecord:
     """The destination's record: the source's data, the asked-for headers."""
     found = source.record
     stamp = context.metadata.versions.stamp(entry, previous)
     lock = lock_of_version(entry.record, copy.lock, context.clock)
     access = await access_of_new(context, entry, copy.principal, copy.acl)
-    kept = (
+    headers = (
         ObjectHeaders(
             found.content_type,
             (*(h for h in found.headers if h[0] != WEBSITE_REDIRECT), *copy.redirect),
@@ -286,9 +294,11 @@ async def _record(
             None if previous is None else previous.record,
         ),
         checksum=await _checksum(context, copy.algorithm, found, transfer),
-        content_type=kept.content_type,
-        headers=kept.headers,
-        metadata=kept.metadata,
+        content_type=headers.content_type,
+        headers=headers.headers,
+        metadata=headers.metadata,
+        storage_class=kept.storage_class,
+        scheme=kept.named,
         tags=found.tags if copy.tags is None else copy.tags,
         version_id=stamp.version_id,
         order=stamp.order,

@@ -1,5 +1,5 @@
-"""Copies between forms of encryption: which share their blobs with the source, and how the others are
-stored again."""
+"""Copies between forms of encryption and schemes: which share their blobs with the source, and how the
+others are stored again."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import msgspec
 from gateway.context import Context
 from gateway.domain.conditions import WriteConditions
 from gateway.domain.encryption import Kind, Wanted
+from gateway.domain.storage_classes import Kept
 from gateway.kms.customer import open_customer_data_key
 from gateway.kms.port import KeyUnusable
 from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry
@@ -29,6 +30,7 @@ from gateway.operations.object_encryption import (
 )
 from gateway.operations.put import OBJECT_SIZE_BYTES_MAX, full_object
 from gateway.operations.source_body import StreamBody, open_range
+from gateway.operations.storage_class import shares_scheme
 from gateway.s3.checksums import ChecksumAlgorithm, Digests
 from gateway.s3.errors import ErrorCode, S3Error
 
@@ -51,27 +53,34 @@ class NewCopy(NamedTuple):
     previous: ObjectEntry | None
     record: ObjectRecord
     conditions: WriteConditions | None
+    kept: Kept
 
 
 async def judge_transfer(
-    context: Context, asked: EncryptionAsked | None, source: ObjectRecord, entry: BucketEntry
+    context: Context,
+    asked: EncryptionAsked | None,
+    source: ObjectRecord,
+    entry: BucketEntry,
+    kept: Kept,
 ) -> Transfer:
     """What the request, the destination's bucket and the source make of a copy.
 
     Raises EncryptionRefused, what key services raise, and InvalidRequest for a source that is too
     long to be stored again.
     """
+    shares = shares_scheme(context, kept, source)
+    opening: bytes | None = None
+    wanted: Wanted | None = None
     if (
-        asked is None
-        and not source.encryption
-        and entry.record.encryption is None
-        and not context.encrypts_everything
+        asked is not None
+        or source.encryption
+        or entry.record.encryption is not None
+        or context.encrypts_everything
     ):
-        return Transfer(None, None, rewrites=False)
-    opening = await source_key(context, source.encryption, asked)
-    wanted = wanted_by(context, asked, entry)
-    envelope = envelope_of(source.encryption)
-    if shares_blobs(envelope, wanted):
+        opening = await source_key(context, source.encryption, asked)
+        wanted = wanted_by(context, asked, entry)
+        shares = shares and shares_blobs(envelope_of(source.encryption), wanted)
+    if shares:
         return Transfer(opening, wanted, rewrites=False)
     if source.size_bytes > OBJECT_SIZE_BYTES_MAX:
         raise S3Error(
@@ -120,10 +129,13 @@ async def store_again(
     digests = Digests(algorithm, md5=keeps_md5)
     size_bytes = source.size_bytes
     body = StreamBody(await open_range(context, source, 0, size_bytes, transfer.source_key))
+    scheme = copy.kept.scheme
     if sealed is None:
-        staged = await context.objects.stage(body, size_bytes, digests)
+        staged = await context.objects.stage(body, size_bytes, digests, scheme=scheme)
     else:
-        staged = await stage_encrypted(context.objects, body, size_bytes, digests, sealed.cipher)
+        staged = await stage_encrypted(
+            context.objects, body, size_bytes, digests, sealed.cipher, scheme=scheme
+        )
     etag = digests.md5 if keeps_md5 else context.randomness.token(16)
     record_key = copy.entry.object_key(copy.key)
 

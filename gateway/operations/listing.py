@@ -227,7 +227,7 @@ def _contents(output: ListOutput) -> list[str]:
             f"<LastModified>{stamp}.{milliseconds:03}Z</LastModified>"
             f"<ETag>&quot;{etag}&quot;</ETag>{summary}"
             f"<Size>{record.size_bytes}</Size>{owner}"
-            "<StorageClass>STANDARD</StorageClass></Contents>"
+            f"<StorageClass>{record.storage_class or 'STANDARD'}</StorageClass></Contents>"
         )
     return lines
 

@@ -23,6 +23,7 @@ from gateway.operations.object_encryption import (
 )
 from gateway.operations.object_headers import ObjectHeaders, object_headers
 from gateway.operations.put import payload_of
+from gateway.operations.storage_class import class_asked, kept_in
 from gateway.operations.tag_headers import request_tags
 from gateway.operations.upload_parts import (
     NewPart,
@@ -68,6 +69,7 @@ class Create:
     lock: Lock
     acl: AclAsked | None
     encryption: EncryptionAsked | None
+    storage_class: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,13 @@ def _decode_create(request: S3Request) -> Create:
         asked_lock(request.headers),
         acl_asked(request.headers, request.query),
         encryption_asked(request),
+        class_asked(request.headers),
     )
 
 
 async def _create(context: Context, asked: Create) -> Created:
     bucket = await context.metadata.bucket(asked.bucket, asked.principal)
+    kept = kept_in(context, bucket, asked.storage_class)
     sealed = None
     if (
         asked.encryption is not None
@@ -121,6 +125,8 @@ async def _create(context: Context, asked: Create) -> Created:
         content_type=asked.headers.content_type,
         headers=asked.headers.headers,
         metadata=asked.headers.metadata,
+        storage_class=kept.storage_class,
+        scheme=kept.named,
         tags=asked.tags,
         retention=asked.lock.retention,
         legal_hold=asked.lock.legal_hold,

@@ -24,6 +24,7 @@ from gateway.domain.multipart import (
     etag_of_parts,
     judge_parts,
 )
+from gateway.domain.storage_classes import scheme_named
 from gateway.metadata import upload_commits, uploads
 from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry, etag_text
 from gateway.metadata.errors import Contended, MetadataError, NoSuchBucket, RelianceBroken
@@ -428,6 +429,8 @@ async def _finish(
             content_type=upload.record.content_type,
             headers=upload.record.headers,
             metadata=upload.record.metadata,
+            storage_class=upload.record.storage_class,
+            scheme=upload.record.scheme,
             tags=upload.record.tags,
             version_id=stamp.version_id,
             order=stamp.order,
@@ -455,7 +458,9 @@ async def _finish(
     if inline:
         record = build(None)
         return await publish(record, encode(record), None)
-    staged = await context.objects.stage_bytes(table, group=GroupId(upload.upload_id))
+    staged = await context.objects.stage_bytes(
+        table, group=GroupId(upload.upload_id), scheme=scheme_named(upload.record.scheme)
+    )
     return await commit_blob(context.objects, staged, upload.key, build, publish)
 
 

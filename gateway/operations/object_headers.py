@@ -157,6 +157,8 @@ def describing_headers(record: ObjectRecord, overrides: Mapping[str, str] | None
         answer.append(("Content-Type", record.content_type or DEFAULT_CONTENT_TYPE))
         if record.headers:
             answer += ((_NAMES.get(name, name), value) for name, value in record.headers)
+    if record.storage_class:  # of STANDARD objects S3 says nothing
+        answer.append(("x-amz-storage-class", record.storage_class))
     if record.metadata:
         answer += ((METADATA_PREFIX + name, value) for name, value in record.metadata)
     return answer

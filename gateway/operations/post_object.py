@@ -35,6 +35,7 @@ from gateway.operations.put import (
     payload_of,
     publish_upload,
 )
+from gateway.operations.storage_class import class_asked, kept_in
 from gateway.s3.addressing import MAX_KEY_BYTES
 from gateway.s3.checksums import ChecksumAlgorithm, Digests
 from gateway.s3.documents import parse_tagging
@@ -140,6 +141,7 @@ async def _handle(context: Context, post: Post) -> Posted:
         _tags(fields),
         lock_of_version(entry.record, asked_lock(headers), context.clock),
         sealed=await new_encryption(context, encryption_asked(request, headers), entry),
+        kept=kept_in(context, entry, class_asked(headers)),
     )
     demand_write(upload.conditions, key, previous)
     published = await _store(context, upload, file, headers)
@@ -242,10 +244,17 @@ async def _store(
     digests = Digests(algorithm, md5=sealed is None or sealed.keeps_md5 or md5 is not None)
     size_bytes_max = min(file.size_bytes, file.bounds[1])
     if sealed is None:
-        staged = await context.objects.stage_to_end(file, size_bytes_max, digests)
+        staged = await context.objects.stage_to_end(
+            file, size_bytes_max, digests, scheme=upload.kept.scheme
+        )
     else:
         staged = await stage_encrypted_to_end(
-            context.objects, file, size_bytes_max, digests, sealed.cipher
+            context.objects,
+            file,
+            size_bytes_max,
+            digests,
+            sealed.cipher,
+            scheme=upload.kept.scheme,
         )
     try:
         if md5 is not None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from gateway.context import Context
 from gateway.domain.conditions import Verdict, WriteConditions, judge_write
 from gateway.domain.object_lock import Lock
+from gateway.domain.storage_classes import Kept
 from gateway.domain.tags import Tags
 from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry, etag_text
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
@@ -38,6 +39,7 @@ from gateway.operations.object_headers import (
     write_conditions,
 )
 from gateway.operations.object_versions import VERSION_ID, made_version
+from gateway.operations.storage_class import class_asked, kept_in
 from gateway.operations.tag_headers import request_tags
 from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests
 from gateway.s3.errors import ErrorCode, S3Error
@@ -62,6 +64,7 @@ class Put:
     lock: Lock
     acl: AclAsked | None = None
     encryption: EncryptionAsked | None = None
+    storage_class: str = ""
 
 
 class Upload(NamedTuple):
@@ -77,6 +80,7 @@ class Upload(NamedTuple):
     tags: Tags
     lock: Lock
     sealed: Sealed | None = None
+    kept: Kept = Kept()
 
 
 class Published(NamedTuple):
@@ -122,6 +126,7 @@ def _decode(request: S3Request) -> Put:
         asked_lock(request.headers),
         acl_asked(request.headers, request.query),
         encryption=encryption_asked(request),
+        storage_class=class_asked(request.headers),
     )
 
 
@@ -151,6 +156,7 @@ def demand_write(
 async def _handle(context: Context, put: Put) -> Published:
     entry, previous = await context.metadata.lookup(put.bucket, put.key, put.principal)
     demand_write(put.conditions, put.key, previous)
+    kept = kept_in(context, entry, put.storage_class)
     lock = lock_of_version(entry.record, put.lock, context.clock)
     access = own_access(entry, put.principal)
     if put.acl is not None:
@@ -164,11 +170,18 @@ async def _handle(context: Context, put: Put) -> Published:
         sealed = await new_encryption(context, put.encryption, entry)
     if sealed is None:
         digests = payload.digests(ChecksumAlgorithm.CRC64NVME)
-        staged = await context.objects.stage(payload, payload.size_bytes, digests)
+        staged = await context.objects.stage(
+            payload, payload.size_bytes, digests, scheme=kept.scheme
+        )
     else:
         digests = payload.digests(ChecksumAlgorithm.CRC64NVME, md5=sealed.keeps_md5)
         staged = await stage_encrypted(
-            context.objects, payload, payload.size_bytes, digests, sealed.cipher
+            context.objects,
+            payload,
+            payload.size_bytes,
+            digests,
+            sealed.cipher,
+            scheme=kept.scheme,
         )
     try:
         payload.verify(digests)
@@ -187,6 +200,7 @@ async def _handle(context: Context, put: Put) -> Published:
             put.tags,
             lock,
             sealed,
+            kept,
         ),
         staged,
         digests,
@@ -219,6 +233,8 @@ async def publish_upload(
             content_type=upload.headers.content_type,
             headers=upload.headers.headers,
             metadata=upload.headers.metadata,
+            storage_class=upload.kept.storage_class,
+            scheme=upload.kept.named,
             tags=upload.tags,
             version_id=stamp.version_id,
             order=stamp.order,

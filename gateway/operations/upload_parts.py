@@ -8,6 +8,7 @@ import msgspec
 from gateway.context import Context
 from gateway.domain.encryption import demand_part_key
 from gateway.domain.multipart import PART_NUMBER_MAX
+from gateway.domain.storage_classes import scheme_named
 from gateway.metadata import upload_commits, uploads
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import RelianceBroken
@@ -199,13 +200,16 @@ async def store_part(
     bucket, upload = found
     digests = PartDigests(asked, algorithm_of(upload.record))
     group, salt = GroupId(upload.upload_id), b""
+    scheme = scheme_named(upload.record.scheme)
     if data_key is None:
-        staged = await context.objects.stage(body, body.size_bytes, digests, group=group)
+        staged = await context.objects.stage(
+            body, body.size_bytes, digests, group=group, scheme=scheme
+        )
     else:
         salt = context.randomness.token(SALT_SIZE_BYTES)
         cipher = BlobCipher(data_key, salt)
         staged = await stage_encrypted(
-            context.objects, body, body.size_bytes, digests, cipher, group=group
+            context.objects, body, body.size_bytes, digests, cipher, group=group, scheme=scheme
         )
     try:
         verify()

@@ -214,7 +214,7 @@ def _element(name: str, item: Item[ListedVersion], owner: str) -> str:
     return (
         f"<Version>{head}<ETag>&quot;{etag}&quot;</ETag>{checksum}"
         f"<Size>{record.size_bytes}</Size>{owner}"
-        "<StorageClass>STANDARD</StorageClass></Version>"
+        f"<StorageClass>{record.storage_class or 'STANDARD'}</StorageClass></Version>"
     )
 
 

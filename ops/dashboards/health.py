@@ -291,8 +291,9 @@ HEALTH = Dashboard(
                 ),
                 Panel(
                     title="Lifecycle",
-                    meaning="Objects, versions, markers and uploads that the buckets' rules ended, a"
-                    " second; unreadable ones are damaged records.",
+                    meaning="Objects, versions, markers and uploads that the buckets' rules ended, and"
+                    " what they moved to other storage classes, a second; unreadable ones are damaged"
+                    " records.",
                     queries=(
                         Query(
                             "max by (job, outcome) (rate(ostraka_lifecycle_records_total"

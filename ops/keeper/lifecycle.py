@@ -1,9 +1,12 @@
-"""Lifecycle: walks the buckets that have rules and ends what has come to its end.
+"""Lifecycle: walks the buckets that have rules, ends what has come to its end, and moves to other
+storage classes what is due.
 
 Every transaction compares the record that was judged and the bucket as it was read, so nothing that
-was written since, and nothing after the rules changed, is ended; locked versions stay. A pass goes
+was written since, and nothing after the rules changed, is ended or moved; locked versions stay, but may be moved.
+A move leaves everything of an object as it is but where its bytes lie. A pass goes
 page by page and begins anew after a failure: what is done is not found again. A record that cannot
-be read or ended is passed over and counted.
+be read or ended is passed over and counted; one that cannot be moved now is looked at again in the
+next pass.
 """
 
 import logging
@@ -21,12 +24,16 @@ from gateway.domain.lifecycle import (
     upload_ends,
 )
 from gateway.domain.object_lock import Lock, is_locked
+from gateway.domain.storage_classes import ClassNotMapped
+from gateway.domain.transitions import current_class, has_transitions, noncurrent_class
 from gateway.metadata import groups, keys, upload_commits, uploads, versions
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text, object_entry
 from gateway.metadata.errors import MetadataError
 from gateway.metadata.records import BucketRecord, ObjectRecord, RecordError, decode
 from gateway.metadata.store import Metadata
+from gateway.objects.errors import ObjectsError
 from ops.config import LIFECYCLE_DAY_SECONDS
+from ops.keeper.recoding import Recoding
 from placement.clock import Clock
 from placement.errors import OutcomeUnknown
 from placement.metastore.port import KeyValue, Range, Txn, prefix_end, unchanged
@@ -57,6 +64,9 @@ class LifecycleProgress:
     noncurrent: int = 0
     markers: int = 0
     uploads: int = 0
+    transitioned: int = 0
+    transitioned_noncurrent: int = 0
+    transitioned_bytes: int = 0
     skipped: int = 0
     unreadable: int = 0
 
@@ -71,6 +81,14 @@ class _Exact:
         return etag == self.etag
 
 
+class _NoncurrentVersion(NamedTuple):
+    """One as the rules judge it: see `gateway.domain.lifecycle.noncurrent_ends`."""
+
+    found: ObjectEntry
+    succeeded_ms: int
+    newer: int
+
+
 class _Page(NamedTuple):
     """Records of one family, with the bucket and its rules as they were at that instant."""
 
@@ -82,9 +100,10 @@ class _Page(NamedTuple):
 class Lifecycle:
     """The duty: a page a call."""
 
-    def __init__(self, metadata: Metadata, clock: Clock) -> None:
+    def __init__(self, metadata: Metadata, clock: Clock, recoding: Recoding) -> None:
         self._metadata = metadata
         self._clock = clock
+        self._recoding = recoding
         self._day_ms = int(day_seconds() * 1000)
         self._steps: AsyncIterator[None] | None = None
         self.every_seconds = min(_EVERY_SECONDS_MAX, self._day_ms / 1000 / 5)
@@ -120,8 +139,11 @@ class Lifecycle:
         entry = await self._metadata.buckets.read_unasked(name)
         objects = keys.objects_of(entry.bucket_id)
         async for page in self._pages(entry, objects):
-            await self._end_current(page)
+            staying = await self._end_current(page)
             yield
+            if has_transitions(page.rules):
+                async for _ in self._move_current(page, staying):
+                    yield
         if entry.record.versioning:
             async for _ in self._versions(entry, keys.versions_of(objects)):
                 yield
@@ -162,7 +184,9 @@ class Lifecycle:
         self.progress.unreadable += 1
         log.error("%r: %s", kv.key, error)
 
-    async def _end_current(self, page: _Page) -> None:
+    async def _end_current(self, page: _Page) -> list[ObjectEntry]:
+        """The objects that do not end."""
+        staying: list[ObjectEntry] = []
         for kv in page.kvs:
             found = self._read(kv)
             if found is None:
@@ -177,6 +201,7 @@ class Lifecycle:
                 day_ms=self._day_ms,
             )
             if due is None or due.at_ms > self._now_ms():
+                staying.append(found)
                 continue
             if page.entry.record.versioning:
                 await self._mark(page.entry, found)
@@ -184,6 +209,63 @@ class Lifecycle:
             ending = groups.Ending(found.record_key, record, found.mod_revision)
             txn = groups.delete_txn(page.entry.unchanged, (ending,), self._now_ms())
             self.progress.expired += await self._run(txn)
+        return staying
+
+    async def _move_current(self, page: _Page, staying: list[ObjectEntry]) -> AsyncIterator[None]:
+        for found in staying:
+            record = found.record
+            target = current_class(
+                page.rules,
+                found.key,
+                tags=record.tags,
+                size_bytes=record.size_bytes,
+                modified_ms=record.modified_ms,
+                storage_class=record.storage_class,
+                now_ms=self._now_ms(),
+                day_ms=self._day_ms,
+            )
+            if target is not None:
+                self.progress.transitioned += await self._move(page.entry, found, target)
+                yield
+
+    async def _move_noncurrent(
+        self, page: _Page, staying: list[_NoncurrentVersion]
+    ) -> AsyncIterator[None]:
+        for found, succeeded_ms, newer in staying:
+            record = found.record
+            target = noncurrent_class(
+                page.rules,
+                found.key,
+                tags=record.tags,
+                size_bytes=record.size_bytes,
+                succeeded_ms=succeeded_ms,
+                newer=newer,
+                storage_class=record.storage_class,
+                now_ms=self._now_ms(),
+                day_ms=self._day_ms,
+            )
+            if target is not None:
+                moved = await self._move(page.entry, found, target)
+                self.progress.transitioned_noncurrent += moved
+                yield
+
+    async def _move(self, entry: BucketEntry, found: ObjectEntry, target: str) -> bool:
+        """To another class, its record swapped for one that differs in nothing else that is seen."""
+        record = found.record
+        try:
+            wanted = self._recoding.in_class(record, target)
+            fits = self._recoding.fits(self._recoding.scheme_of(wanted))
+            moved = fits and await self._recoding.swap(found, wanted, (entry.unchanged,))
+        except ClassNotMapped:
+            moved = False  # since the rule was made: it moves nothing until the class has a scheme
+        except ObjectsError as error:
+            log.warning("%r is not moved to %s: %s", found.record_key, target, error)
+            moved = False
+        if moved:
+            self.progress.transitioned_bytes += record.size_bytes
+        else:
+            self.progress.skipped += 1
+        return moved
 
     async def _mark(self, entry: BucketEntry, found: ObjectEntry) -> None:
         """A delete marker in front of the very object that was judged."""
@@ -203,6 +285,7 @@ class Lifecycle:
         """Versions of a key come newest first; each is succeeded by the one before it."""
         key, succeeded_ms, newer = b"", 0, 0
         async for page in self._pages(entry, family):
+            staying: list[_NoncurrentVersion] = []
             for kv in page.kvs:
                 found = self._read(kv)
                 object_key = keys.object_of(kv.key)
@@ -216,8 +299,13 @@ class Lifecycle:
                     compares = (page.entry.unchanged, unchanged(kv.key, kv.mod_revision))
                     writes = versions.remove(found, self._now_ms())
                     self.progress.noncurrent += await self._run(Txn(compares, writes.operations()))
+                elif not found.record.delete_marker:
+                    staying.append(_NoncurrentVersion(found, succeeded_ms, newer))
                 succeeded_ms, newer = _made_ms(found.record), newer + 1
             yield
+            if has_transitions(page.rules):
+                async for _ in self._move_noncurrent(page, staying):
+                    yield
 
     def _is_over(
         self, rules: LifecycleRules, found: ObjectEntry, succeeded_ms: int, newer: int

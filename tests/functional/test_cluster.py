@@ -482,6 +482,40 @@ def test_a_node_is_drained_and_removed_while_clients_write(cluster: LocalCluster
         check(s3, key, digest)
 
 
+def test_a_storage_class_and_a_bucket_have_schemes_of_their_own(
+    cluster: LocalCluster, s3: Any
+) -> None:
+    root = ("--url", cluster.admin_urls[0], "--dir", str(cluster.directory))
+    body = random.Random(2).randbytes(300_000)
+
+    def stored_under(key: str, scheme: str, **options: str) -> bool:
+        try:
+            s3.put_object(Bucket=BUCKET, Key=key, Body=body, **options)
+        except ClientError:
+            return False  # the gateway has not followed yet
+        return shown(key) == (scheme, int(scheme[-1]), {"whole"})
+
+    def shown(key: str) -> tuple[str, int, set[str]]:
+        (place,) = cluster.admin("object", "locate", BUCKET, key)
+        healths = {shard["health"] for shard in place["shards"]}
+        return place["scheme"], place["tolerance"], healths
+
+    told = cluster.admin("scheme", "class", "set", "COLD", "2+1", *root)
+    assert told["classes"] == {"COLD": "2+1"}
+    eventually(lambda: stored_under("cold", "2+1", StorageClass="COLD"), 30)
+    assert cluster.admin("bucket", "scheme", BUCKET, "3+2", *root)["scheme"] == "3+2"
+    eventually(lambda: stored_under("wide", "3+2"), 30)
+    s3.copy_object(Bucket=BUCKET, Key="copy", CopySource=f"{BUCKET}/cold", StorageClass="COLD")
+    assert shown("copy") == ("2+1", 1, {"whole"})
+    listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="c")["Contents"]
+    assert {(item["Key"], item["StorageClass"]) for item in listed} >= {
+        ("cold", "COLD"),
+        ("copy", "COLD"),
+    }
+    with pytest.raises(ClusterFailed, match="needs 40 drives"):
+        cluster.admin("scheme", "class", "set", "COLD", "32+8", *root)
+
+
 def moved_bytes(cluster: LocalCluster) -> int:
     """What the leader of repairs has moved so far."""
     time.sleep(2.5)  # it tells every other second

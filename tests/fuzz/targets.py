@@ -10,20 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from gateway.domain.iam import IamRefused
-from gateway.domain.lifecycle import LifecycleRule
 from gateway.domain.policy.actions import refuse_unknown_actions
 from gateway.domain.policy.document import Policy, read_bucket_policy, read_policy
 from gateway.domain.policy.errors import MalformedPolicy
 from gateway.domain.policy.publicity import is_public
 from gateway.domain.policy.question import Caller, Question
 from gateway.domain.policy.verdict import opinion
+from gateway.domain.transitions import why_refused
 from gateway.http.chunked import ChunkedDecoder as HttpChunkedDecoder
 from gateway.http.head import HeadParser
 from gateway.http.refusals import RefusedError
 from gateway.iam.form import read_form as read_iam_form
+from gateway.operations.lifecycle import lifecycle_fields, lifecycle_rule
 from gateway.operations.post_object import form_fields, header_fields
 from gateway.operations.website import website_fields, website_of
 from gateway.s3 import (
@@ -175,14 +174,14 @@ def _xml(data: bytes) -> None:
 
 
 def _lifecycle(data: bytes) -> None:
-    rules = [LifecycleRule(**fields) for fields in lifecycle_documents.parse_lifecycle(data)]
-    shown = "".join(
-        lifecycle_documents.rule_element(msgspec.structs.asdict(rule)) for rule in rules
-    )
+    rules = [lifecycle_rule(fields) for fields in lifecycle_documents.parse_lifecycle(data)]
+    shown = "".join(lifecycle_documents.rule_element(lifecycle_fields(rule)) for rule in rules)
     again = lifecycle_documents.parse_lifecycle(
         f"<LifecycleConfiguration>{shown}</LifecycleConfiguration>".encode()
     )
-    assert [LifecycleRule(**fields) for fields in again] == rules
+    assert [lifecycle_rule(fields) for fields in again] == rules
+    for rule in rules:
+        why_refused(rule)
 
 
 def _cors(data: bytes) -> None:

@@ -40,6 +40,19 @@ def test_orders_of_known_maps(
     assert order_of(UNEVEN, Partition(partition)) == uneven
 
 
+def test_a_stored_map_with_classes() -> None:
+    stored = bytes.fromhex(
+        "01"  # version
+        "97 02 cd1000 930402ce00100000 90 90 90"  # epoch 2; no drives, open epochs and lineage
+        "92 94 a4434f4c44 08 03 ce00100000"  # COLD: 8+3
+        "94 a45741524d 02 01 ce00100000"  # WARM: 2+1
+    )
+    classes = (("COLD", Scheme(8, 3)), ("WARM", Scheme(2, 1)))
+    value = ClusterMap(Epoch(2), (), Scheme(4, 2), classes=classes)
+    assert ClusterMap.decode(stored) == value
+    assert value.encode() == stored
+
+
 def test_a_stored_map_of_version_1() -> None:
     stored = bytes.fromhex(
         "01"  # version

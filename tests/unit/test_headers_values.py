@@ -170,8 +170,6 @@ def test_response_overrides() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("x-amz-storage-class", "GLACIER", ErrorCode.NOT_IMPLEMENTED),
-        ("x-amz-storage-class", "COLD", ErrorCode.INVALID_STORAGE_CLASS),
         ("x-amz-bucket-object-lock-token", "t", ErrorCode.NOT_IMPLEMENTED),
         ("x-amz-acl", "private", None),
         ("x-amz-storage-class", "STANDARD", None),
@@ -189,6 +187,15 @@ def test_headers_that_ask_for_what_is_not_offered(
     with pytest.raises(S3Error) as caught:
         refuse_unoffered("PutObject", {"host": "h", name: value}, {})
     assert caught.value.code is code
+
+
+def test_what_an_operation_takes_as_a_header_it_does_not_take_from_the_query() -> None:
+    asked = {"x-amz-storage-class": "COLD"}
+    refuse_unoffered("PutObject", asked, {})
+    for operation, headers, query in (("PutObject", {}, asked), ("GetObject", asked, {})):
+        with pytest.raises(S3Error) as caught:
+            refuse_unoffered(operation, headers, query)
+        assert caught.value.code is ErrorCode.NOT_IMPLEMENTED
 
 
 @pytest.mark.parametrize(

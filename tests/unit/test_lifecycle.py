@@ -138,7 +138,7 @@ def test_an_upload_is_given_up_after_its_days() -> None:
             STATUS + FILTER + "<NoncurrentVersionExpiration/>",
             "MalformedXML",
         ),
-        (STATUS + FILTER + "<Transition/>", "NotImplemented"),
+        (STATUS + FILTER + "<Transition/>", "MalformedXML"),
         (STATUS + FILTER + EXPIRE + f"<ID>{'i' * 256}</ID>", "InvalidArgument"),
         (STATUS + "<Filter><And><Prefix>a</Prefix></And></Filter>" + EXPIRE, "MalformedXML"),
         (

@@ -11,6 +11,7 @@ from gateway.metadata.lifecycle import pack_lifecycle
 from gateway.metadata.records import BucketRecord
 from ops.config import LIFECYCLE_DAY_SECONDS
 from ops.keeper.lifecycle import Lifecycle
+from ops.keeper.recoding import Recoding
 from placement.metastore.port import Put, Txn
 from tests.unit.metadata_doubles import OWNER, Rig, stored
 
@@ -48,7 +49,8 @@ def test_a_damaged_record_holds_up_neither_its_bucket_nor_the_next(
         for key in (entry.object_key("a"), keys.bucket("damaged")):
             await rig.memory.txn(Txn((), (Put(key, b"\x01damaged"),)))
         rig.clock.now_ms += 2_000
-        duty = Lifecycle(rig.metadata, rig.clock)
+        recoding = Recoding(rig.memory, None, rig.clock, rig.randomness, lambda: 3)  # type: ignore[arg-type]
+        duty = Lifecycle(rig.metadata, rig.clock, recoding)
         await _pass(duty)
         assert duty.progress.expired == 3
         assert duty.progress.unreadable == 1

@@ -163,7 +163,7 @@ def test_later_versions_may_append_to_the_map() -> None:
     encoded = cluster().encode()
     fields = msgspec.msgpack.decode(encoded[1:])
     fields[3] = [[*drive, "later"] for drive in fields[3]]
-    later = encoded[:1] + msgspec.msgpack.encode([*fields, [], {"later": 1}])
+    later = encoded[:1] + msgspec.msgpack.encode([*fields, [], [], {"later": 1}])
     assert ClusterMap.decode(later) == cluster()
 
 

@@ -183,6 +183,18 @@ EXAMPLES: dict[str, Record] = {
     "bucket with a website": BucketRecord(
         bucket_id=b"bucket05", owner="000000000000", region="r", created_ms=5, website=b"packed"
     ),
+    "bucket with a scheme": BucketRecord(
+        bucket_id=b"bucket06", owner="000000000000", region="r", created_ms=5, scheme=(8, 3)
+    ),
+    "object of a class": msgspec.structs.replace(OBJECT, storage_class="COLD", scheme=(8, 3)),
+    "upload of a class": UploadRecord(
+        upload_id=b"u" * 16,
+        owner="1",
+        initiator="1",
+        created_ms=5,
+        storage_class="COLD",
+        scheme=(8, 3),
+    ),
     "master key": KmsKeyRecord(
         key_id="team/a",
         created_ms=5,

@@ -8,8 +8,10 @@ import pytest
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef
 from gateway.objects.errors import BlobDamaged, NotEnoughDrives, ObjectsError
+from ops.keeper.recoding import Recoding
 from ops.keeper.reencode import Reencode
 from placement.metastore.port import Range, prefix_end
+from placement.schemes import Scheme, Schemes
 from tests.unit.metadata_doubles import OWNER, Rig, stored
 
 
@@ -19,6 +21,7 @@ class Unwilling:
     def __init__(self, error: ObjectsError) -> None:
         self._error = error
         self.asked = 0
+        self.schemes = Schemes(Scheme(4, 2))
 
     async def read(self, pieces: Sequence[tuple[BlobRef, int, int]]) -> None:
         self.asked += 1
@@ -47,7 +50,8 @@ def test_what_cannot_be_reencoded_now_stays_queued(error: ObjectsError, asked: i
                 previous=previous,
             )
         objects = Unwilling(error)
-        duty = Reencode(rig.memory, objects, rig.clock, rig.randomness, lambda: True)  # type: ignore[arg-type]
+        recoding = Recoding(rig.memory, objects, rig.clock, rig.randomness, lambda: 6)  # type: ignore[arg-type]
+        duty = Reencode(rig.memory, recoding)
         assert not await duty.work()
         assert objects.asked == asked
         left = await rig.memory.range(Range(keys.NARROW, prefix_end(keys.NARROW)))
