@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from ops.heartbeats import Pulse
 from ops.refusal import Refused
 from ops.settings import ProcessSettings, read_settings
 from placement.codec import tune_allocator
@@ -61,7 +62,10 @@ async def _run(main: Main, settings: ProcessSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    pulse = Pulse(settings.heartbeat_fd, settings.heartbeat_slot)
+
     def ready() -> None:
+        pulse.begin()
         gc.collect()
         gc.freeze()  # what start-up built lives as long as the process: never scan it again
         os.write(settings.status_fd, b"ready\n")

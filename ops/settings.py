@@ -48,6 +48,8 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     admin_fd: int = -1
     website_fd: int = -1
     status_fd: int = -1
+    heartbeat_fd: int = -1
+    heartbeat_slot: int = 0
     tls_cert: str = ""
     tls_key: str = ""
     access_log: str = ""

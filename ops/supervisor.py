@@ -3,6 +3,9 @@ those that end, and stops them in order.
 
 It does nothing else, so that nothing else can bring it down. A replaced worker inherits the same
 listening socket: connections that wait in its queue are not reset.
+
+A process that lives but whose event loop stands still (stopped by a signal, hung) is killed and
+replaced: decision 0024.
 """
 
 import os
@@ -17,6 +20,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from ops.heartbeats import Heartbeats
 from ops.settings import ProcessSettings
 
 START_TIMEOUT_SECONDS = 120.0
@@ -24,6 +28,14 @@ DRAIN_SECONDS = 30.0
 _RESTART_PAUSE_SECONDS = 0.2
 _RESTART_PAUSE_SECONDS_MAX = 10.0
 _CALM_SECONDS = 30.0
+CHECK_SECONDS = 2.0
+HUNG_SECONDS = {"storage": 60.0}
+HUNG_SECONDS_OTHERS = 30.0
+"""A process whose event loop stood still for so long is replaced. The storage process is given more
+time: without it nothing can be written, so it must not be killed for a busy minute."""
+DEATH_SECONDS = 10.0
+"""A killed process that waits in the kernel for a disk dies when that answers. After this time
+another takes its place all the same, save for the storage process, whose locks it still holds."""
 
 
 class StartFailed(Exception):
@@ -43,6 +55,7 @@ class Child:
     pause_seconds: float = _RESTART_PAUSE_SECONDS
     restart_at: float = 0.0
     words: bytearray = field(default_factory=bytearray)
+    killed_at: float | None = None
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -101,6 +114,8 @@ class Supervisor:
         self._stopping = False
         self._hung_up = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._heartbeats = Heartbeats(len(children), CHECK_SECONDS)
+        self._dying: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Start every child and wait until each is ready. Raises StartFailed."""
@@ -141,21 +156,40 @@ class Supervisor:
                 self._reopen_logs()
                 continue
             now = time.monotonic()
-            for child in self._children:
+            self._heartbeats.check(now)
+            self._dying = [process for process in self._dying if process.poll() is None]
+            for slot, child in enumerate(self._children):
+                self._end_if_hung(slot, child, now)
                 if child.process is not None and (status := child.process.poll()) is not None:
                     self._ended(child, status, now)
                 if child.process is None and now >= child.restart_at:
                     self._launch(child)
             pending = [c.restart_at - now for c in self._children if c.process is None]
-            self._wait(min([*pending, 5.0]))
+            self._wait(min([*pending, CHECK_SECONDS]))
 
-    def _ended(self, child: Child, status: int, now: float) -> None:
+    def _end_if_hung(self, slot: int, child: Child, now: float) -> None:
+        process, role = child.process, child.settings.role
+        if process is None or process.poll() is not None:
+            return
+        if child.killed_at is None:
+            silent = self._heartbeats.silent_seconds(slot)
+            if silent >= HUNG_SECONDS.get(role, HUNG_SECONDS_OTHERS):
+                self._report(f"{child.name} has stood still for {silent:.0f} s; it is killed")
+                # Unlike SIGTERM this ends a stopped process, too: it does not wake again.
+                process.kill()
+                child.killed_at = now
+        elif now - child.killed_at >= DEATH_SECONDS and role != "storage":
+            self._dying.append(process)
+            self._ended(child, process.returncode, now)
+
+    def _ended(self, child: Child, status: int | None, now: float) -> None:
         self._close_status(child)
         words = child.words.decode(errors="replace").strip()
-        self._report(f"{child.name} ended with status {status} {words}; starting it again")
+        how = "is dying" if status is None else f"ended with status {status}"
+        self._report(f"{child.name} {how} {words}; starting it again")
         if now - child.started > _CALM_SECONDS:
             child.pause_seconds = _RESTART_PAUSE_SECONDS
-        child.process = None
+        child.process = child.killed_at = None
         child.restart_at = now + child.pause_seconds
         child.pause_seconds = min(child.pause_seconds * 2, _RESTART_PAUSE_SECONDS_MAX)
 
@@ -227,11 +261,18 @@ class Supervisor:
         self._close_status(child)
         child.words.clear()
         read_end, write_end = os.pipe()
-        settings = msgspec.structs.replace(child.settings, status_fd=write_end)
+        slot, heartbeats = self._children.index(child), self._heartbeats
+        heartbeats.reset(slot)
+        settings = msgspec.structs.replace(
+            child.settings,
+            status_fd=write_end,
+            heartbeat_fd=heartbeats.descriptor,
+            heartbeat_slot=slot,
+        )
         child.process = subprocess.Popen(
             [sys.executable, "-m", "ops.process", settings.role, str(os.getpid())],
             stdin=subprocess.PIPE,
-            pass_fds=(*child.descriptors, write_end),
+            pass_fds=(*child.descriptors, write_end, heartbeats.descriptor),
         )
         os.close(write_end)
         child.status = read_end
