@@ -7,6 +7,9 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 
+from ops.admin_errors import AdminError
+from ops.limits import Limits
+from ops.limits_api import limits_routes
 from ops.metrics import StoreCounts, render
 from ops.scheme_api import Schemes, scheme_routes
 from storage_node.port import DriveReport
@@ -52,14 +55,6 @@ class MasterKey:
     rotated_ms: int
 
 
-class AdminError(Exception):
-    """An operator's request that cannot be carried out: HTTP status, code and one sentence."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-
 class Backend(Protocol):
     """What the admin port asks of its process."""
 
@@ -96,6 +91,11 @@ class Backend(Protocol):
 
     async def iam(self, account: str, action: str, parameters: dict[str, str]) -> dict[str, Any]:
         """An action of IAM as an account's root. Raises AdminError."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """Buckets, quotas and settings. Raises AdminError."""
         ...
 
     async def create_kms_key(self, key_id: str) -> MasterKey:
@@ -170,6 +170,7 @@ def admin_app(backend: Backend, authorize: Authorize) -> FastAPI:
     _api_routes(app, backend, signed)
     _kms_routes(app, backend, signed)
     scheme_routes(app, lambda: backend.schemes, [Depends(signed)])
+    limits_routes(app, lambda: backend.limits, signed)
     return app
 
 

@@ -20,10 +20,12 @@ from gateway.metadata.errors import (
 )
 from gateway.metadata.records import AccountRecord
 from gateway.metrics import DriveReads, RequestCounts
-from ops.admin_api import Account, AdminError, MasterKey, Status
+from ops.admin_api import Account, MasterKey, Status
+from ops.admin_errors import AdminError
 from ops.clients import Clients
 from ops.collected import Growing, RequestTotals
 from ops.drive_counts import commit_counts, drive_counts, shard_commits
+from ops.limits import Limits
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts
 from ops.process_counts import (
     PROCESS_VERB,
@@ -61,6 +63,7 @@ class AdminBackend:
         self._settings = settings
         self._clients = clients
         self._own_duties = duties
+        self._limits = Limits(clients.metadata, clients.clock)
         self._watch = watch
         self._workers: dict[int, RpcClient] = {}
         self._requests = RequestTotals()
@@ -254,6 +257,11 @@ class AdminBackend:
         except Contended as error:
             raise AdminError(409, "ConcurrentModification", str(error)) from error
         return dict(answer or {})
+
+    @property
+    def limits(self) -> Limits:
+        """Buckets, quotas and settings."""
+        return self._limits
 
     async def create_kms_key(self, key_id: str) -> MasterKey:
         """Raises AdminError."""

@@ -15,7 +15,7 @@ from botocore.credentials import Credentials as SigningCredentials
 from rich.console import Console
 from rich.table import Table
 
-from ops import cluster_admin_cli, iam_cli, scheme_cli
+from ops import cluster_admin_cli, iam_cli, limits_cli, scheme_cli
 from ops.admin_options import URL_DEFAULT, Dir, Json, Url
 from ops.cluster_cli import refuse
 from ops.config import ConfigError, Credentials, credentials_from
@@ -29,7 +29,7 @@ account = typer.Typer(help="Accounts: who may own buckets.", no_args_is_help=Tru
 admin.add_typer(account, name="account")
 kms_key = typer.Typer(help="Master keys of SSE-KMS in the local key ring.", no_args_is_help=True)
 admin.add_typer(kms_key, name="kms-key")
-bucket = typer.Typer(help="What operators decide of buckets.", no_args_is_help=True)
+bucket = typer.Typer(help="Buckets: what they hold, what they may hold, and how.", no_args_is_help=True)
 admin.add_typer(bucket, name="bucket")
 cluster_admin_cli.register(admin)
 
@@ -104,6 +104,7 @@ def _ask(
 
 iam_cli.register(admin, _ask)
 scheme_cli.register(bucket, _ask)
+limits_cli.register(bucket, account, _ask)
 
 
 @admin.command()

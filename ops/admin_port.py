@@ -14,7 +14,8 @@ from gateway.s3.authentication import parse_claim
 from gateway.s3.errors import S3Error
 from gateway.s3.message import S3Request
 from gateway.s3.payload import BytesBody
-from ops.admin_api import AdminApplication, AdminError, Authorize
+from ops.admin_api import AdminApplication, Authorize
+from ops.admin_errors import AdminError
 from ops.clients import Clients
 
 REGION = "us-east-1"

@@ -42,6 +42,7 @@ KEEPER = "keeper"
 MAP_WAIT_SECONDS = 0.5
 MAP_ATTEMPTS_QUIET = 4
 REACH_SECONDS = 3.0
+LOAD_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -127,17 +128,19 @@ async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
     nodes = {NODE: node}
     topology = Topology(nodes, metastore, clock)
     await topology.start()
-    return _complete(
-        settings.cluster_key,
-        buffers,
-        clock=clock,
-        randomness=randomness,
-        metastore=metastore,
-        nodes=nodes,
-        live_nodes=nodes,
-        topology=topology,
-        machine=Machine(rpc, node),
-        closers=[node.close, metastore.close, rpc.close],
+    return await _loaded(
+        _complete(
+            settings.cluster_key,
+            buffers,
+            clock=clock,
+            randomness=randomness,
+            metastore=metastore,
+            nodes=nodes,
+            live_nodes=nodes,
+            topology=topology,
+            machine=Machine(rpc, node),
+            closers=[node.close, metastore.close, rpc.close],
+        )
     )
 
 
@@ -185,18 +188,20 @@ async def connect_cluster(
         for close in (nodes.close, view.close, metastore.close):
             await close()
         raise
-    return _complete(
-        settings.cluster_key,
-        buffers,
-        clock=clock,
-        randomness=randomness,
-        metastore=metastore,
-        nodes=nodes,
-        live_nodes=nodes.live,
-        topology=topology,
-        member=Member(record, view),
-        commits=lambda: _shared(metastore.shared),
-        closers=[nodes.close, view.close, metastore.close],
+    return await _loaded(
+        _complete(
+            settings.cluster_key,
+            buffers,
+            clock=clock,
+            randomness=randomness,
+            metastore=metastore,
+            nodes=nodes,
+            live_nodes=nodes.live,
+            topology=topology,
+            member=Member(record, view),
+            commits=lambda: _shared(metastore.shared),
+            closers=[nodes.close, view.close, metastore.close],
+        )
     )
 
 
@@ -205,6 +210,12 @@ def _shared(shared: "Shared") -> dict[str, CommitFacts]:
         "metadata": CommitFacts(shared.write_batches, shared.writes, shared.write_seconds),
         "reads": CommitFacts(shared.read_batches, shared.reads, shared.read_seconds),
     }
+
+
+async def _loaded(clients: Clients) -> Clients:
+    """Who writes must know the store's settings first."""
+    await clients.metadata.quotas.mirror.loaded(LOAD_SECONDS)
+    return clients
 
 
 async def _started(start: Callable[[], Awaitable[None]], *, patient: bool) -> None:

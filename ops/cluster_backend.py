@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
-from ops.admin_api import Account, AdminError, Backend, MasterKey, Status
+from ops.admin_api import Account, Backend, MasterKey, Status
 from ops.admin_backend import READY_TIMEOUT_SECONDS, AdminBackend
+from ops.admin_errors import AdminError
 from ops.clients import Clients
 from ops.cluster_admin import reports_of
 from ops.drive_counts import CommitTotals
+from ops.limits import Limits
 from ops.metrics import StoreCounts
 from ops.process_counts import MetadataFacts, ProcessWatch
 from ops.scheme_api import Schemes
@@ -195,6 +197,11 @@ class WaitingBackend:
     async def iam(self, account: str, action: str, parameters: dict[str, str]) -> dict[str, Any]:
         """See Backend."""
         return await self._demanded().iam(account, action, parameters)
+
+    @property
+    def limits(self) -> Limits:
+        """See Backend."""
+        return self._demanded().limits
 
     async def create_kms_key(self, key_id: str) -> MasterKey:
         """See Backend."""

@@ -125,6 +125,7 @@ class LedDuties:
             },
             "scrub": self.duties.scrub.told(),
             "snapshot": self.duties.snapshot_told(),
+            "accounting": asdict(self.duties.accounting.progress),
             "lifecycle": asdict(self.duties.lifecycle.progress),
             "re-encoding": asdict(self.duties.reencode.progress),
             "departures": self.departures.told(),
@@ -148,6 +149,7 @@ async def run_cluster_keeper(
     clients: Clients | None = None
     leadership: Leadership | None = None
     working: asyncio.Task[None] | None = None
+    duties: LedDuties | None = None
     try:
         clients = await connect_cluster(options.cluster, "keeper", buffers=BUFFERS)
         connected.append(clients)
@@ -169,6 +171,8 @@ async def run_cluster_keeper(
             working.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await working
+        if duties is not None:
+            await duties.duties.accounting.close()
         if leadership is not None:
             with contextlib.suppress(MetastoreUnavailable):
                 await leadership.close()

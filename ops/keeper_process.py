@@ -10,6 +10,7 @@ from ops.admin_api import admin_app
 from ops.admin_backend import AdminBackend
 from ops.admin_port import AdminPort, authorizer
 from ops.clients import Clients, connect, log_to_stderr
+from ops.keeper.accounting import PUBLISH_SECONDS, Accounting
 from ops.keeper.garbage import Garbage
 from ops.keeper.keeper import Duty, Keeper
 from ops.keeper.lifecycle import Lifecycle
@@ -50,6 +51,7 @@ class Duties:
         self.snapshot = Snapshot(
             clients.metastore, clients.objects, clients.clock, clients.randomness
         )
+        self.accounting = Accounting(clients.metadata, clients.clock, clients.randomness)
         recoding = Recoding(
             clients.metastore,
             clients.objects,
@@ -107,6 +109,7 @@ class Duties:
                 first_after_seconds=self.snapshot.first_after_seconds,
             ),
             Duty("uploads", self._tidy_uploads, every_seconds=60.0, first_after_seconds=5.0),
+            Duty("accounting", self.accounting.work, every_seconds=PUBLISH_SECONDS),
             Duty("lifecycle", self.lifecycle.work, every_seconds=self.lifecycle.every_seconds),
         ]
 
@@ -143,6 +146,7 @@ async def run_keeper(
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working
+        await duties.accounting.close()
         await port.stop()
         await backend.close()
         await clients.close()

@@ -9,7 +9,7 @@ from gateway.domain.storage_classes import why_not_mapped
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import BucketBusy, NoSuchBucket
 from gateway.metadata.records import BucketRecord
-from ops.admin_api import AdminError
+from ops.admin_errors import AdminError
 from ops.clients import Clients
 from ops.map_store import MapStore
 from ops.refusal import Refused

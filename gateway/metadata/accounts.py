@@ -280,6 +280,7 @@ class Accounts:
             writes: tuple[Operation, ...] = (
                 DeleteRange(key),
                 DeleteRange(keys.account_name(record.name)),
+                DeleteRange(keys.account_quota(record.account_id)),
                 DeleteRange(keys.canonical(record.canonical_id)),
                 *(DeleteRange(keys.access_key(each)) for each in record.access_keys),
             )

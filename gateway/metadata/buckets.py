@@ -262,6 +262,7 @@ class Buckets:
                 operations.append(
                     DeleteRange(keys.owned_bucket(entry.record.owner, name)),
                 )
+                operations.append(DeleteRange(keys.bucket_quota(entry.bucket_id)))
             applied = await self._transactions.run(Txn(tuple(compares), tuple(operations)))
             if applied.succeeded and not pending.more:
                 self.cached.pop(name, None)

@@ -23,6 +23,7 @@ from gateway.metadata.errors import (
 )
 from gateway.metadata.groups import Ending
 from gateway.metadata.outcomes import Transactions
+from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.version_commits import VersionCommits, Write
 from gateway.objects.port import Stored
@@ -58,6 +59,7 @@ class Commits:
         metastore: Metastore,
         transactions: Transactions,
         buckets: Buckets,
+        quotas: Quotas,
         *,
         clock: Clock,
         randomness: Randomness,
@@ -65,9 +67,10 @@ class Commits:
         self._metastore = metastore
         self._transactions = transactions
         self._buckets = buckets
+        self._quotas = quotas
         self._clock = clock
         self.versions = VersionCommits(
-            metastore, transactions, buckets, clock=clock, randomness=randomness
+            metastore, transactions, buckets, quotas, clock=clock, randomness=randomness
         )
 
     async def commit(
@@ -85,6 +88,7 @@ class Commits:
         compares: Sequence[Compare] = (),
         operations: Sequence[Operation] = (),
         telling: Callable[[ObjectRecord], Operation] | None = None,
+        counted_bytes: int = 0,
     ) -> Committed:
         """See `Metadata.commit_object`."""
         assert (
@@ -117,6 +121,7 @@ class Commits:
                     (*relied, *own_source),
                     extra,
                     telling,
+                    counted_bytes,
                 )
                 return await self.versions.commit(entry, write)
             if (
@@ -142,7 +147,13 @@ class Commits:
             )
             if telling is not None:
                 writes = (*writes, telling(record))
-            applied = await self._transactions.run(Txn((*own, *relied), (*writes, *extra)))
+            txn = Txn((*own, *relied), (*writes, *extra))
+            if self._quotas.active:
+                ended = None if previous is None else previous.record
+                growth = growth_of(record, ended, counted_bytes)
+                applied = await self._quotas.run(entry, growth, txn)
+            else:
+                applied = await self._transactions.run(txn)
             if applied.succeeded:
                 return Committed(record_key, record, applied.revision)
             if not applied.certain:

@@ -82,6 +82,14 @@ class ObjectLocked(MetadataError):
         self.key = key
 
 
+class QuotaExceeded(MetadataError):
+    """The write does not fit into the quota of its bucket, or of the bucket's account."""
+
+
+class QuotaInvalid(MetadataError):
+    """What was asked for is no quota."""
+
+
 class ConditionalConflict(MetadataError):
     """A conditional request lost every race it was allowed. Try again."""
 

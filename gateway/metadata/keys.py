@@ -26,6 +26,9 @@
     h/snapshot                      how far the metadata is copied to the drives
     h/part/<number 8><part 4>       parts of those copies: where their bytes are
     m/rebuilt                       this metadata was rebuilt from drives, and nobody confirmed it yet
+    z/q/b/<bucket 8>                quotas of buckets         z/q/a/<account id>   of accounts
+    z/u/<bucket 8>                  what counted buckets hold
+    z/s                             settings of the whole store
 
 <key><end>: the key's UTF-8 bytes with 0x00 written as 0x00 0xff, then 0x00 0x01. So any key works,
 byte order is kept, and no key's record is a prefix of another's.
@@ -54,6 +57,11 @@ SCRUB = b"h/scrub"
 SNAPSHOT = b"h/snapshot"
 SNAPSHOT_PARTS = b"h/part/"
 REBUILT = b"m/rebuilt"
+LIMITS = b"z/"
+BUCKET_QUOTAS = b"z/q/b/"
+ACCOUNT_QUOTAS = b"z/q/a/"
+USAGE = b"z/u/"
+STORE_SETTINGS = b"z/s"
 _ORDER_MAX = (1 << 64) - 1
 _GROUP_SIZE_BYTES = 16
 ROOT_ACCOUNT_ID = "000000000000"
@@ -259,3 +267,18 @@ def snapshot_parts(number: int) -> bytes:
 def snapshot_part(number: int, part: int) -> bytes:
     """Key of one part, and the owner key in its shards' envelopes."""
     return snapshot_parts(number) + part.to_bytes(4, "big")
+
+
+def bucket_quota(bucket_id: BucketId) -> bytes:
+    """Key of a bucket's quota."""
+    return BUCKET_QUOTAS + bucket_id
+
+
+def account_quota(account_id: str) -> bytes:
+    """Key of an account's quota."""
+    return ACCOUNT_QUOTAS + account_id.encode()
+
+
+def usage(bucket_id: BucketId | bytes) -> bytes:
+    """Key of what a bucket was counted to hold."""
+    return USAGE + bucket_id

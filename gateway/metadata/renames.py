@@ -15,6 +15,7 @@ from gateway.metadata.buckets import Buckets
 from gateway.metadata.entries import BucketEntry, ObjectEntry, object_entry
 from gateway.metadata.errors import Contended
 from gateway.metadata.outcomes import Transactions
+from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import ObjectRecord, encode
 from gateway.metadata.version_commits import VersionCommits, null_unchanged
 from gateway.metadata.versions import Slot
@@ -49,6 +50,7 @@ class Renames:
         transactions: Transactions,
         buckets: Buckets,
         commits: VersionCommits,
+        quotas: Quotas,
         *,
         clock: Clock,
         randomness: Randomness,
@@ -57,6 +59,7 @@ class Renames:
         self._transactions = transactions
         self._buckets = buckets
         self._commits = commits
+        self._quotas = quotas
         self._clock = clock
         self._randomness = randomness
 
@@ -79,8 +82,15 @@ class Renames:
             rename.judge(entry, found, there)
             assert found is not None
             record = self._record(entry, rename, found.record, destination)
-            build = self._version_txn if entry.record.versioning else self._plain_txn
-            applied = await self._transactions.run(build(entry, source, destination, record))
+            if entry.record.versioning:
+                txn = self._version_txn(entry, source, destination, record)
+                # What the old key held stays: the object is there twice.
+                ended = versions.replaced_null(destination, record)
+                growth = growth_of(record, None if ended is None else ended.record)
+                applied = await self._quotas.run(entry, growth, txn)
+            else:
+                txn = self._plain_txn(entry, source, destination, record)
+                applied = await self._transactions.run(txn)
             if applied.succeeded:
                 return record
             unsure = None if applied.certain else found.mod_revision

@@ -28,7 +28,7 @@ LOG_SIZE_BYTES_MIN = 64 << 20
 """So many bytes of changes are never a reason to begin anew."""
 _PAYLOAD_VERSION = b"\x01"
 _INFLATED_SIZE_BYTES_MAX = 256 << 20
-_NOT_COPIED = (NODES, DRIVES, LEADERS, PROGRESS, b"h/")
+_NOT_COPIED = (NODES, DRIVES, LEADERS, PROGRESS, b"h/", keys.USAGE)
 
 Change = tuple[bytes, bytes | None]
 """A key and its value, None when it was deleted."""
@@ -110,7 +110,8 @@ class RebuiltRecord(Record, frozen=True, kw_only=True):
 
 
 def is_copied(key: bytes) -> bool:
-    """Whether the key belongs into a snapshot: what processes say of themselves does not."""
+    """Whether the key belongs into a snapshot: what processes say of themselves does not,
+    nor what can be counted again."""
     return not key.startswith(_NOT_COPIED)
 
 

@@ -21,6 +21,7 @@ from gateway.metadata.entries import (
 from gateway.metadata.errors import BucketBusy, MetadataError
 from gateway.metadata.identities import Identities
 from gateway.metadata.outcomes import Transactions
+from gateway.metadata.quotas import Quotas
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
 from gateway.metadata.renames import Renames
 from gateway.metadata.sealing import SealingKey
@@ -112,8 +113,14 @@ class Metadata:
             credentials=credentials,
         )
         self.identities = Identities(metastore, self.transactions, credentials, randomness)
+        self.quotas = Quotas(metastore, self.transactions, clock=clock, randomness=randomness)
         self._commits = Commits(
-            metastore, self.transactions, self.buckets, clock=clock, randomness=randomness
+            metastore,
+            self.transactions,
+            self.buckets,
+            self.quotas,
+            clock=clock,
+            randomness=randomness,
         )
         self.versions = Versions(self, self._commits.versions)
         self.renames = Renames(
@@ -121,6 +128,7 @@ class Metadata:
             self.transactions,
             self.buckets,
             self._commits.versions,
+            self.quotas,
             clock=clock,
             randomness=randomness,
         )
@@ -146,12 +154,14 @@ class Metadata:
         )
 
     def start(self) -> None:
-        """Begin to watch buckets and identities."""
+        """Begin to watch buckets, identities, quotas and settings."""
+        self.quotas.mirror.start()
         for watcher in self._watchers:
             watcher.start()
 
     async def close(self) -> None:
         """End the watches. The metastore is closed by whoever opened it."""
+        await self.quotas.mirror.close()
         for watcher in self._watchers:
             await watcher.close()
 
@@ -291,6 +301,7 @@ class Metadata:
         compares: Sequence[Compare] = (),
         operations: Sequence[Operation] = (),
         telling: Callable[[ObjectRecord], Operation] | None = None,
+        counted_bytes: int = 0,
     ) -> Committed:
         """Make `record` the object's record, in one transaction.
 
@@ -300,7 +311,8 @@ class Metadata:
         was `stored` with it (a completed upload). `source` is a copy's source; the record then has
         `group_owner` by `groups.group_owner_of_copy`. `compares` (of single keys) and `operations`
         go into the same transaction; no operation may touch the record's, garbage's or reference's
-        keys. `telling` makes one more of the record as it is committed.
+        keys. `telling` makes one more of the record as it is committed. Quotas know so many
+        `counted_bytes` of the object already: those of its parts.
 
         In a bucket with versioning the record becomes a version, stamped anew if need be, and what
         it replaces stays one; of null versions there is one. `record_key` is the object's key all
@@ -309,7 +321,7 @@ class Metadata:
         An overwrite that merely lost a race is tried again, `conditions` being judged anew.
         Raises PreconditionFailed, NoSuchKey (If-Match, nothing there), NoSuchBucket (deleted
         meanwhile), ConditionalConflict, Contended, GroupReclaimed, RelianceBroken (of `stored`,
-        `source` or `compares`), OutcomeUnknown.
+        `source` or `compares`), QuotaExceeded, OutcomeUnknown.
         """
         return await self._commits.commit(
             entry,
@@ -324,6 +336,7 @@ class Metadata:
             compares=compares,
             operations=operations,
             telling=telling,
+            counted_bytes=counted_bytes,
         )
 
     async def delete_object(

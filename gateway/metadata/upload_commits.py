@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gateway.domain.conditions import WriteConditions
+from gateway.domain.quotas import Amount
 from gateway.metadata import groups, keys
 from gateway.metadata.commits import RACES_MAX
 from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry
@@ -99,7 +100,13 @@ async def commit_part(
             absent(garbage_key),
             *stored.compares,
         )
-        applied = await metadata.transactions.run(Txn(compares, tuple(writes)))
+        txn = Txn(compares, tuple(writes))
+        if metadata.quotas.active:
+            replaced = 0 if previous is None else decode(PartRecord, previous.value).size_bytes
+            growth = Amount(part.size_bytes - replaced)
+            applied = await metadata.quotas.run(bucket, growth, txn)
+        else:
+            applied = await metadata.transactions.run(txn)
         if applied.succeeded:
             return
         bucket, found = await _read_again(metadata, bucket, wanted)
@@ -219,6 +226,7 @@ async def finish(
             telling=lambda made: Put(
                 keys.finished(upload.key), encode(_done(upload.record, made, now_ms))
             ),
+            counted_bytes=record.size_bytes + sum(part.record.size_bytes for part in unused),
         )
     except GroupReclaimed as error:
         # The group was ended: the upload was aborted, or completed and the object replaced since.

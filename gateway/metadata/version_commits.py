@@ -33,6 +33,7 @@ from gateway.metadata.errors import (
     RelianceBroken,
 )
 from gateway.metadata.outcomes import Transactions
+from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.versions import Slot
 from placement.clock import Clock, Randomness
@@ -63,6 +64,7 @@ class Write(NamedTuple):
     relied: Sequence[Compare] = ()
     operations: Sequence[Operation] = ()
     telling: Callable[[ObjectRecord], Operation] | None = None
+    counted_bytes: int = 0
 
 
 class VersionCommits:
@@ -73,6 +75,7 @@ class VersionCommits:
         metastore: Metastore,
         transactions: Transactions,
         buckets: Buckets,
+        quotas: Quotas,
         *,
         clock: Clock,
         randomness: Randomness,
@@ -80,6 +83,7 @@ class VersionCommits:
         self._metastore = metastore
         self._transactions = transactions
         self._buckets = buckets
+        self._quotas = quotas
         self._clock = clock
         self._randomness = randomness
 
@@ -190,14 +194,20 @@ class VersionCommits:
                     record, version_id=stamp.version_id, order=stamp.order
                 )
                 value = encode(record)
-            self.demand_unlocked(versions.replaced_null(slot, record))
+            ended = versions.replaced_null(slot, record)
+            self.demand_unlocked(ended)
             telling = () if write.telling is None else (write.telling(record),)
             writes = versions.succeed(slot, record, value, self._now_ms())
             compares = [entry.unchanged, *slot.compares, *null_unchanged(slot), *write.relied]
             if write.is_new:
                 compares.append(groups.first_commit_of(record.group))
-            operations = writes.operations((*write.operations, *telling))
-            applied = await self._transactions.run(Txn(tuple(compares), operations))
+            txn = Txn(tuple(compares), writes.operations((*write.operations, *telling)))
+            if self._quotas.active:
+                gone = None if ended is None else ended.record
+                growth = growth_of(record, gone, write.counted_bytes)
+                applied = await self._quotas.run(entry, growth, txn)
+            else:
+                applied = await self._transactions.run(txn)
             if applied.succeeded:
                 return Committed(write.object_key, record, applied.revision)
             if not applied.certain:

@@ -37,6 +37,10 @@ def _locked(_: metadata.ObjectLocked) -> S3Error:
     )
 
 
+def _quota_exceeded(error: metadata.QuotaExceeded) -> S3Error:
+    return S3Error(ErrorCode.QUOTA_EXCEEDED, str(error))
+
+
 def _invalid_tag(error: TagRefused) -> S3Error:
     details = {"TagKey": error.key} if error.key else {}
     return S3Error(ErrorCode.INVALID_TAG, error.reason, details=details)
@@ -85,6 +89,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     metadata.NoSuchKey: _no_such_key,
     metadata.PreconditionFailed: _precondition_failed,
     metadata.ObjectLocked: _locked,
+    metadata.QuotaExceeded: _quota_exceeded,
     metadata.SessionExpired: ErrorCode.EXPIRED_TOKEN,
     # Lost a race; SDKs try again
     metadata.ConditionalConflict: ErrorCode.CONDITIONAL_REQUEST_CONFLICT,
@@ -96,6 +101,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     metadata.NoSuchAccount: ErrorCode.ACCESS_DENIED,
     metadata.AccountExists: ErrorCode.OPERATION_ABORTED,
     metadata.AccountInUse: ErrorCode.OPERATION_ABORTED,
+    metadata.QuotaInvalid: ErrorCode.INVALID_REQUEST,
     metadata.AccountInvalid: ErrorCode.INVALID_REQUEST,
     metadata.SealBroken: ErrorCode.INTERNAL_ERROR,
     metadata.MetadataError: ErrorCode.INTERNAL_ERROR,

@@ -6,8 +6,10 @@ from typing import NamedTuple
 from gateway.context import Context
 from gateway.domain.conditions import Verdict, WriteConditions, judge_write
 from gateway.domain.object_lock import Lock
+from gateway.domain.quotas import NOTHING, Amount
 from gateway.domain.storage_classes import Kept
 from gateway.domain.tags import Tags
+from gateway.domain.versions import ENABLED
 from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry, etag_text
 from gateway.metadata.errors import NoSuchKey, PreconditionFailed
 from gateway.metadata.records import BlobRef, Checksum, ObjectRecord
@@ -153,10 +155,23 @@ def demand_write(
         raise PreconditionFailed(judgement.header)
 
 
+def growth_of_put(entry: BucketEntry, previous: ObjectEntry | None, payload: Payload) -> Amount:
+    """What the body will add to its bucket, as far as that is known before it is received: nothing
+    where a null version that was not read may end with it."""
+    growth, versioning = Amount(payload.size_bytes, 1), entry.record.versioning
+    if versioning == ENABLED or (previous is None and not versioning):
+        return growth
+    if previous is None or previous.record.version_id:
+        return NOTHING
+    return growth.minus(Amount(previous.record.size_bytes, 1))
+
+
 async def _handle(context: Context, put: Put) -> Published:
     entry, previous = await context.metadata.lookup(put.bucket, put.key, put.principal)
     demand_write(put.conditions, put.key, previous)
     kept = kept_in(context, entry, put.storage_class)
+    if context.metadata.quotas.active:
+        context.metadata.quotas.demand(entry, growth_of_put(entry, previous, put.payload))
     lock = lock_of_version(entry.record, put.lock, context.clock)
     access = own_access(entry, put.principal)
     if put.acl is not None:

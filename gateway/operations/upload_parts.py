@@ -8,11 +8,12 @@ import msgspec
 from gateway.context import Context
 from gateway.domain.encryption import demand_part_key
 from gateway.domain.multipart import PART_NUMBER_MAX
+from gateway.domain.quotas import Amount
 from gateway.domain.storage_classes import scheme_named
-from gateway.metadata import upload_commits, uploads
+from gateway.metadata import keys, upload_commits, uploads
 from gateway.metadata.entries import BucketEntry
-from gateway.metadata.errors import RelianceBroken
-from gateway.metadata.records import BlobRef, PartRecord, UploadRecord, encode
+from gateway.metadata.errors import QuotaExceeded, RelianceBroken
+from gateway.metadata.records import BlobRef, PartRecord, UploadRecord, decode, encode
 from gateway.metadata.uploads import COMPLETING, DONE, OPEN, UploadEntry
 from gateway.objects.commit import commit_blob
 from gateway.objects.encrypted import SALT_SIZE_BYTES, BlobCipher, stage_encrypted
@@ -185,6 +186,22 @@ class PartDigests:
         return self._asked.algorithm.text, value
 
 
+async def _demand_room(
+    context: Context, bucket: BucketEntry, upload: UploadEntry, number: int, size_bytes: int
+) -> None:
+    """Before the part is received. The one that it replaces is only looked at where it matters."""
+    quotas = context.metadata.quotas
+    try:
+        quotas.demand(bucket, Amount(size_bytes))
+    except QuotaExceeded:
+        key = keys.part(upload.upload_id, number)
+        (found,) = await context.metadata.metastore.get_many((key,))
+        if found is None:
+            raise
+        replaced = decode(PartRecord, found.value)
+        quotas.demand(bucket, Amount(size_bytes - replaced.size_bytes))
+
+
 async def store_part(
     context: Context,
     named: UploadNamed,
@@ -198,6 +215,8 @@ async def store_part(
     """Receive a part, `verify` it, make it durable and the upload's part of that number.
     `data_key` as `key_for_part` gives it."""
     bucket, upload = found
+    if context.metadata.quotas.active:
+        await _demand_room(context, bucket, upload, number, body.size_bytes)
     digests = PartDigests(asked, algorithm_of(upload.record))
     group, salt = GroupId(upload.upload_id), b""
     scheme = scheme_named(upload.record.scheme)

@@ -273,6 +273,8 @@ class ErrorCode(Enum):
         "The unspecified location constraint is incompatible for the region specific endpoint "
         "this request was sent to.",
     )
+    # Not Amazon's: what Ceph's gateway answers, which clients know. 403 is not tried again by SDKs.
+    QUOTA_EXCEEDED = ("QuotaExceeded", 403, "The quota of the bucket or its account is exceeded.")
     INVALID_BUCKET_OWNER = (
         "InvalidBucketOwnerAWSAccountID",
         400,

@@ -109,12 +109,15 @@ class History:
 class _Watch:
     """One follower: `position` is the next revision it has not been told of."""
 
-    __slots__ = ("key", "pending", "position", "range_end", "waiter")
+    __slots__ = ("key", "pending", "position", "previous", "range_end", "waiter")
 
-    def __init__(self, key: bytes, range_end: bytes | None, position: int) -> None:
+    def __init__(
+        self, key: bytes, range_end: bytes | None, position: int, *, previous: bool
+    ) -> None:
         self.key = key
         self.range_end = key + b"\x00" if range_end is None else range_end
         self.position = position
+        self.previous = previous
         self.pending = False
         self.waiter: asyncio.Future[None] | None = None
 
@@ -165,12 +168,17 @@ class Watches:
             watch.wake()
 
     async def watch(
-        self, key: bytes, range_end: bytes | None, start_revision: int
+        self,
+        key: bytes,
+        range_end: bytes | None,
+        start_revision: int,
+        *,
+        previous: bool = False,
     ) -> AsyncIterator[WatchBatch]:
         """Batches without a gap; the first comes at once, empty or with what happened since."""
         if len(self._watches) >= WATCHES_MAX:
             raise MetastoreUnavailable("too many watches")
-        watch = _Watch(key, range_end, start_revision or self.revision + 1)
+        watch = _Watch(key, range_end, start_revision or self.revision + 1, previous=previous)
         if watch.position <= self._history.floor:
             raise Compacted(self._history.floor)
         watch.pending = True
@@ -199,8 +207,10 @@ class Watches:
             for revision, changes in self._history.since(watch.position, self.revision):
                 for change in changes:
                     if covers(change.key):
-                        events.append(event_of(change, revision))
+                        events.append(event_of(change, revision, previous=watch.previous))
                         size += len(change.key) + len(events[-1].kv.value)
+                        if events[-1].previous is not None:
+                            size += len(events[-1].previous.value)
                 if len(events) >= _BATCH_EVENTS_MAX or size >= _BATCH_SIZE_BYTES_MAX:
                     watch.pending = True
                     watch.position = revision + 1
@@ -209,8 +219,9 @@ class Watches:
         return WatchBatch(watch.position - 1, tuple(events))
 
 
-def event_of(change: Change, revision: int) -> Event:
+def event_of(change: Change, revision: int, *, previous: bool = False) -> Event:
     """A change as its followers see it."""
+    before = change.before if previous else None
     if change.after is not None:
-        return Event(change.after, deleted=False)
-    return Event(KeyValue(change.key, b"", 0, revision, 0), deleted=True)
+        return Event(change.after, deleted=False, previous=before)
+    return Event(KeyValue(change.key, b"", 0, revision, 0), deleted=True, previous=before)

@@ -137,11 +137,16 @@ class MemoryMetastore:
         return result
 
     def watch(
-        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes | None = None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
     ) -> AsyncIterator[WatchBatch]:
         """Every change to the range, without a gap."""
         self._check_open()
-        return self._watches.watch(key, range_end, start_revision)
+        return self._watches.watch(key, range_end, start_revision, previous=previous)
 
     async def lease_grant(self, ttl_seconds: int) -> int:
         """A new lease id."""

@@ -142,10 +142,12 @@ Result = PutResult | DeleteResult | RangeResult | TxnResult
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One change: the key as put, or as deleted (then `kv.value` is empty and `version` 0)."""
+    """One change: the key as put, or as deleted (then `kv.value` is empty and `version` 0).
+    `previous` is what the key held before, if the watch asked for it and the store still has it."""
 
     kv: KeyValue
     deleted: bool
+    previous: KeyValue | None = None
 
 
 class WatchBatch(msgspec.Struct, frozen=True, gc=False):
@@ -176,9 +178,15 @@ class Metastore(Protocol):
         ...
 
     def watch(
-        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes | None = None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
     ) -> AsyncIterator[WatchBatch]:
-        """Every change to the range from `start_revision` (0: from now), without a gap.
+        """Every change to the range from `start_revision` (0: from now), without a gap;
+        `previous`: each with what the key held before (a compaction may take that away).
 
         Raises `Compacted` when that revision is not kept, `MetastoreUnavailable` when the
         connection is lost: then read again and watch from there. The first batch may be empty: it

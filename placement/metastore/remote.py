@@ -76,10 +76,17 @@ class EmbeddedMetastore:
         return decode_txn_result(reply.header)
 
     async def watch(
-        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes | None = None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
     ) -> AsyncIterator[WatchBatch]:
         """Every change to the range, without a gap."""
-        stream = self._client.stream(Verb.WATCH, encode_values(key, range_end, start_revision))
+        stream = self._client.stream(
+            Verb.WATCH, encode_values(key, range_end, start_revision, previous)
+        )
         try:
             async for reply in stream:
                 yield decode_watch_batch(reply.header)

@@ -83,8 +83,9 @@ async def _read(owner: SqliteOwner, request: Request) -> None:
 
 
 async def _watch(owner: SqliteOwner, request: Request) -> None:
-    key, range_end, start_revision = decode_values(request.header, 3)
-    async for batch in owner.watch(key, range_end, start_revision=start_revision):
+    key, range_end, start_revision, previous = decode_values(request.header, 4)
+    changes = owner.watch(key, range_end, start_revision=start_revision, previous=previous)
+    async for batch in changes:
         request.push(encode_watch_batch(batch))
     request.end()
 

@@ -63,6 +63,7 @@ class Failure(IntEnum):
 
 
 _DELETE, _RANGE, _TXN = 1, 2, 3
+_KEY_VALUE_FIELDS = len(KeyValue.__struct_fields__)
 _PUT_RESULT = PutResult()
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[Buffer], Any] = msgspec.msgpack.Decoder().decode
@@ -188,16 +189,26 @@ def encode_watch_batch(batch: WatchBatch) -> bytes:
     """The header of an element of a WATCH stream."""
     return encode_values(
         batch.revision,
-        [(event.deleted, *msgspec.structs.astuple(event.kv)) for event in batch.events],
+        [
+            (event.deleted, *msgspec.structs.astuple(event.kv))
+            if event.previous is None
+            else (event.deleted, *msgspec.structs.astuple(event.kv), event.previous)
+            for event in batch.events
+        ],
     )
 
 
 def decode_watch_batch(data: Buffer) -> WatchBatch:
     """Raises ProtocolError."""
     revision, events = decode_values(data, 2)
-    return WatchBatch(
-        revision, tuple(Event(KeyValue(*fields), deleted) for deleted, *fields in events)
-    )
+    return WatchBatch(revision, tuple(_unpack_event(*event) for event in events))
+
+
+def _unpack_event(deleted: Any, *fields: Any) -> Event:
+    kv = KeyValue(*fields[:_KEY_VALUE_FIELDS])
+    if len(fields) == _KEY_VALUE_FIELDS:
+        return Event(kv, deleted)
+    return Event(kv, deleted, KeyValue(*fields[_KEY_VALUE_FIELDS]))
 
 
 def _pack_range_result(result: RangeResult) -> tuple[object, ...]:

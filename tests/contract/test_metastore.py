@@ -454,6 +454,27 @@ def test_a_watch_tells_every_change_of_its_range_and_no_other(play: Play) -> Non
     play(scene)
 
 
+def test_a_watch_tells_what_was_there_before_when_asked(play: Play) -> None:
+    async def scene(store: Metastore) -> None:
+        old = await put(store, b"p/a", b"0")
+        stream = store.watch(b"p/", prefix_end(b"p/"), previous=True)
+        await anext(stream)
+        await put(store, b"p/a", b"1")
+        await put(store, b"p/b", b"2")
+        last = (await store.txn(Txn(success=(DeleteRange(b"p/", prefix_end(b"p/")),)))).revision
+        events = await follow(stream, last)
+        told = [
+            (e.kv.key, e.deleted, None if e.previous is None else e.previous.value) for e in events
+        ]
+        assert told[:2] == [(b"p/a", False, b"0"), (b"p/b", False, None)]
+        assert sorted(told[2:]) == [(b"p/a", True, b"1"), (b"p/b", True, b"2")]
+        assert events[0].previous is not None
+        assert events[0].previous.mod_revision == old
+        await stream.aclose()  # type: ignore[attr-defined]
+
+    play(scene)
+
+
 def test_a_watch_resumes_without_gap_or_repetition(play: Play) -> None:
     async def scene(store: Metastore) -> None:
         revision = await put(store, b"k", b"0")

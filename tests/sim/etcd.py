@@ -110,10 +110,18 @@ class EtcdClient:
         await self._etcd.store.txn(txn)
 
     async def watch(
-        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes | None = None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
     ) -> AsyncIterator[WatchBatch]:
         await self._pass()
-        async for batch in self._etcd.store.watch(key, range_end, start_revision=start_revision):
+        changes = self._etcd.store.watch(
+            key, range_end, start_revision=start_revision, previous=previous
+        )
+        async for batch in changes:
             await self._pass()
             yield batch
 

@@ -98,9 +98,14 @@ class FaultyMetastore:
         return result
 
     def watch(
-        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes | None = None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
     ) -> AsyncIterator[WatchBatch]:
-        return self.inner.watch(key, range_end, start_revision=start_revision)
+        return self.inner.watch(key, range_end, start_revision=start_revision, previous=previous)
 
     async def lease_grant(self, ttl_seconds: int) -> int:
         return await self.inner.lease_grant(ttl_seconds)

@@ -266,9 +266,16 @@ class ForgetfulWatches(MemoryMetastore):
     """Every watch ends after its first batch, as after a compaction or a lost connection."""
 
     async def watch(
-        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes | None = None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
     ) -> AsyncIterator[WatchBatch]:
-        async for batch in super().watch(key, range_end, start_revision=start_revision):
+        async for batch in super().watch(
+            key, range_end, start_revision=start_revision, previous=previous
+        ):
             yield batch
             raise Compacted(batch.revision)
 

@@ -100,6 +100,10 @@ def test_reads_and_watches_have_their_golden_bytes() -> None:
     assert encode_range_results((RangeResult(5, (), True, 2),)).hex() == "920191940590c302"
     batch = WatchBatch(6, (Event(KV, deleted=False),))
     assert encode_watch_batch(batch).hex() == "93010691" "97c2c4016bc4017601020304"  # fmt: skip
+    batch = WatchBatch(6, (Event(KV, deleted=False, previous=KV),))
+    assert encode_watch_batch(batch).hex() == (
+        "93010691" "98c2c4016bc4017601020304" "96c4016bc4017601020304"
+    )  # fmt: skip
     assert [verb.value for verb in Verb] == list(range(64, 71))
 
 
@@ -114,7 +118,9 @@ def test_results_reads_and_batches_survive_the_wire() -> None:
     assert decode_ranges(encode_ranges(ranges)) == ranges
     results = (RangeResult(1, (KV, KV), True, 3), RangeResult(1, (), False, 0))
     assert decode_range_results(encode_range_results(results)) == results
-    batch = WatchBatch(4, (Event(KV, deleted=False), Event(KeyValue(b"d", b"", 0, 4, 0), True)))
+    gone = KeyValue(b"d", b"", 0, 4, 0)
+    events = (Event(KV, deleted=False), Event(gone, True), Event(gone, True, KV))
+    batch = WatchBatch(4, events)
     assert decode_watch_batch(encode_watch_batch(batch)) == batch
 
 

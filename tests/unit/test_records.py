@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.metadata import records
 from gateway.metadata.identity_records import IamRecord, SessionRecord
+from gateway.metadata.limit_records import QuotaRecord, StoreSettings, UsageRecord
 from gateway.metadata.records import (
     AccessKeyRecord,
     AccountRecord,
@@ -195,6 +196,20 @@ EXAMPLES: dict[str, Record] = {
         storage_class="COLD",
         scheme=(8, 3),
     ),
+    "quota": QuotaRecord(name="bucket", size_bytes_max=10 << 30),
+    "usage": UsageRecord(
+        bucket="bucket",
+        owner="000000000000",
+        revision=7,
+        counted_ms=5,
+        objects=1,
+        size_bytes=2,
+        noncurrent=3,
+        noncurrent_bytes=4,
+        parts=5,
+        parts_bytes=6,
+    ),
+    "settings": StoreSettings(default_encryption="AES256", bucket_metrics=20),
     "master key": KmsKeyRecord(
         key_id="team/a",
         created_ms=5,

@@ -181,7 +181,8 @@ def decode_txn(txn: Txn, response: Any, revision: int) -> TxnResult:
 
 def decode_event(event: Any) -> Event:
     """One change that a watch tells."""
-    return Event(decode_key_value(event.kv), deleted=event.type == _DELETED)
+    previous = decode_key_value(event.prev_kv) if event.HasField("prev_kv") else None
+    return Event(decode_key_value(event.kv), event.type == _DELETED, previous)
 
 
 def _results(

@@ -160,12 +160,16 @@ class EtcdMetastore:
         return result
 
     def watch(
-        self, key: bytes, range_end: bytes | None = None, *, start_revision: int = 0
+        self,
+        key: bytes,
+        range_end: bytes | None = None,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
     ) -> AsyncIterator[WatchBatch]:
         """Every change to the range, without a gap, across connections and members."""
-        return watching.watch(
-            self._members, self._options, self._clock, key, range_end, start_revision
-        )
+        changes = watching.Changes(key, range_end, previous)
+        return watching.watch(self._members, self._options, self._clock, changes, start_revision)
 
     async def lease_grant(self, ttl_seconds: int) -> int:
         """A new lease id. One whose answer was lost ends by itself."""

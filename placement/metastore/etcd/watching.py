@@ -9,7 +9,7 @@ must know.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -30,6 +30,14 @@ _PAUSE_SECONDS_MAX = 1.0
 _SOME_KEY = b"\x00"
 
 
+class Changes(NamedTuple):
+    """What a watch follows; `previous`: each change with what was there before."""
+
+    key: bytes
+    range_end: bytes | None = None
+    previous: bool = False
+
+
 class _Lost(Exception):
     """The stream broke; another may go on from where it stood."""
 
@@ -38,8 +46,7 @@ async def watch(
     members: Members,
     options: EtcdOptions,
     clock: Clock,
-    key: bytes,
-    range_end: bytes | None,
+    changes: Changes,
     start_revision: int,
 ) -> AsyncIterator[WatchBatch]:
     """Every change to the range. Raises Compacted, MetastoreUnavailable."""
@@ -48,7 +55,7 @@ async def watch(
     lost_at: float | None = None
     pause = _PAUSE_SECONDS
     while True:
-        stream = _follow(members, options, key, range_end, position)
+        stream = _follow(members, options, changes, position)
         try:
             async for batch in stream:
                 lost_at, pause = None, _PAUSE_SECONDS
@@ -74,7 +81,7 @@ async def not_kept(members: Members, options: EtcdOptions, error: NotKept) -> Co
         request = pb.RangeRequest(key=_SOME_KEY, count_only=True)
         answer = await members.read(Unary.RANGE, request.SerializeToString())
         return Compacted(answer.header.revision)
-    stream = _follow(members, options, _SOME_KEY, None, 1)
+    stream = _follow(members, options, Changes(_SOME_KEY), 1)
     try:
         async with asyncio.timeout(options.timeout_seconds):
             async for _ in stream:
@@ -101,9 +108,7 @@ async def _check_kept(members: Members, options: EtcdOptions, position: int) -> 
         raise _Lost(str(error)) from error
 
 
-async def _follow(
-    members: Members, options: EtcdOptions, key: bytes, range_end: bytes | None, position: int
-) -> Any:
+async def _follow(members: Members, options: EtcdOptions, changes: Changes, position: int) -> Any:
     """The batches of one stream; the first is empty and says where it begins. Raises _Lost.
 
     A stream that etcd begins at the very revision that it is compacting may lack what was deleted in
@@ -113,8 +118,9 @@ async def _follow(
     metadata = await members.metadata()
     request = pb.WatchRequest(
         create_request=pb.WatchCreateRequest(
-            key=key,
-            range_end=range_end or b"",
+            key=changes.key,
+            range_end=changes.range_end or b"",
+            prev_kv=changes.previous,
             start_revision=max(position - 1, 1) if position else 0,
             progress_notify=True,
             fragment=True,
