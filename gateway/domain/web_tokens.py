@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 TOKEN_LENGTH_MAX: Final = 20_000
+_OF_SESSIONS: Final = ("https://aws.amazon.com/tags", "https://aws.amazon.com/source_identity")
 SKEW_SECONDS: Final = 60
 KEYS_MAX: Final = 100
 _RSA: Final[dict[str, hashes.HashAlgorithm]] = {
@@ -211,6 +212,12 @@ def _seconds(token: WebToken, name: str, default: float | None = None) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TokenInvalid("The token does not say when it is valid.")
     return value
+
+
+def session_claim(token: WebToken) -> str | None:
+    """A claim that gives the session tags or a source identity, whose name AWS has set; None when
+    there is none."""
+    return next((name for name in token.claims if name.startswith(_OF_SESSIONS)), None)
 
 
 def claim_values(token: WebToken) -> dict[str, tuple[str, ...]]:

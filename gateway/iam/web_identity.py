@@ -17,6 +17,7 @@ from gateway.domain.web_tokens import (
     check_claims,
     claim_values,
     read_token,
+    session_claim,
     verify,
 )
 from gateway.iam.action import Action, Call
@@ -45,7 +46,7 @@ async def _assume(call: Call) -> Answer:
         verify(token, await call.received.provider_keys.of(url, token))
         now_seconds = call.received.context.clock.now_ns() / _NANOSECONDS
         client = check_claims(token, provider.record.clients, now_seconds)
-        subject = token.subject
+        subject, further = token.subject, session_claim(token)
     except TokenExpired as error:
         raise IamRefused(Refusal.EXPIRED_TOKEN, str(error)) from error
     except TokenInvalid as error:
@@ -54,6 +55,11 @@ async def _assume(call: Call) -> Answer:
         raise IamRefused(
             Refusal.PROVIDER_UNREACHABLE, "The identity provider does not tell its keys."
         ) from error
+    if further is not None:
+        # Policies may rest on them: a session without them is not what the token is for.
+        raise IamRefused(
+            Refusal.INVALID_INPUT, f"The claim {further} is not implemented by this server."
+        )
     if role is None or not _is_trusted(call, role, provider, token):
         raise IamRefused(Refusal.ACCESS_DENIED, f"Not authorized to perform {_PERMISSION}")
     session = role_session(

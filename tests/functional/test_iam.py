@@ -671,6 +671,10 @@ def test_a_providers_token_is_exchanged_for_a_role(
         ({"aud": "another-app"}, invalid),
         ({"iss": "https://elsewhere"}, invalid),
         ({"exp": 1}, ("ExpiredTokenException", 400)),
+        (
+            {"https://aws.amazon.com/tags": {"principal_tags": {"team": ["clay"]}}},
+            ("InvalidInput", 400),
+        ),
     ):
         assert error_of(assume, token=maker.token({**claims, **change})) == expected
     assert error_of(assume, token=TokenMaker().token(claims)) == invalid
