@@ -5,12 +5,13 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
-from gateway.metadata import keys, uploads
+from gateway.metadata import keys
 from ops.admin_api import admin_app
 from ops.admin_backend import AdminBackend
 from ops.admin_port import AdminPort, authorizer
 from ops.clients import Clients, connect, log_to_stderr
 from ops.keeper.accounting import PUBLISH_SECONDS, Accounting
+from ops.keeper.ended_uploads import EndedUploads
 from ops.keeper.garbage import Garbage
 from ops.keeper.keeper import Duty, Keeper
 from ops.keeper.lifecycle import Lifecycle
@@ -48,6 +49,7 @@ class Duties:
             clients.clock,
             clients.randomness,
         )
+        self.ended_uploads = EndedUploads(clients.metastore, clients.clock)
         self.snapshot = Snapshot(
             clients.metastore, clients.objects, clients.clock, clients.randomness
         )
@@ -71,10 +73,6 @@ class Duties:
     def snapshot_told(self) -> dict[str, float]:
         """What the snapshot duty tells, and whether a rebuild waits to be confirmed."""
         return {**self.snapshot.told(), "unconfirmed": 0.0 if self.is_confirmed else 1.0}
-
-    async def _tidy_uploads(self) -> None:
-        now_ms = self._clients.clock.now_ns() // 1_000_000
-        await uploads.tidy(self._clients.metastore, now_ms=now_ms)
 
     def _once_confirmed(
         self, work: Callable[[], Awaitable[bool | None]]
@@ -108,7 +106,7 @@ class Duties:
                 self.snapshot.pause_seconds,
                 first_after_seconds=self.snapshot.first_after_seconds,
             ),
-            Duty("uploads", self._tidy_uploads, every_seconds=60.0, first_after_seconds=5.0),
+            Duty("uploads", self.ended_uploads.work, every_seconds=60.0, first_after_seconds=5.0),
             Duty("accounting", self.accounting.work, every_seconds=PUBLISH_SECONDS),
             Duty("lifecycle", self.lifecycle.work, every_seconds=self.lifecycle.every_seconds),
         ]

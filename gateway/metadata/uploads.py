@@ -20,7 +20,7 @@ Who deletes what:
 - A blob whose part record never came is found by the sweep: `blob_in_use`, `claim_blob`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -297,21 +297,21 @@ async def unfinished(
         ]
 
 
-async def tidy(metastore: Metastore, *, now_ms: int) -> int:
-    """Delete records of uploads done an hour ago, reopen completions cut off an hour ago; how many."""
+async def tidy(metastore: Metastore, age_ms: Callable[[UploadEntry], int]) -> int:
+    """Delete records of uploads done an hour ago, reopen completions cut off an hour ago; how many.
+    `age_ms` tells for how long an upload has been as it is."""
     changed = 0
     for family in (keys.UPLOADS, keys.FINISHED):
         async for page in _upload_pages(metastore, family):
             for entry in page:
-                change = _overdue(entry, now_ms)
+                change = _overdue(entry, age_ms(entry))
                 if change is not None:
                     txn = Txn((unchanged(entry.key, entry.mod_revision),), (change,))
                     changed += (await metastore.txn(txn)).succeeded
     return changed
 
 
-def _overdue(entry: UploadEntry, now_ms: int) -> Put | DeleteRange | None:
-    age_ms = now_ms - entry.record.completing_ms
+def _overdue(entry: UploadEntry, age_ms: int) -> Put | DeleteRange | None:
     if entry.record.state == DONE and age_ms >= DONE_RETENTION_MS:
         return DeleteRange(entry.key)
     if entry.record.state == COMPLETING and age_ms >= STALE_COMPLETION_MS:

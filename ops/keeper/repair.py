@@ -210,6 +210,27 @@ class Repair:
                 await self._try(blob, index, blob.shards[index].copy())
             elif at_home and len(blob.shards[index]) > 1:
                 await self._thin_out(blob, index, home)
+        homes = {i: drive.drive_id for i, drive in enumerate(order) if drive.drive_id in view.live}
+        lies = {i: held[0].drive for i, held in blob.shards.items() if len(held) == 1}
+        for indexes in cycles(lies, homes):
+            await self._exchange(blob, indexes)
+
+    async def _exchange(self, blob: Found, indexes: Sequence[int]) -> None:
+        """Shards that lie in each other's places: each is stored at home beside the one that is
+        there, and only then they leave their former places."""
+        former = {index: blob.shards[index][0] for index in indexes}
+        try:
+            for index in indexes:
+                size_bytes = await self._rebuild(blob, index, shares=True)
+                self.progress.moved += 1
+                self.progress.moved_bytes += size_bytes
+            for index, holding in former.items():
+                shard = ShardId(BlobId(blob.ref.blob), index)
+                await self._nodes[holding.node].delete([(holding.drive, shard)])
+                blob.shards[index].remove(holding)
+        except (NotRebuilt, PeerUnavailable) as error:
+            self._hindered = True
+            log.debug("shards of %s are not exchanged: %s", blob.ref.blob.hex(), error)
 
     async def _thin_out(self, blob: Found, index: int, home: DriveId | None) -> None:
         """A drive that was given up and came back brings shards that were rebuilt meanwhile: those
@@ -259,8 +280,9 @@ class Repair:
             self._hindered = True
             log.debug("shard %d of %s is not rebuilt: %s", index, blob.ref.blob.hex(), error)
 
-    async def _rebuild(self, blob: Found, index: int) -> int:
-        """One shard more, on a drive that has none of the blob; its bytes. Raises NotRebuilt."""
+    async def _rebuild(self, blob: Found, index: int, *, shares: bool = False) -> int:
+        """One shard more, on a drive that has none of the blob, or that `shares`; its bytes. Raises
+        NotRebuilt."""
         sources = {
             i: Source(self._nodes[held[0].node], held[0].drive, i)
             for i, held in blob.shards.items()
@@ -268,7 +290,7 @@ class Repair:
         }
         if len(sources) < blob.ref.k:
             raise NotRebuilt(f"{len(sources)} of {blob.ref.k} shards are left")
-        drive = destination_of(self._view(), blob.ref, index, blob.drives)
+        drive = destination_of(self._view(), blob.ref, index, set() if shares else blob.drives)
         if drive is None:
             raise NotRebuilt("no drive is free for it")
         envelope = await self._envelope(blob.ref, list(sources.values()), index)
@@ -344,6 +366,24 @@ class Repair:
                 except ValueError:
                     await node.report_damage(info.drive, info.shard)
         return None
+
+
+def cycles(lies: Mapping[int, DriveId], homes: Mapping[int, DriveId]) -> list[list[int]]:
+    """Indexes of a blob each of which lies at the home of another of them, so that none can go home
+    first. By index: the drive on which a shard lies, and the drive where it belongs."""
+    at = {drive: index for index, drive in lies.items()}
+    found: list[list[int]] = []
+    seen: set[int] = set()
+    for start in lies:
+        walk: list[int] = []
+        index: int | None = start
+        while index is not None and index not in seen:
+            seen.add(index)
+            walk.append(index)
+            index = at.get(homes[index]) if index in homes else None
+        if index in walk[:-1]:
+            found.append(walk[walk.index(index) :])
+    return found
 
 
 def destination_of(view: View, ref: BlobRef, index: int, taken: set[DriveId]) -> MapDrive | None:

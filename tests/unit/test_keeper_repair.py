@@ -237,6 +237,39 @@ def test_what_could_not_be_thinned_out_is_tried_again_by_and_by() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("places", [(3, 1, 2, 0, 4, 5), (1, 2, 0, 4, 3, 5), (1, 2, 3, 4, 5, 0)])
+def test_shards_that_lie_in_each_others_places_go_home_with_none_missing_meanwhile(
+    places: tuple[int, ...],
+) -> None:
+    """No drive of their own is free for any of them; nor is there a spare one."""
+
+    async def scenario(cluster: Cluster) -> None:
+        before = cluster.bodies()
+        ref = next(ref for ref in cluster.refs if ref.k == 4 and ref.size_bytes)
+        order = cluster.placement.write_order(BlobId(ref.blob))
+        held = [cluster.node.drives[drive.drive_id].shards for drive in order]
+        shards = [ShardId(BlobId(ref.blob), index) for index in range(6)]
+        taken = [held[index].pop(shards[index]) for index in range(6)]
+        for index, place in enumerate(places):
+            held[place][shards[index]] = taken[index]
+        delete = cluster.node.delete
+
+        async def watched(wanted: Sequence[tuple[DriveId, ShardId]]) -> tuple[Outcome, ...]:
+            done = await delete(wanted)
+            (found,) = await find([ref], {"local": cluster.node})
+            assert found.tolerance == 2
+            return done
+
+        cluster.node.delete = watched  # type: ignore[method-assign,assignment]
+        await cluster.repair.work()
+        assert cluster.repair.progress.misplaced == 0
+        assert cluster.bodies() == before
+        for index, shard in enumerate(shards):
+            assert [n for n in range(6) if shard in held[n]] == [index]
+
+    run(scenario)
+
+
 async def _unreachable(*_: object) -> tuple[Outcome, ...]:
     raise PeerUnavailable("the connection broke")
 

@@ -25,6 +25,8 @@ from gateway.metadata.records import (
 )
 from gateway.metadata.uploads import PartEntry, UploadEntry
 from gateway.objects.port import Stored
+from ops.keeper.ended_uploads import EndedUploads
+from placement.clock import SystemClock
 from placement.errors import OutcomeUnknown
 from placement.ids import UploadId
 from placement.metastore.port import DeleteRange, Put, Range, Txn, prefix_end
@@ -313,8 +315,8 @@ def test_tidying_forgets_old_answers_and_reopens_what_was_cut_off() -> None:
             case.rig.metadata, case.bucket, upload, parts, token=b"t", now_ms=1000
         )
         tidy = uploads.tidy
-        assert await tidy(case.rig.memory, now_ms=1000 + uploads.STALE_COMPLETION_MS - 1) == 0
-        assert await tidy(case.rig.memory, now_ms=1000 + uploads.STALE_COMPLETION_MS) == 1
+        assert await tidy(case.rig.memory, lambda entry: uploads.STALE_COMPLETION_MS - 1) == 0
+        assert await tidy(case.rig.memory, lambda entry: uploads.STALE_COMPLETION_MS) == 1
         assert (now := await case.upload()) is not None
         assert now.record.state == uploads.OPEN
         listed = [
@@ -324,9 +326,36 @@ def test_tidying_forgets_old_answers_and_reopens_what_was_cut_off() -> None:
         ]
         assert [entry.key for entry in listed] == [case.upload_key]
         assert await case.complete() is not None
-        assert await tidy(case.rig.memory, now_ms=9 + uploads.DONE_RETENTION_MS - 1) == 0
-        assert await tidy(case.rig.memory, now_ms=9 + uploads.DONE_RETENTION_MS) == 1
+        assert await tidy(case.rig.memory, lambda entry: uploads.DONE_RETENTION_MS - 1) == 0
+        assert await tidy(case.rig.memory, lambda entry: uploads.DONE_RETENTION_MS) == 1
         assert await case.upload() is None
+
+    asyncio.run(main())
+
+
+def test_an_answer_is_kept_for_an_hour_whatever_the_clocks_on_the_wall_say() -> None:
+    class Clock(SystemClock):
+        seconds = 0.0
+
+        def now_ns(self) -> int:
+            return 10**18  # far from the time of the completion
+
+        def monotonic(self) -> float:
+            return self.seconds
+
+    async def main() -> None:
+        case = await Case.begin()
+        await case.commit(case.part())
+        assert await case.complete() is not None
+        clock = Clock()
+        duty = EndedUploads(case.rig.memory, clock)
+        answer = keys.finished(case.upload_key)
+        for clock.seconds in (0.0, 3599.0):
+            await duty.work()
+            assert await case.rig.memory.get_many([answer]) != (None,)
+        clock.seconds = 3600.0
+        await duty.work()
+        assert await case.rig.memory.get_many([answer]) == (None,)
 
     asyncio.run(main())
 
