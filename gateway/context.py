@@ -37,5 +37,12 @@ class Context:
 
     @property
     def encrypts_everything(self) -> bool:
-        """Whether objects that nobody asked to encrypt are encrypted all the same."""
-        return self.encryption is not None and self.encryption.at_rest
+        """Whether objects are encrypted all the same that neither requests nor buckets ask for."""
+        return bool(self.metadata.quotas.settings.default_encryption) or (
+            self.encryption is not None and self.encryption.at_rest
+        )
+
+    @property
+    def default_encryption(self) -> str:
+        """What buckets without a rule of their own have, by the store's settings: AES256, or ""."""
+        return self.metadata.quotas.settings.default_encryption

@@ -25,7 +25,7 @@ from ops.admin_errors import AdminError
 from ops.clients import Clients
 from ops.collected import Growing, RequestTotals
 from ops.drive_counts import commit_counts, drive_counts, shard_commits
-from ops.limits import Limits
+from ops.limits import Limits, largest_buckets
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts
 from ops.process_counts import (
     PROCESS_VERB,
@@ -162,6 +162,7 @@ class AdminBackend:
             lifecycle=asdict(self._duties.lifecycle.progress),
             scrub=self._duties.scrub.told(),
             snapshot=self._duties.snapshot_told(),
+            buckets=largest_buckets(self._clients.metadata.quotas),
             tolerance=tolerance,
             data_shards=self._clients.topology.map.scheme.k,
             parity_shards=self._clients.topology.map.scheme.m,

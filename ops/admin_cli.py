@@ -29,7 +29,9 @@ account = typer.Typer(help="Accounts: who may own buckets.", no_args_is_help=Tru
 admin.add_typer(account, name="account")
 kms_key = typer.Typer(help="Master keys of SSE-KMS in the local key ring.", no_args_is_help=True)
 admin.add_typer(kms_key, name="kms-key")
-bucket = typer.Typer(help="Buckets: what they hold, what they may hold, and how.", no_args_is_help=True)
+bucket = typer.Typer(
+    help="Buckets: what they hold, what they may hold, and how.", no_args_is_help=True
+)
 admin.add_typer(bucket, name="bucket")
 cluster_admin_cli.register(admin)
 
@@ -104,7 +106,7 @@ def _ask(
 
 iam_cli.register(admin, _ask)
 scheme_cli.register(bucket, _ask)
-limits_cli.register(bucket, account, _ask)
+limits_cli.register(admin, bucket, account, _ask)
 
 
 @admin.command()

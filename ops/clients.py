@@ -213,8 +213,9 @@ def _shared(shared: "Shared") -> dict[str, CommitFacts]:
 
 
 async def _loaded(clients: Clients) -> Clients:
-    """Who writes must know the store's settings first."""
-    await clients.metadata.quotas.mirror.loaded(LOAD_SECONDS)
+    """Who writes must know the store's settings and quotas first: it waits for them, however long."""
+    while not await clients.metadata.quotas.mirror.loaded(LOAD_SECONDS):
+        logging.getLogger("ostraka.cluster").warning("waiting: the settings cannot be read yet")
     return clients
 
 

@@ -13,7 +13,7 @@ from ops.admin_errors import AdminError
 from ops.clients import Clients
 from ops.cluster_admin import reports_of
 from ops.drive_counts import CommitTotals
-from ops.limits import Limits
+from ops.limits import Limits, largest_buckets
 from ops.metrics import StoreCounts
 from ops.process_counts import MetadataFacts, ProcessWatch
 from ops.scheme_api import Schemes
@@ -105,6 +105,7 @@ class ClusterBackend(AdminBackend):
             status = await self.status()
         except (PeerUnavailable, MetastoreUnavailable):
             return counts
+        counts.buckets = largest_buckets(self._clients.metadata.quotas)
         scheme = self._clients.topology.map.scheme
         counts.data_shards, counts.parity_shards = scheme.k, scheme.m
         counts.drives, counts.tolerance = status.drives, status.tolerance

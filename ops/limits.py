@@ -1,9 +1,13 @@
 """What operators ask about buckets: what they hold, their quotas, and the settings of the whole store."""
 
+import heapq
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+import msgspec
+
+from gateway.domain.encryption import AES256
 from gateway.domain.quotas import NOTHING, Quota
 from gateway.metadata import keys
 from gateway.metadata.buckets import entry_of
@@ -16,16 +20,20 @@ from gateway.metadata.errors import (
     QuotaInvalid,
 )
 from gateway.metadata.limit_changes import (
+    change_settings,
     quota_at,
     set_account_quota,
     set_bucket_quota,
+    store_settings,
     usage_of,
 )
-from gateway.metadata.limit_records import QuotaRecord, UsageRecord
+from gateway.metadata.limit_records import QuotaRecord, StoreSettings, UsageRecord
+from gateway.metadata.quotas import Quotas
 from gateway.metadata.records import AccountRecord, decode
 from gateway.metadata.store import Metadata
 from ops.admin_errors import AdminError
 from ops.keeper.bucket_counts import BucketCount
+from ops.metrics import BucketHeld
 from placement.clock import Clock
 from placement.errors import MetastoreUnavailable, OutcomeUnknown
 from placement.metastore.port import KeyValue, Range, prefix_end
@@ -33,6 +41,9 @@ from placement.metastore.port import KeyValue, Range, prefix_end
 BUCKETS_A_PAGE: Final = 500
 COUNT_SECONDS_MAX: Final = 20.0
 """So long a bucket that the keeper does not follow is read to show what it holds."""
+BUCKET_METRICS_MAX: Final = 1000
+"""Of so many buckets at most metrics tell what they hold: each is two more series."""
+NO_ENCRYPTION: Final = "none"
 _KEYS_A_READ: Final = 100
 T = TypeVar("T")
 
@@ -92,6 +103,14 @@ class AccountView:
     quota: Limit | None
     size_bytes: int
     objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsView:
+    """The settings of the whole store. `default_encryption`: none or AES256."""
+
+    default_encryption: str
+    bucket_metrics: int
 
 
 class Limits:
@@ -176,6 +195,54 @@ class Limits:
                 held = held.plus(usage.amount)
         return AccountView(record.account_id, record.name, _limit(quota), *held)
 
+    async def settings(self) -> SettingsView:
+        """As they are now."""
+        return _shown(await _answered(store_settings(self._metadata)))
+
+    async def set_settings(
+        self, default_encryption: str | None, bucket_metrics: int | None
+    ) -> SettingsView:
+        """Change what is not None."""
+        if default_encryption not in (None, NO_ENCRYPTION, AES256):
+            raise AdminError(400, "InvalidInput", "The default encryption is AES256 or none.")
+        if bucket_metrics is not None and not 0 <= bucket_metrics <= BUCKET_METRICS_MAX:
+            raise AdminError(
+                400, "InvalidInput", f"Metrics tell of 0 to {BUCKET_METRICS_MAX} buckets."
+            )
+
+        def change(now: StoreSettings) -> StoreSettings:
+            if default_encryption is not None:
+                algorithm = "" if default_encryption == NO_ENCRYPTION else default_encryption
+                now = msgspec.structs.replace(now, default_encryption=algorithm)
+            if bucket_metrics is not None:
+                now = msgspec.structs.replace(now, bucket_metrics=bucket_metrics)
+            return now
+
+        return _shown(await _answered(change_settings(self._metadata, change)))
+
+
+def largest_buckets(quotas: Quotas) -> tuple[BucketHeld, ...]:
+    """What metrics tell of buckets: of as many as the settings say, the largest."""
+    most = min(quotas.settings.bucket_metrics, BUCKET_METRICS_MAX)
+    largest = heapq.nlargest(
+        most, quotas.usage.items(), key=lambda item: (item[1].amount.size_bytes, item[1].bucket)
+    )
+    found = []
+    for bucket_id, usage in largest:
+        record = quotas.buckets.get(bucket_id)
+        limit = Quota() if record is None else record.quota
+        amount = usage.amount
+        found.append(
+            BucketHeld(
+                usage.bucket,
+                amount.objects,
+                amount.size_bytes,
+                limit.objects_max,
+                limit.size_bytes_max,
+            )
+        )
+    return tuple(found)
+
 
 async def _answered(work: Awaitable[T]) -> T:
     """The work's result; what the repository refuses in an operator's words."""
@@ -228,3 +295,7 @@ def _quota(limit: Limit | None) -> Quota | None:
 
 def _limit(quota: Quota | None) -> Limit | None:
     return None if quota is None else Limit(*quota)
+
+
+def _shown(settings: StoreSettings) -> SettingsView:
+    return SettingsView(settings.default_encryption or NO_ENCRYPTION, settings.bucket_metrics)

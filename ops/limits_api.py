@@ -18,6 +18,13 @@ class NewQuota(BaseModel, extra="forbid"):
     max_objects: int | None = Field(default=None, ge=0, le=QUOTA_MAX)
 
 
+class NewSettings(BaseModel, extra="forbid"):
+    """Body of PUT /api/v1/settings; what is not given stays."""
+
+    default_encryption: str | None = None
+    bucket_metrics: int | None = None
+
+
 def limits_routes(
     app: FastAPI, limits: Callable[[], Limits], signed: Callable[[Request], Awaitable[None]]
 ) -> None:
@@ -58,3 +65,11 @@ def limits_routes(
     @app.delete(of_account, dependencies=guard)
     async def clear_account_quota(name: Annotated[str, ...]) -> dict[str, Any]:
         return asdict(await limits().set_account_quota(name, None))
+
+    @app.get("/api/v1/settings", dependencies=guard)
+    async def show_settings() -> dict[str, Any]:
+        return asdict(await limits().settings())
+
+    @app.put("/api/v1/settings", dependencies=guard)
+    async def change_settings(new: NewSettings) -> dict[str, Any]:
+        return asdict(await limits().set_settings(new.default_encryption, new.bucket_metrics))

@@ -1,4 +1,5 @@
-"""`ostraka admin bucket` and `… quota`: buckets, what they hold and what they may hold."""
+"""`ostraka admin bucket`, `… quota` and `ostraka admin settings`: buckets, what they may hold, and what
+holds for the whole store."""
 
 import json
 import re
@@ -13,11 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from ops.admin_options import URL_DEFAULT, Dir, Json, Url
+from ops.admin_options import URL_DEFAULT, Ask, Dir, Json, Url
 from ops.cluster_cli import refuse
-
-Ask = Callable[..., Any]
-"""URL, folder with the credentials, method, path, document: the decoded answer."""
 
 MaxBytes = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Bytes, as 10GiB or 500MB. Default: no limit.")
@@ -65,8 +63,8 @@ def shown_size(size_bytes: int) -> str:
     raise AssertionError("unreachable")
 
 
-def register(bucket: typer.Typer, account: typer.Typer, ask: Ask) -> None:
-    """Add these commands to `ostraka admin bucket` and `ostraka admin account`."""
+def register(admin: typer.Typer, bucket: typer.Typer, account: typer.Typer, ask: Ask) -> None:
+    """Add these commands to `ostraka admin`, its `bucket` and its `account`."""
     _buckets(bucket, ask)
     bucket.add_typer(
         _quota(ask, "/api/v1/buckets", "BUCKET", "a bucket", _show_bucket), name="quota"
@@ -77,6 +75,9 @@ def register(bucket: typer.Typer, account: typer.Typer, ask: Ask) -> None:
         ),
         name="quota",
     )
+    settings = typer.Typer(help="What holds for the whole store.", no_args_is_help=True)
+    _settings(settings, ask)
+    admin.add_typer(settings, name="settings")
 
 
 def _buckets(app: typer.Typer, ask: Ask) -> None:
@@ -205,3 +206,41 @@ def _quota(
         show(run(url, directory, "DELETE", name, None), as_json)
 
     return app
+
+
+def _settings(app: typer.Typer, ask: Ask) -> None:
+    path = "/api/v1/settings"
+
+    @app.command("show")
+    def show(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False) -> None:
+        """The settings of the whole store."""
+        _show_settings(ask(url, directory, "GET", path), as_json)
+
+    @app.command("set")
+    def change(
+        default_encryption: Annotated[
+            str | None,
+            typer.Option(help="AES256: buckets without a rule of their own have SSE-S3. Or none."),
+        ] = None,
+        bucket_metrics: Annotated[
+            int | None,
+            typer.Option(help="Metrics tell what so many buckets hold, the largest. 0: none."),
+        ] = None,
+        url: Url = URL_DEFAULT,
+        directory: Dir = None,
+        as_json: Json = False,
+    ) -> None:
+        """Change settings of the whole store; every gateway follows at once."""
+        given = {"default_encryption": default_encryption, "bucket_metrics": bucket_metrics}
+        document = {name: value for name, value in given.items() if value is not None}
+        if not document:
+            raise refuse("give --default-encryption, --bucket-metrics or both")
+        _show_settings(ask(url, directory, "PUT", path, document), as_json)
+
+
+def _show_settings(settings: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(settings))
+        return
+    typer.echo(f"default encryption  {settings['default_encryption']}")
+    typer.echo(f"bucket metrics      {settings['bucket_metrics'] or 'none'}")

@@ -297,13 +297,20 @@ class LocalCluster:
             [*_OSTRAKA, "admin", *arguments, *(["--json"] if with_json else [])],
             capture_output=True,
             text=True,
-            env=self._environment_of("admin"),
+            env=self._environment_of("admin") | self._root(),
             check=False,
             timeout=120,
         )
         if done.returncode:
             raise ClusterFailed(done.stderr.strip() or done.stdout.strip())
         return json.loads(done.stdout) if with_json else done.stdout
+
+    def _root(self) -> dict[str, str]:
+        """For commands that speak to the admin port, once there is a root account."""
+        if not self.credentials_file.exists():
+            return {}
+        access_key, secret_key = self.credentials
+        return {"OSTRAKA_ROOT_ACCESS_KEY": access_key, "OSTRAKA_ROOT_SECRET_KEY": secret_key}
 
     @property
     def credentials(self) -> tuple[str, str]:

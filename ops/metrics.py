@@ -43,6 +43,17 @@ class CommitCounts:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class BucketHeld:
+    """What one bucket holds, as quotas count it, and its quota; None: none of that kind."""
+
+    bucket: str
+    objects: int
+    size_bytes: int
+    objects_max: int | None = None
+    size_bytes_max: int | None = None
+
+
 @dataclass(slots=True)
 class StoreCounts:
     """Everything a scrape shows."""
@@ -63,6 +74,8 @@ class StoreCounts:
     snapshot: dict[str, float] = field(default_factory=dict)
     """As that duty tells (`Snapshot.told`), and whether a rebuild waits to be confirmed. Empty while
     no keeper tells: then its gauges are left out, for an age of 0 would be a lie."""
+    buckets: tuple[BucketHeld, ...] = ()
+    """The largest ones, as many as the store's settings say."""
     tolerance: int = 0
     data_shards: int = 0
     parity_shards: int = 0
@@ -138,6 +151,7 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     moved.add_metric([], counts.lifecycle.get("transitioned_bytes", 0))
     yield moved
     yield from _scrub_families(counts.scrub)
+    yield from _bucket_families(counts.buckets)
     yield from _snapshot_families(counts.snapshot)
     yield _gauge(
         "ostraka_remaining_tolerance", "Drives that may fail now without loss.", counts.tolerance
@@ -219,6 +233,32 @@ def _commit_families(commits: Iterable[CommitCounts]) -> Iterator[Metric]:
         members.add_metric([commit.kind], commit.members)
         seconds.add_metric([commit.kind], commit.seconds)
     yield from (total, members, seconds)
+
+
+def _bucket_families(buckets: tuple[BucketHeld, ...]) -> Iterator[Metric]:
+    labels = ["bucket"]
+    objects = GaugeMetricFamily(
+        "ostraka_bucket_objects", "Objects and versions in the bucket.", labels=labels
+    )
+    size = GaugeMetricFamily(
+        "ostraka_bucket_size_bytes",
+        "Bytes of its objects, versions and parts of unfinished uploads, as clients see them.",
+        labels=labels,
+    )
+    objects_max = GaugeMetricFamily(
+        "ostraka_bucket_quota_objects", "How many it may hold.", labels=labels
+    )
+    size_max = GaugeMetricFamily(
+        "ostraka_bucket_quota_bytes", "How much it may hold.", labels=labels
+    )
+    for held in buckets:
+        objects.add_metric([held.bucket], held.objects)
+        size.add_metric([held.bucket], held.size_bytes)
+        if held.objects_max is not None:
+            objects_max.add_metric([held.bucket], held.objects_max)
+        if held.size_bytes_max is not None:
+            size_max.add_metric([held.bucket], held.size_bytes_max)
+    yield from (objects, size, objects_max, size_max)
 
 
 def _scrub_families(scrub: dict[str, float]) -> Iterator[Metric]:

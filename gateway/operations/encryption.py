@@ -10,6 +10,7 @@ from gateway.metadata.entries import BucketEntry
 from gateway.metadata.records import BucketEncryption, BucketRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
+from gateway.operations.object_encryption import rule_of
 from gateway.s3.documents import SETTINGS_DOCUMENT_LIMIT_BYTES
 from gateway.s3.encryption_documents import EncryptionRule, parse_encryption
 from gateway.s3.errors import ErrorCode, S3Error
@@ -54,9 +55,10 @@ async def _change(context: Context, named: BucketNamed, rule: BucketEncryption |
 
 async def _get(context: Context, asked: BucketNamed) -> BucketEncryption:
     entry: BucketEntry = await context.metadata.bucket(asked.bucket, asked.principal)
-    if entry.record.encryption is None:
+    rule = rule_of(context, entry.record.encryption)
+    if rule is None:
         raise S3Error(ErrorCode.NO_SUCH_ENCRYPTION, details={"BucketName": asked.bucket})
-    return entry.record.encryption
+    return rule
 
 
 def _encode(rule: BucketEncryption) -> S3Response:

@@ -114,7 +114,7 @@ async def new_encryption(
 
 def wanted_by(context: Context, asked: EncryptionAsked | None, entry: BucketEntry) -> Wanted | None:
     """The form alone. Raises EncryptionRefused."""
-    rule, ports = entry.record.encryption, context.encryption
+    rule, ports = rule_of(context, entry.record.encryption), context.encryption
     wanted = None
     if asked is not None:
         if ports is None:
@@ -126,6 +126,14 @@ def wanted_by(context: Context, asked: EncryptionAsked | None, entry: BucketEntr
     if wanted is None and ports is not None and ports.at_rest:
         return Wanted(Kind.AT_REST)
     return wanted
+
+
+def rule_of(context: Context, rule: BucketEncryption | None) -> BucketEncryption | None:
+    """The rule of a bucket, or the store's where the bucket does not say how to encrypt."""
+    default = context.default_encryption
+    if not default or (rule is not None and rule.algorithm):
+        return rule
+    return BucketEncryption(algorithm=default, blocked=() if rule is None else rule.blocked)
 
 
 def _default(rule: BucketEncryption) -> Default:

@@ -303,6 +303,18 @@ HEALTH = Dashboard(
                     ),
                 ),
                 Panel(
+                    title="Bytes moved by lifecycle rules",
+                    meaning="To other storage classes, as stored, a second.",
+                    queries=(
+                        Query(
+                            "max by (job) (rate(ostraka_lifecycle_transitioned_bytes_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "{{job}}",
+                        ),
+                    ),
+                    unit="Bps",
+                ),
+                Panel(
                     title="Degraded reads and writes",
                     meaning="Reads that had to rebuild data, and writes that left a drive out or"
                     " were stored narrower, a second.",

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from ops.dashboards.buckets import BUCKETS
 from ops.dashboards.drives import DRIVES
 from ops.dashboards.etcd import ETCD
 from ops.dashboards.health import HEALTH
@@ -12,7 +13,7 @@ from ops.dashboards.traffic import TRAFFIC
 OPS = Path(__file__).parents[1]
 CHART_FILES = OPS.parent / "helm" / "ostraka" / "files"
 ALERTS = OPS / "alerts" / "ostraka.yaml"
-DASHBOARDS = (HEALTH, TRAFFIC, DRIVES, PROCESSES, ETCD)
+DASHBOARDS = (HEALTH, TRAFFIC, BUCKETS, DRIVES, PROCESSES, ETCD)
 
 
 def generated() -> dict[Path, str]:

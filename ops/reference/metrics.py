@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import RequestCounts
-from ops.metrics import CommitCounts, DriveCounts, StoreCounts, render
+from ops.metrics import BucketHeld, CommitCounts, DriveCounts, StoreCounts, render
 from ops.process_counts import MetadataFacts, ProcessCounts
 from placement.ids import DriveId
 from storage_node.port import DriveCondition, DriveReport
@@ -16,6 +16,8 @@ LABELS = {
     " `Website` on the website port;"
     " of shard metrics `put`, `get`, `commit`, `delete`, `flush`",
     "code": "HTTP status of answers that are no error, else the S3 error code (`NoSuchKey`)",
+    "bucket": "name of a bucket; only of the largest ones, as many as `ostraka admin settings set"
+    " --bucket-metrics N` says",
     "drive": "path of the drive; in a cluster the node's name and the path",
     "state": "`up`, `full`, `failed`, `missing`, `recovering`",
     "kind": "of commits `metadata` or `shards`; of memory `resident` or `proportional`;"
@@ -101,6 +103,7 @@ def _specimen() -> StoreCounts:
         drive_counts=(DriveCounts("/d", {"put": 1}, {"put": 1}, {"put": 1}),),
         commits=(CommitCounts("metadata", 1, 1, 0.1),),
         processes=(_PROCESS,),
+        buckets=(BucketHeld("b", 1, 1, 1, 1),),
         metadata=MetadataFacts(2, 1, 3, full=False),
         node="local",
         snapshot={"age_seconds": 1.0},

@@ -265,6 +265,9 @@ def test_buckets_are_shown_with_what_they_hold(
         (("bucket", "quota", "b", "--max-bytes", "1XB"), "no size"),
         (("bucket", "quota", "b", "--max-objects", "-1"), "a number from 0"),
         (("bucket", "quota", "b"), "give --max-bytes"),
+        (("settings", "set"), "give --default-encryption"),
+        (("settings", "set", "--default-encryption", "rot13"), "AES256 or none"),
+        (("settings", "set", "--bucket-metrics", "-1"), "0 to 1000"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(

@@ -124,6 +124,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         ]
         prometheus = Prometheus(folder, targets, quick).start()
         prometheus.wait_until("min(ostraka_remaining_tolerance) == 2")
+        store.admin("settings", "set", "--bucket-metrics", "5")
+        store.admin("bucket", "quota", "load", "--max-bytes", "1GiB", "--max-objects", "1000")
+        prometheus.wait_until("max(ostraka_bucket_quota_bytes) == 2^30")
         yield Scene(store, prometheus, etcd.endpoints[0])
     finally:
         stop.set()
@@ -206,6 +209,14 @@ def test_panels_agree_with_the_store(scene: Scene) -> None:
     capacity = sum(drive["capacity_bytes"] for drive in status["drives"])
     assert values(query("sum(ostraka_drive_capacity_bytes)")) == [capacity]
     assert values(query('sum(ostraka_requests_total{operation="CreateBucket"})')) == [1]
+    scene.prometheus.wait_until('max(ostraka_bucket_objects{bucket="load"}) >= 50')
+    held = scene.store.admin("bucket", "quota", "show", "load")["held"]
+    # 50 small objects under load, and a large one that comes and goes; all were there for long.
+    (objects,) = values(query('max(ostraka_bucket_objects{bucket="load"})'))
+    assert 50 <= objects <= 51
+    assert 50 <= held["objects"] <= 51
+    (size_bytes,) = values(query('max(ostraka_bucket_size_bytes{bucket="load"})'))
+    assert size_bytes in (100_000, 1_600_000)
 
 
 def test_the_store_shows_no_metric_that_the_reference_lacks(scene: Scene) -> None:
