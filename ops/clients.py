@@ -29,6 +29,7 @@ from placement.rpc.client import RpcClient
 from placement.rpc.handshake import ClusterKey, TcpEndpoint, parse_address
 from storage_node.client import RemoteNodeClient
 from storage_node.directory import NodeDirectory
+from storage_node.joint import JointPuts
 from storage_node.local import LocalNodeClient, SameHostNodeClient
 from storage_node.port import NodePort
 from storage_node.recovery import read_boot_id
@@ -139,6 +140,7 @@ async def connect(settings: ProcessSettings, *, buffers: int) -> Clients:
             live_nodes=nodes,
             topology=topology,
             machine=Machine(rpc, node),
+            joint=JointPuts(rpc, NODE),
             closers=[node.close, metastore.close, rpc.close],
         )
     )
@@ -245,7 +247,9 @@ async def _reach(topology: Topology, view: LiveView) -> None:
         await topology.poll()
 
 
-def _complete(cluster_key: bytes, buffers: int, **parts: Any) -> Clients:
+def _complete(
+    cluster_key: bytes, buffers: int, *, joint: JointPuts | None = None, **parts: Any
+) -> Clients:
     """The rest, which is alike everywhere."""
     topology, clock, randomness = parts["topology"], parts["clock"], parts["randomness"]
     # The first use loads the coding library: not while a client waits for its PUT.
@@ -258,7 +262,7 @@ def _complete(cluster_key: bytes, buffers: int, **parts: Any) -> Clients:
     metadata.start()
     keys = KeyRing(parts["metastore"], clock=clock, randomness=randomness, sealing_key=sealing_key)
     keys.start()
-    objects = ObjectStore(parts["nodes"], topology, clock, randomness, buffers=buffers)
+    objects = ObjectStore(parts["nodes"], topology, clock, randomness, joint=joint, buffers=buffers)
     return Clients(metadata=metadata, objects=objects, keys=keys, **parts)
 
 

@@ -31,6 +31,7 @@ from placement.schemes import Scheme, default_scheme
 from storage_node.care import DriveConfig, NodeConfig
 from storage_node.files import RealFiles
 from storage_node.identity import DriveRefused
+from storage_node.joint_server import serve_joint_puts
 from storage_node.node import Node
 from storage_node.port import DriveCondition, DriveReport
 from storage_node.server import serve_node
@@ -143,7 +144,13 @@ async def run_storage(
                 )
             }
             server = RpcServer(
-                {**serve_node(node), **serve_metastore(owner), **told}, name="storage"
+                {
+                    **serve_node(node),
+                    **serve_metastore(owner),
+                    **serve_joint_puts(node, owner),
+                    **told,
+                },
+                name="storage",
             )
             await server.listen_unix(settings.storage_socket)
             ready()

@@ -76,10 +76,8 @@ class NodeClient:
         self, shards: Sequence[PutShard], payload: Sequence[Buffer], *, background: bool = False
     ) -> tuple[Outcome, ...]:
         """See NodePort."""
-        message = [
-            (s.drive, s.shard.blob, s.shard.index, s.envelope, s.offset, s.length) for s in shards
-        ]
-        reply = await self._call(Verb.PUT, wire.encode(message), payload, background=background)
+        message = wire.encode(wire.puts_to_wire(shards))
+        reply = await self._call(Verb.PUT, message, payload, background=background)
         return wire.decode_outcomes(reply.header, len(shards))
 
     async def open(

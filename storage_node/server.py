@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
-from typing import TypeVar
 
 from placement.errors import ProtocolError
 from placement.ids import BlobId, DriveId
@@ -25,8 +24,6 @@ _read_delete: Reader[wire.DeleteMessage] = Reader(wire.DeleteMessage)
 _read_list: Reader[wire.ListMessage] = Reader(wire.ListMessage)
 _read_shard: Reader[wire.ShardTuple] = Reader(wire.ShardTuple)
 _read_limit: Reader[int] = Reader(int)
-
-T = TypeVar("T")
 
 _STAGED = "storage_node.staged"
 
@@ -82,7 +79,7 @@ class _Handlers:
             request.reply(wire.encode_outcomes(outcomes))
 
         try:
-            self._node.put(_bounded(_read_put(request.header)), request.payload, done)
+            self._node.put(wire.bounded(_read_put(request.header)), request.payload, done)
         except NodeBusy as error:
             request.fail(NodeErrorCode.BUSY, str(error))
         except (ProtocolError, ValueError) as error:
@@ -100,7 +97,7 @@ class _Handlers:
         request.reply(wire.encode_outcomes([await self._node.append(token, request.payload)]))
 
     async def commit(self, request: Request) -> None:
-        message = _bounded(_read_commit(request.header))
+        message = wire.bounded(_read_commit(request.header))
         commits = [
             CommitShard(DriveId(drive), token, envelope, length)
             for drive, token, envelope, length in message
@@ -109,7 +106,7 @@ class _Handlers:
         request.reply(wire.encode_outcomes(await self._node.commit(commits)))
 
     async def abort(self, request: Request) -> None:
-        tokens = [token for _, token in _bounded(_read_abort(request.header))]
+        tokens = [token for _, token in wire.bounded(_read_abort(request.header))]
         self._tokens_of(request.connection).difference_update(tokens)
         self._node.abort(tokens)
         request.reply(wire.encode_outcomes([]))
@@ -117,7 +114,7 @@ class _Handlers:
     async def get(self, request: Request) -> None:
         reads = [
             GetShard(DriveId(drive), ShardId(BlobId(blob), index), offset, length)
-            for drive, blob, index, offset, length in _bounded(_read_get(request.header))
+            for drive, blob, index, offset, length in wire.bounded(_read_get(request.header))
         ]
         if sum(read.length for read in reads) > wire.READ_SIZE_BYTES_MAX:
             raise ValueError("more is asked for than one answer may hold")
@@ -132,7 +129,7 @@ class _Handlers:
         request.reply(wire.encode(sizes), payload)
 
     async def locate(self, request: Request) -> None:
-        blobs = [BlobId(blob) for blob in _bounded(_read_locate(request.header))]
+        blobs = [BlobId(blob) for blob in wire.bounded(_read_locate(request.header))]
         found = await self._node.locate(blobs)
         request.reply(wire.encode([[wire.info_to_wire(info) for info in infos] for infos in found]))
 
@@ -176,13 +173,7 @@ class _Handlers:
         return tokens
 
 
-def _bounded(messages: list[T]) -> list[T]:
-    if len(messages) > wire.BATCH_COUNT_MAX:
-        raise ValueError("too many shards in one message")
-    return messages
-
-
 def _shards(message: list[wire.ShardTuple]) -> list[tuple[DriveId, ShardId]]:
-    if any(len(blob) != 16 or not 0 <= index < 256 for _, blob, index in _bounded(message)):
+    if any(len(blob) != 16 or not 0 <= index < 256 for _, blob, index in wire.bounded(message)):
         raise ValueError("not the id of a shard")
     return [(DriveId(drive), ShardId(BlobId(blob), index)) for drive, blob, index in message]

@@ -4,6 +4,7 @@ Each header is a version byte and MessagePack (or, for outcomes alone, one byte 
 shard bytes, joined. Message fields are positional; new ones are added at the end.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from storage_node.port import (
     DriveCondition,
     DriveReport,
     Outcome,
+    PutShard,
     ShardId,
     ShardInfo,
     StagedShard,
@@ -47,6 +49,8 @@ class Verb(IntEnum):
     DAMAGED = 12
     REPORTS = 13
     STATS = 14
+    PUT_AND_COMMIT = 15
+    """Only where one process owns the drives and the metadata (joint.py)."""
 
 
 class NodeErrorCode(IntEnum):
@@ -59,7 +63,8 @@ class NodeErrorCode(IntEnum):
 
 ShardTuple = tuple[bytes, bytes, int]
 """Drive, blob, index."""
-PutMessage = list[tuple[bytes, bytes, int, bytes, int, int]]
+PutTuple = tuple[bytes, bytes, int, bytes, int, int]
+PutMessage = list[PutTuple]
 """Drive, blob, index, envelope, offset, length of each shard."""
 OpenMessage = list[ShardTuple]
 AppendMessage = tuple[bytes, int]
@@ -107,6 +112,18 @@ class Reader(Generic[T]):
             return self._decoder.decode(memoryview(data)[1:])
         except msgspec.MsgspecError as error:
             raise ProtocolError(f"not a message of this verb: {error}") from None
+
+
+def bounded(messages: list[T]) -> list[T]:
+    """The list, if it is none too long for one message. Raises ValueError."""
+    if len(messages) > BATCH_COUNT_MAX:
+        raise ValueError("too many shards in one message")
+    return messages
+
+
+def puts_to_wire(shards: Sequence[PutShard]) -> PutMessage:
+    """For `put`."""
+    return [(s.drive, s.shard.blob, s.shard.index, s.envelope, s.offset, s.length) for s in shards]
 
 
 def encode_outcomes(outcomes: "list[Outcome] | tuple[Outcome, ...]") -> bytes:

@@ -100,7 +100,9 @@ class Commits:
         is_new = stored is not None or new_group
         relied: list[Compare] = list(compares)
         extra: list[Operation] = list(operations)
+        carrier = None
         if stored is not None:
+            carrier = stored.carrier
             relied.extend(stored.compares)
             extra.extend(stored.puts)
             if stored.narrow:
@@ -122,6 +124,7 @@ class Commits:
                     extra,
                     telling,
                     counted_bytes,
+                    carrier,
                 )
                 return await self.versions.commit(entry, write)
             if (
@@ -151,9 +154,9 @@ class Commits:
             if self._quotas.active:
                 ended = None if previous is None else previous.record
                 growth = growth_of(record, ended, counted_bytes)
-                applied = await self._quotas.run(entry, growth, txn)
+                applied = await self._quotas.run(entry, growth, txn, carrier)
             else:
-                applied = await self._transactions.run(txn)
+                applied = await self._transactions.run(txn, carrier)
             if applied.succeeded:
                 return Committed(record_key, record, applied.revision)
             if not applied.certain:

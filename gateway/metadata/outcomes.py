@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from gateway.objects.errors import ShardsLeftBehind
+from gateway.objects.port import Carrier
 from placement.clock import Clock, Randomness
 from placement.errors import MetastoreUnavailable, OutcomeUnknown
 from placement.metastore.port import Metastore, Txn
@@ -31,18 +33,26 @@ class Transactions:
         self._clock = clock
         self._randomness = randomness
 
-    async def run(self, txn: Txn) -> Applied:
-        """Raises OutcomeUnknown when no try was answered, MetastoreUnavailable when none was sent."""
+    async def run(self, txn: Txn, carrier: Carrier | None = None) -> Applied:
+        """Raises OutcomeUnknown when no try was answered, MetastoreUnavailable when none was sent,
+        ShardsLeftBehind when the carrier does and nothing was applied."""
         unknown: OutcomeUnknown | None = None
         began = self._clock.monotonic()
         for attempt in range(UNKNOWN_TRIES):
             try:
-                result = await self._metastore.txn(txn)
+                if carrier is None or carrier.arrived:
+                    result = await self._metastore.txn(txn)
+                else:
+                    result = await carrier.txn(txn)
             except OutcomeUnknown as error:
                 unknown = error
             except MetastoreUnavailable:
                 if unknown is None:
                     raise
+            except ShardsLeftBehind:
+                if unknown is None:
+                    raise
+                break  # this try was not applied, but the one before may have been
             else:
                 succeeded = result.succeeded
                 return Applied(succeeded, succeeded or unknown is None, result.revision)

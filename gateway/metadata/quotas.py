@@ -19,6 +19,7 @@ from gateway.metadata.limit_records import QuotaRecord, StoreSettings, UsageReco
 from gateway.metadata.mirror import Mirror
 from gateway.metadata.outcomes import Applied, Transactions
 from gateway.metadata.records import ObjectRecord, RecordError, decode
+from gateway.objects.port import Carrier
 from placement.clock import Clock, Randomness
 from placement.metastore.port import Metastore, Txn
 
@@ -138,19 +139,21 @@ class Quotas:
         if quota is not None:
             _demand(quota.quota, self.held_by_account(owner), growth, "the bucket's account")
 
-    async def run(self, entry: BucketEntry, growth: Amount, txn: Txn) -> Applied:
+    async def run(
+        self, entry: BucketEntry, growth: Amount, txn: Txn, carrier: Carrier | None = None
+    ) -> Applied:
         """Run a transaction that adds so much to the bucket. Raises QuotaExceeded, and what
         `Transactions.run` raises."""
         owner, bucket_id = entry.record.owner, bytes(entry.bucket_id)
         if bucket_id not in self.buckets and owner not in self.accounts:
-            return await self._transactions.run(txn)
+            return await self._transactions.run(txn, carrier)
         self.demand(entry, growth)
         under_way = growth.demand
         self._holding(bucket_id, owner)
         self._shift(bucket_id, owner, under_way)
         succeeded, revision = False, 0
         try:
-            applied = await self._transactions.run(txn)
+            applied = await self._transactions.run(txn, carrier)
             succeeded, revision = applied.succeeded, applied.revision
             return applied
         finally:

@@ -36,6 +36,7 @@ from gateway.metadata.outcomes import Transactions
 from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.versions import Slot
+from gateway.objects.port import Carrier
 from placement.clock import Clock, Randomness
 from placement.errors import OutcomeUnknown
 from placement.metastore.port import (
@@ -65,6 +66,7 @@ class Write(NamedTuple):
     operations: Sequence[Operation] = ()
     telling: Callable[[ObjectRecord], Operation] | None = None
     counted_bytes: int = 0
+    carrier: Carrier | None = None
 
 
 class VersionCommits:
@@ -205,9 +207,9 @@ class VersionCommits:
             if self._quotas.active:
                 gone = None if ended is None else ended.record
                 growth = growth_of(record, gone, write.counted_bytes)
-                applied = await self._quotas.run(entry, growth, txn)
+                applied = await self._quotas.run(entry, growth, txn, write.carrier)
             else:
-                applied = await self._transactions.run(txn)
+                applied = await self._transactions.run(txn, write.carrier)
             if applied.succeeded:
                 return Committed(write.object_key, record, applied.revision)
             if not applied.certain:

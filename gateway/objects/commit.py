@@ -6,7 +6,12 @@ from typing import TypeVar
 
 from gateway.metadata.errors import GroupReclaimed, RelianceBroken
 from gateway.metadata.records import BlobRef, Record, encode
-from gateway.objects.errors import NotEnoughDrives, PlacementChanged, WriteFellShort
+from gateway.objects.errors import (
+    NotEnoughDrives,
+    PlacementChanged,
+    ShardsLeftBehind,
+    WriteFellShort,
+)
 from gateway.objects.port import Objects, Staged, Stored
 from placement.errors import OutcomeUnknown
 
@@ -22,12 +27,15 @@ async def commit_blob(
     owner_key: bytes,
     build: Callable[[BlobRef], R],
     publish: Callable[[R, bytes, Stored], Awaitable[T]],
+    *,
+    along: bool = False,
 ) -> T:
     """Make the shards durable and publish the record that `build` makes of the blob.
 
-    `publish(record, encoded record, stored)` runs the metadata transaction. Where drives failed or
-    the map changed meanwhile, the blob is staged anew (with another `BlobRef`) or its compares are
-    renewed. On a refusal the blob is discarded; after an unknown outcome it is not.
+    `publish(record, encoded record, stored)` runs the metadata transaction; with `along` it heeds
+    `stored.carrier`. Where drives failed or the map changed meanwhile, the blob is staged anew (with
+    another `BlobRef`) or its compares are renewed. On a refusal the blob is discarded; after an
+    unknown outcome it is not.
     """
     stored: Stored | None = None
     publishing = False
@@ -37,10 +45,17 @@ async def commit_blob(
             record = build(staged.ref)
             value = encode(record)
             try:
+                if stored is None and along:
+                    stored = objects.commit_along(staged, owner_key, value)
                 if stored is None:
                     stored = await objects.commit(staged, owner_key, value)
                 publishing = True
-                return await publish(record, value, stored)
+                published = await publish(record, value, stored)
+                assert stored.carrier is None or stored.carrier.arrived, "shards were forgotten"
+                return published
+            except ShardsLeftBehind as error:
+                last = error
+                publishing, stored, along = False, None, False
             except (WriteFellShort, GroupReclaimed) as error:
                 last = error
                 publishing, stored = False, None

@@ -15,6 +15,11 @@ class WriteFellShort(NotEnoughDrives):
     into a narrower scheme without the client."""
 
 
+class ShardsLeftBehind(ObjectsError):
+    """Not all shards could be stored, so the transaction that was to take them along was dropped.
+    `Objects.commit` stores them elsewhere."""
+
+
 class PlacementChanged(ObjectsError):
     """The cluster map changed so that the shards just written are not where readers will look.
     Write again under the new map (503 for the client when its body is gone)."""

@@ -15,7 +15,7 @@ from typing import Protocol
 from gateway.metadata.records import BlobRef
 from gateway.s3.message import Body, Stream
 from placement.ids import GroupId
-from placement.metastore.port import Compare, Put
+from placement.metastore.port import Compare, Put, Txn, TxnResult
 from placement.schemes import Scheme, Schemes
 
 
@@ -41,6 +41,20 @@ class Staged(Protocol):
         ...
 
 
+class Carrier(Protocol):
+    """Takes a blob's shards along with the transaction that relies on them, in one call: they are
+    durable before it is looked at."""
+
+    @property
+    def arrived(self) -> bool:
+        """The shards are stored: further transactions go alone."""
+        ...
+
+    async def txn(self, txn: Txn) -> TxnResult:
+        """As `Metastore.txn`. Also raises `gateway.objects.errors.ShardsLeftBehind`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """Shards are durable. The transaction that commits the record must hold these compares (map
@@ -51,6 +65,8 @@ class Stored:
     puts: tuple[Put, ...]
     narrow: bool
     """Stored in fewer drives than the scheme asks: queue the record for re-encoding."""
+    carrier: Carrier | None = None
+    """If there is one, the shards are not stored yet: it must run the transaction."""
 
 
 class Objects(Protocol):
@@ -93,6 +109,11 @@ class Objects(Protocol):
 
     async def commit(self, staged: Staged, owner_key: bytes, record: bytes) -> Stored:
         """Make all shards durable with their envelopes (group, owner key, record)."""
+        ...
+
+    def commit_along(self, staged: Staged, owner_key: bytes, record: bytes) -> Stored | None:
+        """The same, put off until the transaction, which `Stored.carrier` then runs. None where the
+        shards and the metadata do not go to one process, or not all drives are well."""
         ...
 
     async def restage(self, staged: Staged) -> Staged:

@@ -60,6 +60,12 @@ async def put_small(
     return set(staged.stored)
 
 
+def whole_message(staged: StagedBytes, envelope: Callable[[int], bytes]) -> "Message":
+    """All shards, for the one node that holds every seat of the plan."""
+    plan = staged.plan
+    return _Shards(staged, envelope).message(range(plan.scheme.width), plan.seats)
+
+
 def _note(
     results: Mapping[int, Outcome],
     seats: Mapping[int, MapDrive],
@@ -91,7 +97,7 @@ class _Shards:
             () if self._copies else codec_for(scheme.k, scheme.m).encode(staged.data)
         )
 
-    def message(self, indices: Iterable[int], drives: Iterable[MapDrive]) -> "_Message":
+    def message(self, indices: Iterable[int], drives: Iterable[MapDrive]) -> "Message":
         """What one node is sent. Copies travel once."""
         blob, envelope = self._blob, self._envelope
         puts: list[PutShard] = []
@@ -115,7 +121,8 @@ class _Shards:
         return puts, payload
 
 
-_Message = tuple[list[PutShard], list[Buffer]]
+Message = tuple[list[PutShard], list[Buffer]]
+"""The shards, and the buffers they lie in."""
 
 
 async def _put(
@@ -142,7 +149,7 @@ async def _put(
 
 
 async def _send(
-    name: str, message: _Message, nodes: Mapping[str, NodePort], topology: Topology
+    name: str, message: Message, nodes: Mapping[str, NodePort], topology: Topology
 ) -> Sequence[Outcome]:
     """A node that does not answer fails its shards."""
     puts, payload = message

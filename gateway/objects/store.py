@@ -8,6 +8,7 @@ from gateway.domain.write_plan import WritePlan, judge
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef
 from gateway.objects.buffers import BufferPool
+from gateway.objects.carried import CarriedShards
 from gateway.objects.counts import BlobCounts
 from gateway.objects.damage import DamageReports
 from gateway.objects.errors import BlobDamaged, NotEnoughDrives, PlacementChanged, WriteFellShort
@@ -32,6 +33,7 @@ from placement.errors import PeerUnavailable
 from placement.ids import BlobId, DriveId, GroupId
 from placement.metastore.port import Put, exists
 from placement.schemes import Scheme, Schemes
+from storage_node.joint import JointPuts
 from storage_node.port import SEGMENT_SHARD_SIZE_BYTES_MAX, Buffer, NodePort, ShardId
 
 INLINE_SIZE_BYTES_MAX = 256 << 10
@@ -58,6 +60,7 @@ class ObjectStore:
         clock: Clock,
         randomness: Randomness,
         *,
+        joint: JointPuts | None = None,
         buffers: int = BUFFERS_DEFAULT,
         buffer_size_bytes: int = BUFFER_SIZE_BYTES,
     ) -> None:
@@ -65,6 +68,7 @@ class ObjectStore:
         self._topology = topology
         self._clock = clock
         self._randomness = randomness
+        self._joint = joint
         self._buffers = buffers
         self._buffer_size_bytes = buffer_size_bytes
         self._pool: BufferPool | None = None
@@ -167,6 +171,21 @@ class ObjectStore:
         else:
             stored = await self._files.commit(blob, envelope)
         return await self._judged(blob, stored)
+
+    def commit_along(self, staged: Staged, owner_key: bytes, record: bytes) -> Stored | None:
+        """See `Objects`."""
+        blob, joint = _own(staged), self._joint
+        if joint is None or not isinstance(blob, StagedBytes):
+            return None
+        plan = blob.plan
+        if plan.node != joint.node or plan.left_out or blob.stored:
+            return None
+        if plan.narrow:
+            self.counts.degraded_writes += 1
+        created_ms = self._clock.now_ns() // 1_000_000
+        envelope = envelopes_of(blob.ref, blob.group, owner_key, record, created_ms)
+        carrier = CarriedShards(blob, envelope, joint)
+        return Stored(blob.ref, (self._topology.map_compare,), (), plan.narrow, carrier)
 
     async def renew(self, staged: Staged) -> Stored:
         """After a commit found that what it relied on changed (map epoch, damage marks): the same

@@ -165,7 +165,7 @@ async def store_again(
             conditions=copy.conditions,
         )
 
-    return await commit_blob(context.objects, staged, record_key, build, publish)
+    return await commit_blob(context.objects, staged, record_key, build, publish, along=True)
 
 
 def _plain_size(ref: BlobRef, sealed: Sealed | None) -> int:

@@ -270,7 +270,7 @@ async def publish_upload(
             conditions=upload.conditions,
         )
 
-    committed = await commit_blob(context.objects, staged, record_key, build, publish)
+    committed = await commit_blob(context.objects, staged, record_key, build, publish, along=True)
     expiration = expiration_of(entry, upload.key, committed.record) if entry.lifecycle else ""
     return Published(committed.record, made_version(committed.record), expiration)
 

@@ -21,7 +21,7 @@ from placement.metastore.wire import (
 from placement.rpc.client import Reply, RpcClient
 from placement.rpc.frames import FRAME_SIZE_BYTES_MAX, AnswerLost, ErrorCode, NotSent, RemoteError
 
-__all__ = ["EmbeddedMetastore", "serve_metastore"]
+__all__ = ["EmbeddedMetastore", "serve_metastore", "txn_failure"]
 
 _TIMEOUT_SECONDS = 30.0
 _OUTCOME_UNKNOWN = (ErrorCode.INTERNAL, ErrorCode.CANCELLED, ErrorCode.REPLY_TOO_LARGE)
@@ -65,14 +65,8 @@ class EmbeddedMetastore:
             reply = await self._client.call(
                 Verb.TXN, message, timeout_seconds=self._timeout_seconds
             )
-        except AnswerLost as error:
-            raise OutcomeUnknown(str(error)) from error
-        except NotSent as error:
-            raise MetastoreUnavailable(str(error)) from error
-        except RemoteError as error:
-            if error.code in _OUTCOME_UNKNOWN:
-                raise OutcomeUnknown(str(error)) from error
-            raise error_of(error) from error
+        except (AnswerLost, NotSent, RemoteError) as error:
+            raise txn_failure(error) from error
         return decode_txn_result(reply.header)
 
     async def watch(
@@ -131,3 +125,12 @@ class EmbeddedMetastore:
             (await self._ask(verb, encode_values(argument))).header, 1
         )
         return int(values[0])
+
+
+def txn_failure(error: AnswerLost | NotSent | RemoteError) -> Exception:
+    """What a call that carried a transaction tells of it when it fails."""
+    if isinstance(error, AnswerLost):
+        return OutcomeUnknown(str(error))
+    if isinstance(error, NotSent):
+        return MetastoreUnavailable(str(error))
+    return OutcomeUnknown(str(error)) if error.code in _OUTCOME_UNKNOWN else error_of(error)

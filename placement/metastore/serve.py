@@ -43,10 +43,10 @@ def _txn(owner: SqliteOwner, request: Request) -> None:
         txn = decode_txn(request.header)
     except ProtocolError as error:
         raise failure_of(error) from error
-    owner.submit_to(txn, _TxnAnswer(request))
+    owner.submit_to(txn, TxnAnswer(request))
 
 
-class _TxnAnswer:
+class TxnAnswer:
     """Takes a transaction's outcome to who asked for it."""
 
     __slots__ = ("_request",)
@@ -55,12 +55,15 @@ class _TxnAnswer:
         self._request = request
 
     def done(self) -> bool:
+        """See Promise."""
         return not self._request.open
 
     def set_result(self, result: TxnResult, /) -> None:
+        """See Promise."""
         self._request.reply(encode_txn_result(result))
 
     def set_exception(self, error: Exception, /) -> None:
+        """See Promise."""
         if isinstance(error, PlacementError | ValueError):
             self._request.failed(failure_of(error))
         else:

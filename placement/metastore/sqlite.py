@@ -325,7 +325,7 @@ class SqliteOwner:
             return
         self._committing = True
         self._commit_began = self._loop.time()
-        self._disk.run(partial(self._connection.execute, "COMMIT"), self._committed)
+        self._disk.run(partial(_commit, self._connection), self._committed)
 
     def _apply(self, one: _Waiting) -> None:
         try:
@@ -508,6 +508,14 @@ def is_full(error: BaseException | None) -> bool:
 def _fail(promise: Any, error: Exception) -> None:
     if not promise.done():
         promise.set_exception(error)
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    """`commit` gives the interpreter away, and takes it back, once; a statement does so several
+    times, and each time contends with the loop's thread. But it is silent where there is nothing to
+    commit."""
+    assert connection.in_transaction, "SQLite ended the transaction by itself"
+    connection.commit()
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:

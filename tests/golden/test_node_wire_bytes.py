@@ -4,7 +4,9 @@ import pytest
 
 from placement.errors import ProtocolError
 from placement.ids import BlobId, DriveId
+from placement.metastore.port import Put, absent
 from storage_node import wire
+from storage_node.joint import JointMessage
 from storage_node.port import (
     DriveCondition,
     DriveReport,
@@ -37,6 +39,11 @@ MESSAGES = [
     (Verb.REPORT_DAMAGE, (DRIVE, BLOB, 3), f"01 93 {D} {B} 03"),
     (Verb.DAMAGED, 10, "01 0a"),
     (Verb.REPORTS, None, "01 c0"),
+    (
+        Verb.PUT_AND_COMMIT,
+        JointMessage([(DRIVE, BLOB, 3, b"env", 0, 13)], (absent(b"k"),), (Put(b"k", b"v"),), ()),
+        f"01 94 91 96 {D} {B} 03 c403656e76 00 0d 91 95 c4016b 02 00 00 c0 91 94 00 c4016b c40176 00 90",
+    ),
 ]
 
 
@@ -49,7 +56,7 @@ def test_verbs_and_outcomes_keep_their_numbers() -> None:
     assert {verb.name: verb.value for verb in Verb} == {
         "PUT": 1, "OPEN": 2, "APPEND": 3, "COMMIT": 4, "ABORT": 5, "GET": 6, "LOCATE": 7,
         "STAT": 8, "DELETE": 9, "LIST": 10, "REPORT_DAMAGE": 11, "DAMAGED": 12, "REPORTS": 13,
-        "STATS": 14,
+        "STATS": 14, "PUT_AND_COMMIT": 15,
     }  # fmt: skip
     assert {outcome.name: outcome.value for outcome in Outcome} == {
         "STORED": 0, "DRIVE_FAILED": 1, "DRIVE_FULL": 2, "MISSING": 3, "DAMAGED": 4, "DONE": 5,

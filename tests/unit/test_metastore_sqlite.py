@@ -166,6 +166,9 @@ class _FailingConnection:
             raise sqlite3.OperationalError("disk I/O error")
         return self.real.execute(sql, *arguments)  # type: ignore[arg-type]
 
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
     def __getattr__(self, name: str) -> object:
         return getattr(self.real, name)
 
