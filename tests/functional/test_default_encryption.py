@@ -45,7 +45,7 @@ def s3(store: StoreProcess) -> Any:
 
 def set_to(store: StoreProcess, s3: Any, algorithm: str) -> None:
     """Change the setting and wait until the worker has heard of it."""
-    answer = store.admin("settings", "set", "--default-encryption", algorithm)
+    answer = store.command("settings", "set", "--default-encryption", algorithm)
     assert answer["default_encryption"] == algorithm
     probe = {"Bucket": "data", "Key": "probe", "Body": b""}
     eventually(lambda: (SSE in s3.put_object(**probe)) == (algorithm != "none"), 20)
@@ -92,7 +92,7 @@ def test_buckets_show_the_default_and_may_have_a_rule_of_their_own(
 ) -> None:
     assert rule_of(s3, "data") == RULE
     s3.create_bucket(Bucket="own")
-    store.admin("kms-key", "create", "own/key")
+    store.command("kms-key", "create", "own/key")
     kms = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "own/key"}
     own = {"ApplyServerSideEncryptionByDefault": kms, "BucketKeyEnabled": True}
     s3.put_bucket_encryption(Bucket="own", ServerSideEncryptionConfiguration={"Rules": [own]})
@@ -136,7 +136,7 @@ def test_it_outlives_a_restart_and_can_be_taken_back(store: StoreProcess, s3: An
     client = store.client()
     # From the first request on: no worker serves before it knows the settings.
     assert client.put_object(Bucket="data", Key="first", Body=b"")[SSE] == "AES256"
-    assert store.admin("settings", "show")["default_encryption"] == "AES256"
+    assert store.command("settings", "show")["default_encryption"] == "AES256"
     set_to(store, client, "none")
     assert SSE not in client.put_object(Bucket="data", Key="after", Body=b"")
     assert client.get_object(Bucket="data", Key="put")["Body"].read().startswith(b"encrypted")

@@ -140,6 +140,13 @@ def test_panels_return_series_on_a_cluster_too(prometheus: Prometheus) -> None:
     assert silent == []
 
 
+def test_a_keeper_counts_what_buckets_hold(prometheus: Prometheus) -> None:
+    """Twenty keys, overwritten again and again."""
+    for metric, value in (("objects", 20), ("size_bytes", 20 * 3000), ("quota_objects", 1000)):
+        told = f'ostraka_bucket_{metric}{{bucket="load"}}'
+        prometheus.wait_until(f"min({told}) == {value} and max({told}) == {value}")
+
+
 def test_alerts_return_series_on_a_cluster_too(prometheus: Prometheus) -> None:
     """Save for what has not happened: no node is away any more, and no request has failed."""
     for rule in rules():
