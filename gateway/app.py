@@ -5,7 +5,7 @@ become operations, and where errors become answers.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from gateway.authorization import (
@@ -20,6 +20,7 @@ from gateway.context import Context
 from gateway.http.message import BodyTooLargeError, HttpRequest
 from gateway.iam.service import QueryService, is_query_request
 from gateway.identification import identify, session_token_of
+from gateway.metadata.accounts import Identity
 from gateway.metadata.errors import NotBucketOwner
 from gateway.metrics import RequestCounts
 from gateway.operation import AnyOperation, Resource
@@ -27,11 +28,11 @@ from gateway.operations.cors import PREFLIGHT, answer_preflight, headers_of_answ
 from gateway.operations.error_map import to_s3_error
 from gateway.router import Router
 from gateway.s3.addressing import locate, parse_query, split_target
-from gateway.s3.authentication import parse_claim
+from gateway.s3.authentication import Claim, parse_claim
 from gateway.s3.errors import ClientDisconnected, ErrorCode, S3Error, render_error
 from gateway.s3.known import refuse_unoffered
 from gateway.s3.message import Body, S3Request, S3Response
-from gateway.s3.payload import RawBody, gather_unsized, make_payload
+from gateway.s3.payload import RawBody, gather_unsized, make_payload, tells_of_body
 from gateway.s3.signature import UNSIGNED_PAYLOAD, Verified
 
 _NANOSECONDS = 1_000_000_000
@@ -59,63 +60,114 @@ class Gateway:
         self._counts = counts
         self._query_service = QueryService(context)
 
-    async def __call__(self, http: HttpRequest) -> S3Response:
-        """Answer one request; errors are answers."""
-        self._counts.inflight += 1
-        try:
-            if "origin" in http.headers:
-                return await self._answer_across_origins(http)
-            return await self._settle(http)
-        finally:
-            self._counts.inflight -= 1
+    def __call__(self, http: HttpRequest) -> S3Response | Awaitable[S3Response]:
+        """Answer one request, at once if nothing has to be waited for; errors are answers."""
+        if "origin" in http.headers:
+            return self._answer_across_origins(http)
+        return self._respond(http)
 
     async def _answer_across_origins(self, http: HttpRequest) -> S3Response:
         """The answer with what the bucket's rules tell a browser about it, refusals included."""
-        response = await self._settle(http)
+        answer = self._respond(http)
+        response = answer if isinstance(answer, S3Response) else await answer
         if http.bucket and http.operation != PREFLIGHT:
             added = await headers_of_answer(self._context, http.bucket, http.method, http.headers)
             response.headers = [*response.headers, *added]
         return response
 
-    async def _settle(self, http: HttpRequest) -> S3Response:
+    def _respond(self, http: HttpRequest) -> S3Response | Awaitable[S3Response]:
         try:
-            return await self._answer(http)
-        except S3Error as error:
+            answer = self._answer(http)
+        except Exception as error:
             return self._refuse(http, error)
+        return answer if isinstance(answer, S3Response) else self._settle(http, answer)
+
+    async def _settle(self, http: HttpRequest, answer: Awaitable[S3Response]) -> S3Response:
+        self._counts.inflight += 1
+        try:
+            return await answer
         except ClientDisconnected:
             raise
-        except BodyTooLargeError:
-            return self._refuse(http, S3Error(ErrorCode.MAX_MESSAGE_LENGTH_EXCEEDED))
         except Exception as error:
-            known = to_s3_error(error)
-            if known is None or known.code is ErrorCode.INTERNAL_ERROR:
-                self._counts.internal_errors += 1
-                log.exception("request %s failed", http.request_id)
-                known = known or S3Error(ErrorCode.INTERNAL_ERROR)
-            return self._refuse(http, known)
+            return self._refuse(http, error)
+        finally:
+            self._counts.inflight -= 1
 
-    async def _answer(self, http: HttpRequest) -> S3Response:
+    def _answer(self, http: HttpRequest) -> S3Response | Awaitable[S3Response]:
         request = self._address(http)
         if request.method == "OPTIONS" and request.bucket is not None:
             http.operation = PREFLIGHT
-            return await answer_preflight(self._context, request)
+            return answer_preflight(self._context, request)
         if request.bucket is None and request.method == "POST" and is_query_request(request):
-            return await self._query_service(request, http)
-        verified = await self._authenticate(request, http)
+            return self._query_service(request, http)
+        verified = self._authenticate(request, http)
+        if verified is None or isinstance(verified, Verified):
+            return self._route(request, http, verified)
+        return self._answer_to_stranger(request, http, verified)
+
+    def _authenticate(self, request: S3Request, http: HttpRequest) -> Verified | Claim | None:
+        """A proof, or the claim of a caller who has to be looked up first; None: nobody signed."""
+        claim = parse_claim(request, region=self._context.region)
+        if claim is None:
+            return None
+        http.access_key = claim.access_key
+        identity = self._context.metadata.identity_now(claim.access_key)
+        return claim if identity is None else self._verify(request, claim, identity)
+
+    async def _answer_to_stranger(
+        self, request: S3Request, http: HttpRequest, claim: Claim
+    ) -> S3Response:
+        """For a claim whose caller is not known yet."""
+        token = session_token_of(request)
+        identity = await identify(self._context.metadata, claim.access_key, token)
+        answer = self._route(request, http, self._verify(request, claim, identity))
+        return answer if isinstance(answer, S3Response) else await answer
+
+    def _verify(self, request: S3Request, claim: Claim, identity: Identity) -> Verified:
+        request.principal, secret = identity
+        return claim.verify(secret, self._context.clock.now_ns() / _NANOSECONDS)
+
+    def _route(
+        self, request: S3Request, http: HttpRequest, verified: Verified | None
+    ) -> S3Response | Awaitable[S3Response]:
         operation = self._router.resolve(
             request.method, request.bucket, request.key, request.query, request.headers
         )
         http.operation = operation.name
         if operation.authenticates_itself:
-            return await self._carry_out_form(operation, request, http, verified)
+            return self._carry_out_form(operation, request, http, verified)
         refuse_unoffered(operation.name, request.headers, request.query)
         principal = request.principal
         if principal is None or not is_plain(self._context, request, principal):
-            return await self._admit_and_carry_out(operation, request, http, verified)
+            return self._admit_and_carry_out(operation, request, http, verified)
+        assert verified is not None
+        if operation.handle_now is not None:
+            response = self._carry_out_now(operation, request, http, verified)
+            if response is not None:
+                return response
+        return self._carry_out_plain(operation, request, http, verified)
+
+    def _carry_out_now(
+        self, operation: AnyOperation, request: S3Request, http: HttpRequest, verified: Verified
+    ) -> S3Response | None:
+        """The answer to a request without a body, if it is to be had without waiting."""
+        assert operation.handle_now is not None
+        if http.body.size_bytes != 0 or tells_of_body(request.headers, verified):
+            return None
+        try:
+            result = operation.handle_now(self._context, operation.decode(request))
+        except NotBucketOwner:
+            return None
+        return None if result is None else operation.encode(result)
+
+    async def _carry_out_plain(
+        self, operation: AnyOperation, request: S3Request, http: HttpRequest, verified: Verified
+    ) -> S3Response:
+        """For what seems plainly the caller's own."""
         try:
             return await self._carry_out(operation, request, http, verified)
         except NotBucketOwner:
-            # What was plainly the caller's own is so no more, or never was.
+            # It is so no more, or never was.
             return await self._admit_and_carry_out(operation, request, http, verified)
 
     async def _admit_and_carry_out(
@@ -206,27 +258,26 @@ class Gateway:
             virtual_host=address.virtual_host,
         )
 
-    async def _authenticate(self, request: S3Request, http: HttpRequest) -> Verified | None:
-        claim = parse_claim(request, region=self._context.region)
-        if claim is None:
-            return None
-        http.access_key = claim.access_key
-        identity = self._context.metadata.identity_now(claim.access_key)
-        if identity is None:
-            identity = await identify(
-                self._context.metadata, claim.access_key, session_token_of(request)
-            )
-        request.principal, secret = identity
-        return claim.verify(secret, self._context.clock.now_ns() / _NANOSECONDS)
-
-    def _refuse(self, http: HttpRequest, error: S3Error) -> S3Response:
-        http.error_code = error.code.code
+    def _refuse(self, http: HttpRequest, error: Exception) -> S3Response:
+        refusal = self._refusal_of(http, error)
+        http.error_code = refusal.code.code
         resource = http.target.partition(b"?")[0].decode("latin-1")
-        document = render_error(error, resource, http.request_id, http.host_id)
-        headers = [("Content-Type", "application/xml"), *error.headers.items()]
+        document = render_error(refusal, resource, http.request_id, http.host_id)
+        headers = [("Content-Type", "application/xml"), *refusal.headers.items()]
         if http.method == "HEAD":
-            return S3Response(error.code.status, headers, b"", content_length=None)
-        return S3Response(error.code.status, headers, document)
+            return S3Response(refusal.code.status, headers, b"", content_length=None)
+        return S3Response(refusal.code.status, headers, document)
+
+    def _refusal_of(self, http: HttpRequest, error: Exception) -> S3Error:
+        if isinstance(error, S3Error):
+            return error
+        if isinstance(error, BodyTooLargeError):
+            return S3Error(ErrorCode.MAX_MESSAGE_LENGTH_EXCEEDED)
+        known = to_s3_error(error)
+        if known is None or known.code is ErrorCode.INTERNAL_ERROR:
+            self._counts.internal_errors += 1
+            log.error("request %s failed", http.request_id, exc_info=error)
+        return known or S3Error(ErrorCode.INTERNAL_ERROR)
 
     def finished(self, http: HttpRequest) -> None:
         """Count a request when its last byte has gone out."""

@@ -47,7 +47,9 @@ class Operation(Generic[In, Out]):
     is refused. `body_checksums` is false where x-amz-checksum-* describe something else than the
     request's body (CompleteMultipartUpload: the object). `authenticates_itself`: the body says who
     asks (PostObject's form), so anonymous requests reach `handle`, which demands a proof before it
-    acts, and then sets the request's principal and key.
+    acts, and then sets the request's principal and key. `handle_now` is for requests without a body
+    that are plainly the caller's own: the same as `handle` without waiting, or None, and then nothing
+    was done.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Operation(Generic[In, Out]):
     length_required: bool = False
     body_checksums: bool = True
     authenticates_itself: bool = False
+    handle_now: Callable[["Context", In], Out | None] | None = None
 
 
 AnyOperation = Operation[Any, Any]

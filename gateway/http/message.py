@@ -71,9 +71,10 @@ class HttpRequest(msgspec.Struct, eq=False):
     total_seconds: float = 0.0
 
 
-Application = Callable[[HttpRequest], Awaitable[S3Response]]
-"""Answers a request. Errors are answers; an exception it lets out is a bug, logged, and a 500.
-`ClientDisconnected` may pass through."""
+Application = Callable[[HttpRequest], S3Response | Awaitable[S3Response]]
+"""Answers a request: at once when nothing has to be waited for, which saves a task. Errors are
+answers; an exception it lets out is a bug, logged, and a 500. `ClientDisconnected` may pass through.
+"""
 
 Finished = Callable[[HttpRequest], None]
 """Called once for each request, also refused and broken ones, after its last byte went out."""

@@ -66,6 +66,11 @@ class Outlet:
         else:
             self._transport.writelines((head, body))
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether all that was written has left the transport."""
+        return not self._paused
+
     async def drained(self) -> None:
         """Return when the transport is empty; ClientDisconnected when it will never be."""
         if not self._paused:

@@ -7,6 +7,7 @@ sets no timer.
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -32,6 +33,7 @@ class Phase(Enum):
 
     HEAD = "waiting for a request or for the rest of its head"
     SERVING = "a request is with the application or its response is being sent"
+    QUEUED = "the next request, or its start, is here and waits for its turn of the loop"
     DRAINING = "swallowing the rest of a body that nobody read"
     LINGERING = "answered for the last time; swallowing what the client still sends"
     CLOSED = "closed, or closing once the last bytes are out"
@@ -170,6 +172,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client sends no more. Whole requests are still answered, except under TLS, where a
         connection cannot be half open."""
+        while self._phase is Phase.QUEUED:
+            self._go_on()
         if self._phase is not Phase.SERVING:
             return False
         if self._body is not None and not self._body.complete:
@@ -225,7 +229,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             limit, progress = (settings.head_seconds if self._pending else settings.idle_seconds), 0
         elif self._phase is Phase.DRAINING:
             limit, progress = settings.drain_seconds, 0
-        elif self._phase is Phase.SERVING:
+        elif self._phase in (Phase.SERVING, Phase.QUEUED):
             if body is None or not body.waiting:
                 self._deadline.rest()
                 return
@@ -301,35 +305,71 @@ class HttpProtocol(asyncio.BufferedProtocol):
             service.new_request_id(),
             service.host_id,
         )
-        self._task = self._loop.create_task(self._serve(request, body))
-
-    async def _serve(self, request: HttpRequest, body: RequestBody | None) -> None:
-        """Have the request answered, send the answer, go on to the next request."""
-        service = self._service
         admission = service.admission
         cost_bytes = 0 if body is None else admission.cost_bytes(body.size_bytes)
-        admitted = admission.enter(cost_bytes)
+        if not admission.enter(cost_bytes):
+            self._answer_at_once(request, body, service.overloaded(request))
+            return
+        try:
+            answer = service.application(request)
+        except Exception:
+            answer = self._not_answered(request)
+        if isinstance(answer, S3Response) and isinstance(answer.body, bytes):
+            admission.leave(cost_bytes)
+            self._answer_at_once(request, body, answer)
+        else:
+            self._task = self._loop.create_task(self._serve(request, body, answer, cost_bytes))
+
+    def _answer_at_once(
+        self, request: HttpRequest, body: RequestBody | None, response: S3Response
+    ) -> None:
+        """Send an answer that needed no waiting; without a task, unless the client is slow."""
+        self._write_whole(request, response)
+        if self._outlet.is_drained:
+            self._end(request, body, sent=True)
+        else:
+            self._task = self._loop.create_task(self._finish(request, body))
+
+    async def _finish(self, request: HttpRequest, body: RequestBody | None) -> None:
+        """Go on to the next request when the client took the answer."""
         sent = False
         try:
-            if admitted:
-                try:
-                    response = await service.application(request)
-                except ClientDisconnected:
-                    return
-                except Exception:
-                    logger.exception("request %s was not answered", request.request_id)
-                    request.error_code = refusals.INTERNAL_ERROR.code
-                    response = service.refusal(refusals.INTERNAL_ERROR, request.request_id)
-            else:
-                response = service.overloaded(request)
+            await self._outlet.drained()
+            sent = True
+        except ClientDisconnected:
+            pass
+        finally:
+            self._end(request, body, sent=sent)
+
+    async def _serve(
+        self,
+        request: HttpRequest,
+        body: RequestBody | None,
+        answer: S3Response | Awaitable[S3Response],
+        cost_bytes: int,
+    ) -> None:
+        """Wait for the answer to an admitted request, send it, go on to the next request."""
+        sent = False
+        try:
+            try:
+                response = answer if isinstance(answer, S3Response) else await answer
+            except ClientDisconnected:
+                return
+            except Exception:
+                response = self._not_answered(request)
             if self._phase is Phase.SERVING:
                 sent = await self._send(request, response)
         except ClientDisconnected:
             pass
         finally:
-            if admitted:
-                admission.leave(cost_bytes)
+            self._service.admission.leave(cost_bytes)
             self._end(request, body, sent=sent)
+
+    def _not_answered(self, request: HttpRequest) -> S3Response:
+        """The application let an exception out, which is being handled."""
+        logger.exception("request %s was not answered", request.request_id)  # noqa: LOG004
+        request.error_code = refusals.INTERNAL_ERROR.code
+        return self._service.refusal(refusals.INTERNAL_ERROR, request.request_id)
 
     def _end(self, request: HttpRequest, body: RequestBody | None, *, sent: bool) -> None:
         """The request is over: note it, and keep or cut the connection."""
@@ -355,8 +395,17 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _next(self) -> None:
         self._phase = Phase.HEAD
         self._body = None
-        self._resume_reading()
+        if self._reading_paused:
+            self._resume_reading()
         if self._pending:
+            # Other connections come first, and a row of pipelined requests is no recursion.
+            self._phase = Phase.QUEUED
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The next request's turn."""
+        if self._phase is Phase.QUEUED:
+            self._phase = Phase.HEAD
             self._advance()
 
     def _note(self, request: HttpRequest) -> None:
@@ -374,34 +423,54 @@ class HttpProtocol(asyncio.BufferedProtocol):
     async def _send(self, request: HttpRequest, response: S3Response) -> bool:
         """Write the response and wait until the client took it; whether it is whole."""
         body = response.body
+        if not isinstance(body, bytes) and has_body(request.method, response.status):
+            head = self._head_of(request, response)
+            if head is not None:
+                return await self._outlet.write_stream(request, head, body)
+            response = self._unsafe(request)
+        self._write_whole(request, response)
+        await self._outlet.drained()
+        return True
+
+    def _write_whole(self, request: HttpRequest, response: S3Response) -> None:
+        """Write a response that is all there, or whose body is not sent."""
+        head = self._head_of(request, response)
+        if head is None:
+            response = self._unsafe(request)
+            head = self._head_of(request, response)
+            assert head is not None
+        if not has_body(request.method, response.status):
+            self._outlet.write(head)
+            return
+        body = response.body
+        assert isinstance(body, bytes)
+        request.bytes_out = len(body)
+        self._outlet.write_whole(head, body)
+
+    def _head_of(self, request: HttpRequest, response: S3Response) -> bytes | None:
+        """The head to write now; None when a header is unsafe."""
         length = response.content_length
         if length is None:
+            body = response.body
             length = len(body) if isinstance(body, bytes) else body.size_bytes
-        if not self._close_after and not self._rest_is_drainable():
+        if self._body is not None and not self._close_after and not self._rest_is_drainable():
             self._close_after = True
         if self._continue_due and self._body is None:
             self._settle_expectation(response.status)
         try:
             head = self._encode_head(request, response, length)
         except UnsafeHeaderError:
-            logger.error("request %s: unsafe response header", request.request_id)  # noqa: TRY400
-            request.error_code = refusals.INTERNAL_ERROR.code
-            response = self._service.refusal(refusals.INTERNAL_ERROR, request.request_id)
-            assert isinstance(response.body, bytes)
-            body = response.body
-            head = self._encode_head(request, response, len(body))
+            return None
         request.status = response.status
         request.first_byte_seconds = self._service.clock.monotonic() - request.received_monotonic
         self._responding = True
-        if not has_body(request.method, response.status):
-            self._outlet.write(head)
-        elif isinstance(body, bytes):
-            request.bytes_out = len(body)
-            self._outlet.write_whole(head, body)
-        else:
-            return await self._outlet.write_stream(request, head, body)
-        await self._outlet.drained()
-        return True
+        return head
+
+    def _unsafe(self, request: HttpRequest) -> S3Response:
+        """A header would end its line: that is our mistake."""
+        logger.error("request %s: unsafe response header", request.request_id)
+        request.error_code = refusals.INTERNAL_ERROR.code
+        return self._service.refusal(refusals.INTERNAL_ERROR, request.request_id)
 
     def _encode_head(self, request: HttpRequest, response: S3Response, length: int) -> bytes:
         return encode_head(

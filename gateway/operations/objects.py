@@ -1,13 +1,14 @@
 """GetObject and HeadObject: conditions, ranges, parts, overrides. With PutObject, the family's rows."""
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.context import Context
 from gateway.domain.conditions import ReadConditions, Verdict, judge_read
 from gateway.domain.ranges import pieces_of
 from gateway.metadata.entries import BucketEntry, ObjectEntry, etag_text
-from gateway.metadata.errors import PreconditionFailed
+from gateway.metadata.errors import NoSuchKey, PreconditionFailed
 from gateway.metadata.records import BlobRef, Checksum, ObjectRecord, PartRef
 from gateway.objects.errors import BlobDamaged, BlobOutOfReach
 from gateway.objects.manifest import parts_of
@@ -48,8 +49,7 @@ _READS_MAX = 3
 """Times a record is read again when its blob turned out to be replaced or unreadable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True, gc=False):
     """Input of GetObject and HeadObject."""
 
     bucket: str
@@ -64,8 +64,7 @@ class Read:
     encryption: EncryptionAsked | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, gc=False):
     """The bytes of an object that an answer carries. `partial` ones answer 206."""
 
     offset: int
@@ -75,8 +74,7 @@ class Window:
     parts_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """What GET and HEAD answer. `window` None: not modified. `version` is the version id to show,
     "" where there are no versions; `expiration` what lifecycle rules have in store for it."""
 
@@ -132,6 +130,21 @@ def _part_number(text: str | None) -> int | None:
     return int(text)
 
 
+def _head_now(context: Context, asked: Read) -> Found | None:
+    found = _current_now(context, asked)
+    if found is None or asked.part_number is not None:
+        return None
+    entry, current = found
+    record = current.record
+    if record.encryption or asked.encryption is not None:
+        demand_key_to_read(context, record.encryption, asked.encryption)
+    version = shown_version(entry, record)
+    if _not_modified(asked, record):
+        return Found(record, asked, None, version)
+    expiration = _expiration(entry, current) if entry.lifecycle else ""
+    return Found(record, asked, _window_of_bytes(asked, record), version, b"", expiration)
+
+
 async def _head(context: Context, asked: Read) -> Found:
     entry, current = await _current(context, asked)
     record, version = current.record, shown_version(entry, current.record)
@@ -142,6 +155,26 @@ async def _head(context: Context, asked: Read) -> Found:
     window = await _window(context, asked, record)
     expiration = _expiration(entry, current) if entry.lifecycle else ""
     return Found(record, asked, window, version, expiration=expiration)
+
+
+def _get_now(context: Context, asked: Read) -> Found | None:
+    """For what is stored plain in one blob; None too where its shards have to be waited for."""
+    found = _current_now(context, asked)
+    if found is None or asked.part_number is not None or asked.encryption is not None:
+        return None
+    entry, current = found
+    record = current.record
+    if record.data is None or record.encryption:
+        return None
+    version = shown_version(entry, record)
+    if _not_modified(asked, record):
+        return Found(record, asked, None, version)
+    window = _window_of_bytes(asked, record)
+    body = _body_now(context, record.data, window)
+    if body is None:
+        return None
+    expiration = _expiration(entry, current) if entry.lifecycle else ""
+    return Found(record, asked, window, version, body, expiration)
 
 
 async def _get(context: Context, asked: Read) -> Found:
@@ -165,6 +198,21 @@ async def _get(context: Context, asked: Read) -> Found:
                 raise
             unreadable = current
     raise BlobOutOfReach("the object is replaced faster than it can be read")
+
+
+def _current_now(context: Context, asked: Read) -> tuple[BucketEntry, ObjectEntry] | None:
+    """The current version, without waiting. Raises NoSuchKey."""
+    if asked.version is not None:
+        return None
+    found = context.metadata.lookup_now(asked.bucket, asked.key, asked.principal)
+    if found is None:
+        return None
+    entry, current = found
+    if current is None:
+        if entry.record.versioning:
+            return None
+        raise NoSuchKey(asked.key.encode())
+    return entry, current
 
 
 async def _current(context: Context, asked: Read) -> tuple[BucketEntry, ObjectEntry]:
@@ -194,14 +242,19 @@ def _not_modified(asked: Read, record: ObjectRecord) -> bool:
     return judgement.verdict is Verdict.NOT_MODIFIED
 
 
+def _window_of_bytes(asked: Read, record: ObjectRecord) -> Window:
+    """Of a request that asks for no part. Raises InvalidRange."""
+    if asked.range is None:
+        return Window(0, record.size_bytes)
+    offset, length = asked.range.resolve(record.size_bytes)
+    return Window(offset, length, partial=True)
+
+
 async def _window(context: Context, asked: Read, record: ObjectRecord) -> Window:
     """Raises InvalidRange, InvalidPartNumber."""
-    size = record.size_bytes
-    if asked.range is not None:
-        offset, length = asked.range.resolve(size)
-        return Window(offset, length, partial=True)
     if asked.part_number is None:
-        return Window(0, size)
+        return _window_of_bytes(asked, record)
+    size = record.size_bytes
     parts = await parts_of(record, context.objects)
     if not parts:
         if asked.part_number == 1:
@@ -229,15 +282,20 @@ async def _body(
     """The window's bytes: at once when they are at hand, else a stream whose start is verified."""
     if data_key is not None:
         return await read_opened(context, record, data_key, window.offset, window.length)
-    data = record.data
-    if data is not None:
-        whole = context.objects.read_now(data)
-        if whole is not None:
-            if not window.partial:
-                return whole
-            return whole[window.offset : window.offset + window.length]
+    if record.data is not None:
+        body = _body_now(context, record.data, window)
+        if body is not None:
+            return body
     pieces = await pieces_within(context, record, window.offset, window.length)
     return await context.objects.read(pieces)
+
+
+def _body_now(context: Context, data: BlobRef, window: Window) -> bytes | None:
+    """The window's bytes if they are to be had without waiting."""
+    whole = context.objects.read_now(data)
+    if whole is None or not window.partial:
+        return whole
+    return whole[window.offset : window.offset + window.length]
 
 
 async def pieces_within(
@@ -314,6 +372,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         permission="s3:GetObject",
         decode=_decode,
         handle=_get,
+        handle_now=_get_now,
         encode=_encode_get,
     ),
     Operation(
@@ -322,6 +381,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         permission="s3:GetObject",
         decode=_decode,
         handle=_head,
+        handle_now=_head_now,
         encode=_encode_head,
     ),
 )

@@ -30,6 +30,9 @@ UNSIZED_BODY_LIMIT_BYTES: Final = 1024 * 1024
 _FRAMING_BYTES: Final = 512
 """Read ahead for aws-chunked framing; chunk data beyond it goes straight to the consumer."""
 _MAX_SIZE_DIGITS: Final = 15
+_OF_BODIES: Final = frozenset({"content-md5", "x-amz-sdk-checksum-algorithm", "x-amz-trailer"})
+_CHECKSUM_MODE: Final = "x-amz-checksum-mode"
+"""Asks for the checksum of an object; the only header of its kind that tells of no body."""
 
 
 class RawBody(Protocol):
@@ -316,6 +319,16 @@ def make_payload(
         content_md5=announced_md5(headers),
         checksum=checksum,
     )
+
+
+def tells_of_body(headers: Mapping[str, str], verified: Verified) -> bool:
+    """Whether a request without a body says something about one, which `make_payload` must judge."""
+    if verified.content_sha256.startswith("STREAMING-") or not _OF_BODIES.isdisjoint(headers):
+        return True
+    for name in headers:  # noqa: SIM110  a generator would cost as much as all the rest
+        if name.startswith("x-amz-checksum-") and name != _CHECKSUM_MODE:
+            return True
+    return False
 
 
 def compare_md5(expected: bytes, digests: Digests) -> None:

@@ -116,7 +116,9 @@ async def _serve(gateway: GatewayLife, http: HttpRequest, done: "asyncio.Future[
     assert gateway.app is not None
     answer = NOBODY
     try:
-        response = await gateway.app(http)
+        response = gateway.app(http)
+        if not isinstance(response, S3Response):
+            response = await response
         answer = Answer(response.status, _headers(response), await _whole(response))
     except ClientDisconnected:
         pass

@@ -10,6 +10,7 @@ from gateway.http.message import HttpRequest
 from gateway.metrics import RequestCounts
 from gateway.objects.topology import Topology
 from gateway.operations.registry import OPERATIONS
+from gateway.s3.authentication import Claim
 from gateway.s3.message import Principal, S3Request
 from gateway.s3.signature import UNSIGNED_PAYLOAD, Verified
 from ops.clients import Clients, Member, _complete, _reach, _started
@@ -189,7 +190,7 @@ async def connect(process: Process, network: Network, etcd: Etcd) -> Clients:
 class _Trusting(Gateway):
     """The pipeline without signatures: everybody is the owner."""
 
-    async def _authenticate(self, request: S3Request, http: HttpRequest) -> Verified | None:
+    def _authenticate(self, request: S3Request, http: HttpRequest) -> Verified | Claim | None:
         http.access_key = OWNER.access_key
         request.principal = OWNER
         return Verified(UNSIGNED_PAYLOAD)

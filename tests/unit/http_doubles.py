@@ -99,7 +99,7 @@ class FakeTransport:
         self.close()
 
 
-Application = Callable[[HttpRequest], Awaitable[S3Response]]
+Application = Callable[[HttpRequest], S3Response | Awaitable[S3Response]]
 
 
 class Connection:
