@@ -17,7 +17,17 @@ END_OF_HEAD = b"\r\n\r\n"
 _CONTENT_LENGTH_MAX = (1 << 63) - 1
 _HOST = re.compile(r"[A-Za-z0-9._~%:\[\]-]*")
 _FIRST_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ\r")
-_NAMES_MAX = 512
+_HASH = ord("#")
+"""As a number: to look for bytes in bytes, Python first tries whether they are one."""
+_LINES_MAX = 512
+_LINE_CHARACTERS_MAX = 256
+_STEADY = frozenset(
+    {
+        *("accept", "accept-encoding", "connection", "host", "user-agent"),
+        *("x-amz-content-sha256", "x-amz-date"),
+    }
+)
+"""Headers that clients send alike with all requests, or with many of a second."""
 _HOSTS_MAX = 512
 
 
@@ -34,11 +44,12 @@ class RequestHead(msgspec.Struct, eq=False, gc=False):
 
 
 class HeadParser:
-    """Parses whole heads; keeps nothing of one but common header names and hosts, to know them again."""
+    """Parses whole heads; keeps nothing of one but common header lines and hosts, to know them again."""
 
     def __init__(self, headers_max: int) -> None:
         self._headers_max = headers_max
-        self._names: dict[str, str] = {}
+        self._grammar = Grammar()
+        self._lines: dict[str, tuple[str, str]] = {}
         self._hosts: set[str] = set()
 
     def parse(self, data: bytes) -> RequestHead:
@@ -55,7 +66,7 @@ class HeadParser:
         headers = self._headers(data)
         if target[:1] != b"/":
             target = _origin_form(target, headers)
-        elif b"#" in target:
+        elif _HASH in target:
             raise RefusedError(refusals.BAD_TARGET)
         host = headers.get("host")
         if host is not None:
@@ -82,18 +93,14 @@ class HeadParser:
 
     def _headers(self, data: bytes) -> dict[str, str]:
         """The header lines: httptools vouches for their grammar, then they are simply cut."""
-        _check_grammar(data)
+        self._grammar.check(data)
         lines = data.decode("latin-1").split("\r\n")
         if len(lines) - 3 > self._headers_max:
             raise RefusedError(refusals.HEAD_TOO_LARGE)
-        names = self._names
+        known = self._lines
         headers: dict[str, str] = {}
         for line in lines[1:-2]:
-            spelling, _, value = line.partition(":")
-            name = names.get(spelling)
-            if name is None:
-                name = self._lowered(spelling)
-            value = value.strip(" \t")
+            name, value = known.get(line) or self._cut(line)
             if name in headers:
                 if name == "host":
                     raise RefusedError(refusals.BAD_HOST)
@@ -101,11 +108,15 @@ class HeadParser:
             headers[name] = value
         return headers
 
-    def _lowered(self, spelling: str) -> str:
-        name = spelling.lower()
-        if len(self._names) < _NAMES_MAX:
-            self._names[spelling] = name
-        return name
+    def _cut(self, line: str) -> tuple[str, str]:
+        """The name in lower case, and the value."""
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        if name in _STEADY and len(line) <= _LINE_CHARACTERS_MAX:
+            if len(self._lines) >= _LINES_MAX:
+                self._lines.clear()
+            self._lines[line] = name, value
+        return name, value
 
     def _check_host(self, host: str) -> None:
         if host in self._hosts:
@@ -116,31 +127,43 @@ class HeadParser:
             self._hosts.add(host)
 
 
-class _Sink:
-    """Hears from httptools only that the head is complete."""
+class Grammar:
+    """Checks heads by a parser of httptools, the same one for as long as it ends where it began:
+    after a request without a body, on a connection that goes on."""
 
-    __slots__ = ("complete",)
+    __slots__ = ("_head_ended", "_message_ended", "_parser")
 
     def __init__(self) -> None:
-        self.complete = False
+        self._head_ended = False
+        self._message_ended = False
+        self._parser = httptools.HttpRequestParser(self)
 
     def on_headers_complete(self) -> None:
-        self.complete = True
+        """Called by the parser."""
+        self._head_ended = True
 
+    def on_message_complete(self) -> None:
+        """Called by the parser, after a head too when no body follows."""
+        self._message_ended = True
 
-def _check_grammar(data: bytes) -> None:
-    """RefusedError unless the head is what RFC 9112 allows, without folded lines or bare CR, LF."""
-    sink = _Sink()
-    try:
-        httptools.HttpRequestParser(sink).feed_data(data)
-    except httptools.HttpParserUpgrade:
-        pass  # Upgrades are not offered; the request is served as if it had not asked.
-    except httptools.HttpParserError:
-        # Past the blank line it objects to codings that `_framing` has an answer for.
-        if not sink.complete:
-            raise RefusedError(refusals.BAD_REQUEST) from None
-    if not sink.complete:
-        raise RefusedError(refusals.BAD_REQUEST)
+    def check(self, data: bytes) -> None:
+        """RefusedError unless the head is what RFC 9112 allows, without folded lines or bare CR, LF."""
+        self._head_ended = self._message_ended = False
+        reusable = False
+        try:
+            self._parser.feed_data(data)
+            reusable = self._message_ended and self._parser.should_keep_alive()
+        except httptools.HttpParserUpgrade:
+            pass  # Upgrades are not offered; the request is served as if it had not asked.
+        except httptools.HttpParserError:
+            # Past the blank line it objects to codings that `_framing` has an answer for.
+            if not self._head_ended:
+                raise RefusedError(refusals.BAD_REQUEST) from None
+        finally:
+            if not reusable:
+                self._parser = httptools.HttpRequestParser(self)
+        if not self._head_ended:
+            raise RefusedError(refusals.BAD_REQUEST)
 
 
 def cannot_become_head(data: bytes) -> bool:

@@ -69,12 +69,12 @@ ROOT_ACCOUNT_ID = "000000000000"
 
 def escape(key: bytes) -> bytes:
     """An S3 key (or prefix of one) in the order-preserving form, without the end mark."""
-    return key.replace(b"\x00", b"\x00\xff") if b"\x00" in key else key
+    return key.replace(b"\x00", b"\x00\xff") if 0 in key else key
 
 
 def unescape(escaped: bytes) -> bytes:
     """The S3 key of an escaped one."""
-    return escaped.replace(b"\x00\xff", b"\x00") if b"\x00" in escaped else escaped
+    return escaped.replace(b"\x00\xff", b"\x00") if 0 in escaped else escaped
 
 
 def map_epoch(epoch: Epoch) -> bytes:

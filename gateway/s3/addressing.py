@@ -24,6 +24,8 @@ class Address(msgspec.Struct, frozen=True, gc=False):
 
 
 _SERVICE: Final = Address(None, None)
+_PERCENT: Final = ord("%")
+"""As a number: to look for bytes in bytes, Python first tries whether they are one."""
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -104,7 +106,7 @@ def parse_query(raw_query: bytes) -> dict[str, str]:
 
 def _decode(raw: bytes, *, keep_escapes: bool = False) -> str:
     """Percent-decoded UTF-8 text; InvalidURI when it is not that."""
-    if b"%" in raw:
+    if _PERCENT in raw:
         if _BAD_ESCAPE.search(raw) is not None:
             raise S3Error(ErrorCode.INVALID_URI)
         if not keep_escapes:

@@ -38,10 +38,18 @@ MAX_SIGNED_HEADERS: Final = 100
 _STREAMING: Final = frozenset(
     {UNSIGNED_PAYLOAD, STREAMING_SIGNED, STREAMING_SIGNED_TRAILER, STREAMING_UNSIGNED_TRAILER}
 )
+_COMPONENTS: Final = (
+    "The authorization header is malformed; the authorization header requires three components: "
+    "Credential, SignedHeaders, and Signature."
+)
+_START_CHARACTERS_MAX: Final = 512
+"""Of an Authorization header before the signature: longer ones are not remembered."""
 _HEX_64: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _TIMESTAMP: Final = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
-_CANONICAL_PATH: Final = re.compile(rb"(?:[A-Za-z0-9\-._~/]|%[0-9A-F]{2})*")
-_CANONICAL_WORD: Final = re.compile(r"(?:[A-Za-z0-9\-._~]|%[0-9A-F]{2})*", re.ASCII)
+_CANONICAL_PATH: Final = re.compile(rb"[A-Za-z0-9\-._~/]*(?:%[0-9A-F]{2}[A-Za-z0-9\-._~/]*)*")
+_CANONICAL_WORD: Final = re.compile(
+    r"[A-Za-z0-9\-._~]*(?:%[0-9A-F]{2}[A-Za-z0-9\-._~]*)*", re.ASCII
+)
 
 
 class Claim(NamedTuple):
@@ -52,7 +60,7 @@ class Claim(NamedTuple):
     region: str
     timestamp: str
     signed_at: int
-    signed_headers: str
+    signed_headers: tuple[str, ...]
     signature: str
     content_sha256: str
     expires_seconds: int | None
@@ -67,21 +75,21 @@ class Claim(NamedTuple):
         """
         self._check_time(now)
         canonical = self._canonical_request()
-        key = signing_key(secret, self.scope[:8], self.region, self.service)
+        signer = signer_of(secret, self.scope[:8], self.region, self.service)
         # Header text is latin-1, so this restores the bytes that the client sent.
         string_to_sign = self._string_to_sign(canonical.encode("latin-1", "replace"))
-        expected = hmac.digest(key, string_to_sign.encode("latin-1", "replace"), "sha256").hex()
+        expected = signer.sign(string_to_sign.encode("latin-1", "replace"))
         if not same(expected, self.signature):
             if canonical.isascii():
                 raise mismatch(self.access_key, string_to_sign, self.signature, canonical)
             # botocore signs header values as UTF-8, and then sends them as latin-1.
             signed = self._string_to_sign(canonical.encode("utf-8", "replace"))
-            expected = hmac.digest(key, signed.encode("latin-1", "replace"), "sha256").hex()
+            expected = signer.sign(signed.encode("latin-1", "replace"))
             if not same(expected, self.signature):
                 raise mismatch(self.access_key, string_to_sign, self.signature, canonical)
         if self.expires_seconds is not None:
             _adopt_query_headers(self.request)
-        return Verified(self.content_sha256, key, expected, self.timestamp, self.scope)
+        return Verified(self.content_sha256, signer.key, expected, self.timestamp, self.scope)
 
     def _string_to_sign(self, canonical: bytes) -> str:
         digest = hashlib.sha256(canonical).hexdigest()
@@ -103,7 +111,7 @@ class Claim(NamedTuple):
         request = self.request
         headers = request.headers
         lines = []
-        for name in self.signed_headers.split(";"):
+        for name in self.signed_headers:
             value = headers.get(name, "").strip()
             if "  " in value or "\t" in value:
                 value = " ".join(value.split())
@@ -115,7 +123,7 @@ class Claim(NamedTuple):
         )
         return (
             f"{request.method}\n{canonical_path(request.raw_path)}\n{query}\n{''.join(lines)}\n"
-            f"{self.signed_headers}\n{self.content_sha256}"
+            f"{';'.join(self.signed_headers)}\n{self.content_sha256}"
         )
 
 
@@ -128,22 +136,13 @@ def parse_header(request: S3Request, region: str, *, service: str = SERVICE) -> 
     Raises AuthorizationHeaderMalformed, AccessDenied (no date, unsigned headers), InvalidRequest.
     """
     headers = request.headers
-    fields = _fields(headers["authorization"])
-    credential = fields.get("Credential")
-    signed_headers = fields.get("SignedHeaders")
-    signature = fields.get("Signature")
-    if not credential or not signed_headers or not signature:
-        raise _malformed(
-            "The authorization header is malformed; the authorization header requires three "
-            "components: Credential, SignedHeaders, and Signature."
-        )
-    access_key, scope, scope_region = parse_credential(
-        credential,
-        request.query,
-        region,
-        ErrorCode.AUTHORIZATION_HEADER_MALFORMED,
-        service,
+    start, signature = _cut_signature(headers["authorization"])
+    read_start = _read_start if len(start) <= _START_CHARACTERS_MAX else _read_start.__wrapped__
+    access_key, scope, scope_region, signed_headers = read_start(
+        start, region, service, "location" in request.query
     )
+    if not signature:
+        raise _malformed(_COMPONENTS)
     timestamp, signed_at = _header_time(headers)
     if timestamp[:8] != scope[:8]:
         raise _malformed(
@@ -198,6 +197,7 @@ def parse_query(request: S3Request, region: str) -> Claim:
     access_key, scope, scope_region = parse_credential(
         credential, request.query, region, ErrorCode.AUTHORIZATION_QUERY_PARAMETERS_ERROR
     )
+    names = _signed_names(signed_headers)
     signed_at = timestamp_seconds(timestamp)
     if signed_at is None:
         raise _query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
@@ -208,14 +208,14 @@ def parse_query(request: S3Request, region: str) -> Claim:
         "x-amz-content-sha256", UNSIGNED_PAYLOAD
     )
     _check_content_sha256(content_sha256)
-    _check_signed_headers(request, signed_headers)
+    _check_signed_headers(request, names)
     return Claim(
         access_key,
         scope,
         scope_region,
         timestamp,
         signed_at,
-        signed_headers,
+        names,
         signature,
         content_sha256,
         expires_seconds,
@@ -223,16 +223,41 @@ def parse_query(request: S3Request, region: str) -> Claim:
     )
 
 
-@lru_cache(maxsize=1024)
 def signing_key(secret: str, date: str, region: str, service: str = SERVICE) -> bytes:
-    """The day's key (four HMACs); remembered, since every request of a client that day uses it.
-
-    Keyed by the secret itself, so a changed secret never meets an old key.
-    """
+    """The day's key: four HMACs."""
     key = hmac.digest(f"AWS4{secret}".encode(), date.encode(), "sha256")
     for word in (region, service, "aws4_request"):
         key = hmac.digest(key, word.encode(), "sha256")
     return key
+
+
+class Signer:
+    """A signing key with the half of its HMAC done that is the same for every text (RFC 2104): the
+    digests of the key's two pads, from which each signature goes on."""
+
+    __slots__ = ("_inner", "_outer", "key")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        block = key.ljust(hashlib.sha256().block_size, b"\0")
+        self._inner = hashlib.sha256(bytes([byte ^ 0x36 for byte in block]))
+        self._outer = hashlib.sha256(bytes([byte ^ 0x5C for byte in block]))
+
+    def sign(self, text: bytes) -> str:
+        """The signature in hex."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def signer_of(secret: str, date: str, region: str, service: str) -> Signer:
+    """The day's signer; remembered, since every request of a client that day uses it.
+
+    Keyed by the secret itself, so a changed secret never meets an old key.
+    """
+    return Signer(signing_key(secret, date, region, service))
 
 
 @lru_cache(maxsize=256)
@@ -306,6 +331,46 @@ def _adopt_query_headers(request: S3Request) -> None:
         ):
             # Header text is latin-1 (see S3Request).
             request.headers.setdefault(name, value.encode().decode("latin-1"))
+
+
+def _cut_signature(authorization: str) -> tuple[str, str]:
+    """What comes before the signature, and the signature, which clients put last."""
+    start, mark, signature = authorization.rpartition("Signature=")
+    if mark and "," not in signature:
+        return start, signature
+    fields = _fields(authorization)
+    signature = fields.pop("Signature", "")
+    before = "".join([f"{name}={value}, " for name, value in fields.items()])
+    return f"{ALGORITHM} {before}", signature
+
+
+@lru_cache(maxsize=1024)
+def _read_start(
+    start: str, region: str, service: str, asks_for_location: bool
+) -> tuple[str, str, str, tuple[str, ...]]:
+    """(access key, scope, region, signed headers) of an Authorization header up to its signature;
+    remembered, since a client's requests of a day have the same. Raises AuthorizationHeaderMalformed
+    and InvalidRequest."""
+    fields = _fields(f"{start}Signature=-")
+    credential, signed_headers = fields.get("Credential"), fields.get("SignedHeaders")
+    if not credential or not signed_headers or fields.get("Signature") != "-":
+        raise _malformed(_COMPONENTS)
+    access_key, scope, scope_region = parse_credential(
+        credential,
+        {"location": ""} if asks_for_location else {},
+        region,
+        ErrorCode.AUTHORIZATION_HEADER_MALFORMED,
+        service,
+    )
+    return access_key, scope, scope_region, _signed_names(signed_headers)
+
+
+def _signed_names(signed_headers: str) -> tuple[str, ...]:
+    """The names that SignedHeaders lists."""
+    names = tuple(signed_headers.split(";", MAX_SIGNED_HEADERS))
+    if len(names) > MAX_SIGNED_HEADERS:
+        raise S3Error(ErrorCode.INVALID_REQUEST, "Too many signed headers.")
+    return names
 
 
 def _fields(authorization: str) -> dict[str, str]:
@@ -420,11 +485,8 @@ def _check_content_sha256(value: str) -> None:
     )
 
 
-def _check_signed_headers(request: S3Request, signed_headers: str) -> None:
+def _check_signed_headers(request: S3Request, signed: tuple[str, ...]) -> None:
     """`host` and every x-amz- header that is present must be signed."""
-    signed = signed_headers.split(";", MAX_SIGNED_HEADERS)
-    if len(signed) > MAX_SIGNED_HEADERS:
-        raise S3Error(ErrorCode.INVALID_REQUEST, "Too many signed headers.")
     unsigned = [
         name for name in request.headers if name.startswith("x-amz-") and name not in signed
     ]
