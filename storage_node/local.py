@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,7 @@ from storage_node.client import NodeClient
 from storage_node.fd_cache import FdCache
 from storage_node.files import RealFiles
 from storage_node.identity import DriveRefused, read_identity
-from storage_node.index import IndexDamaged, decode_entry
+from storage_node.index import Entry, IndexDamaged, decode_entry
 from storage_node.layout import INDEX_NAME, SEGMENTS, TMP, file_path
 from storage_node.port import (
     Buffer,
@@ -32,12 +32,16 @@ from storage_node.port import (
     ShardId,
     StagedShard,
 )
-from storage_node.record import HEADER_SIZE_BYTES, shard_key
+from storage_node.record import HEADER_SIZE_BYTES, record_start, shard_key
 from storage_node.segments import segment_name
 
 DRIVE_FILES_MAX = 32
 """Descriptors kept open a drive."""
 DIRECT_READ_SIZE_BYTES_MAX = 2 << 20
+PLACES_MAX = 4096
+"""Shards in segments whose place is remembered, a drive: some 2 MiB."""
+_ENVELOPE_SIZE_BYTES_MAX = 4096
+"""A longer envelope is not read along with the shard, so its place is not remembered."""
 REFRESH_SECONDS = 1.0
 _FIND = "SELECT entry FROM shards WHERE key = ?"
 _READABLE = (DriveCondition.UP, DriveCondition.FULL)
@@ -52,6 +56,17 @@ class DirectReads:
     seconds: float = 0.0
 
 
+class _Place(NamedTuple):
+    """Where a shard lies in a segment: its record, which begins with `begins_with`, at `offset`, its
+    bytes `start` after that."""
+
+    path: str
+    offset: int
+    start: int
+    length: int
+    begins_with: bytes
+
+
 class _LocalDrive:
     """Read-only eyes on one drive's folder."""
 
@@ -60,6 +75,8 @@ class _LocalDrive:
         self.counts = counts
         self._files = files
         self._fds = FdCache(files, DRIVE_FILES_MAX)
+        self._places: dict[bytes, _Place] = {}
+        self._paths: dict[int, str] = {}
         self._index: sqlite3.Connection | None = sqlite3.connect(
             f"file:{root}/{INDEX_NAME}?mode=ro",
             uri=True,
@@ -72,7 +89,8 @@ class _LocalDrive:
         """The bytes, or None when the owner should be asked. Raises OSError, sqlite3.Error."""
         if self._index is None:
             return None
-        row = self._index.execute(_FIND, (shard_key(shard.blob, shard.index),)).fetchone()
+        key = shard_key(shard.blob, shard.index)
+        row = self._index.execute(_FIND, (key,)).fetchone()
         if row is None:
             return None
         entry = decode_entry(row[0])
@@ -80,12 +98,56 @@ class _LocalDrive:
             length = max(0, entry.length - offset)
         at = offset
         if entry.segment:
-            path = f"{self.root}/{SEGMENTS}/{segment_name(entry.segment)}"
+            path = self._segment_path(entry.segment)
             at += entry.offset + HEADER_SIZE_BYTES + entry.envelope_length
+            self._remember(key, path, entry)
         else:
             path = file_path(self.root, shard)
         data = self._files.pread(self._fds.get(path), length, at)
         return data if len(data) == length else None
+
+    def read_again(self, shard: ShardId, length: int) -> Buffer | None:
+        """The first bytes of a shard from where `read` found it before, if it is still there. Raises
+        OSError.
+
+        Segments are compacted, and their numbers may come again: so the record is read from its
+        beginning, which names the shard. A shard that was damaged there and lies elsewhere since is
+        found by `read`, to which the reader comes when bytes fail their checksum.
+        """
+        key = shard_key(shard.blob, shard.index)
+        place = self._places.get(key)
+        if place is None:
+            return None
+        path, offset, start, shard_length, begins_with = place
+        size = start + min(length, shard_length)
+        try:
+            data = self._files.pread(self._fds.get(path), size, offset)
+        except FileNotFoundError:
+            data = b""
+        if len(data) == size and data.startswith(begins_with):
+            return memoryview(data)[start:]
+        del self._places[key]
+        self._fds.drop(path)
+        return None
+
+    def _remember(self, key: bytes, path: str, entry: Entry) -> None:
+        if entry.envelope_length > _ENVELOPE_SIZE_BYTES_MAX:
+            return
+        places = self._places
+        if len(places) >= PLACES_MAX:
+            del places[next(iter(places))]
+        start = HEADER_SIZE_BYTES + entry.envelope_length
+        begins_with = record_start(entry.segment, entry.offset, key, entry.envelope_length)
+        places[key] = _Place(path, entry.offset, start, entry.length, begins_with)
+
+    def _segment_path(self, segment: int) -> str:
+        path = self._paths.get(segment)
+        if path is None:
+            if len(self._paths) >= PLACES_MAX:
+                self._paths.clear()
+            path = f"{self.root}/{SEGMENTS}/{segment_name(segment)}"
+            self._paths[segment] = path
+        return path
 
     def close(self) -> None:
         """Give connection and descriptors back."""
@@ -108,7 +170,7 @@ class LocalNodeClient(NodeClient):
 
     def get_now(self, reads: Sequence[GetShard]) -> tuple[Buffer | None, ...]:
         """What can be read without waiting; None: ask with `get`. Never raises."""
-        return tuple([self._read(read) for read in reads])
+        return tuple([self._read(read, again=True) for read in reads])
 
     async def get(self, reads: Sequence[GetShard]) -> tuple[Buffer | Outcome, ...]:
         """See NodePort."""
@@ -125,14 +187,19 @@ class LocalNodeClient(NodeClient):
                 results[position] = answer
         return tuple(results)
 
-    def _read(self, read: GetShard) -> bytes | None:
+    def _read(self, read: GetShard, *, again: bool = False) -> Buffer | None:
+        """`again`: from where the shard was before, if it was read before."""
         drive = self._drives.get(read.drive)
         if drive is None:
             self._refresh_wanted = True
             return None
         began = monotonic()
+        data: Buffer | None = None
         try:
-            data = drive.read(read.shard, read.offset, read.length)
+            if again and not read.offset:
+                data = drive.read_again(read.shard, read.length)
+            if data is None:
+                data = drive.read(read.shard, read.offset, read.length)
         except FileNotFoundError:  # deleted, compacted, or the folder is gone: the owner knows
             return None
         except (OSError, sqlite3.Error, UnicodeDecodeError, IndexDamaged):

@@ -28,6 +28,7 @@ RECORD_VERSION = 1
 _HEAD = struct.Struct("<4sBBHII16sIIIIQ")
 HEADER_SIZE_BYTES = _HEAD.size + 8
 _HEADER = struct.Struct("<4sBBHII16sIIIIQQ")
+_START = struct.Struct("<4sBBHII16sI")
 FILE_FACTS = struct.Struct("<QI")
 ALIGNMENT = 8
 RECORD_SIZE_BYTES_MAX = HEADER_SIZE_BYTES + ENVELOPE_SIZE_BYTES_MAX + SEGMENT_SHARD_SIZE_BYTES_MAX
@@ -78,6 +79,13 @@ def shard_key(blob: bytes, index: int) -> bytes:
 def shard_of(key: bytes) -> ShardId:
     """The other way."""
     return ShardId(BlobId(key[:16]), key[16])
+
+
+def record_start(segment: int, offset: int, key: bytes, envelope_length: int) -> bytes:
+    """How the record begins that holds that shard at that place."""
+    return _START.pack(
+        MAGIC, RECORD_VERSION, RecordKind.PUT, key[16], segment, offset, key[:16], envelope_length
+    )
 
 
 def record_size_bytes(envelope_length: int, payload_length: int) -> int:
