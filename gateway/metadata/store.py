@@ -32,7 +32,8 @@ from gateway.s3.message import Principal
 from placement.clock import Clock, Randomness
 from placement.metastore.port import (
     Compare,
-    KeyValue,
+    Guarded,
+    GuardedScan,
     Metastore,
     Operation,
     Range,
@@ -63,12 +64,23 @@ class BucketPages:
         end = prefix_end(first)
         if begin >= end:
             return Page([], [], more=False)
-        (result,) = await self._metadata.snapshot(self._entry, (Range(begin, end, limit),))
-        kvs = result.kvs
-        found = [kv.key[10:-2] for kv in kvs]
+        record_keys, values, more = await self._read(begin, end, limit)
+        found = [key[10:-2] for key in record_keys]
         if b"\x00" in b"".join(found):
             found = [keys.unescape(key) for key in found]
-        return Page(found, [kv.value for kv in kvs], result.more)
+        return Page(found, values, more)
+
+    async def _read(
+        self, begin: bytes, end: bytes, limit: int
+    ) -> tuple[list[bytes], list[bytes], bool]:
+        entry = self._entry
+        reads_now = self._metadata.reads_now
+        if reads_now is not None:
+            scan = reads_now.scan_guarded_now(begin, end, limit, entry.key)
+            if scan.guard_revision == entry.mod_revision:
+                return scan.keys, scan.values, scan.more
+        (result,) = await self._metadata.snapshot(entry, (Range(begin, end, limit),))
+        return [kv.key for kv in result.kvs], [kv.value for kv in result.kvs], result.more
 
     def _begin(self, start: Position) -> bytes:
         if start.origin is From.AFTER:
@@ -81,8 +93,12 @@ class BucketPages:
 class ReadsNow(Protocol):
     """A metadata store that can be read without waiting, as the embedded one can."""
 
-    def get_many_now(self, wanted: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
-        """The named keys at one instant."""
+    def get_guarded_now(self, key: bytes, guard: bytes) -> Guarded:
+        """The key and the guard's revision, at one instant."""
+        ...
+
+    def scan_guarded_now(self, key: bytes, end: bytes, limit: int, guard: bytes) -> GuardedScan:
+        """The same of the first keys in [key, end)."""
         ...
 
 
@@ -133,7 +149,8 @@ class Metadata:
             randomness=randomness,
         )
         self._clock = clock
-        self._get_many_now = metastore.get_many_now if isinstance(metastore, ReadsNow) else None
+        self.reads_now = metastore if isinstance(metastore, ReadsNow) else None
+        self._get_guarded_now = None if self.reads_now is None else self.reads_now.get_guarded_now
         self._watchers = (
             Watcher(
                 metastore,
@@ -232,15 +249,18 @@ class Metadata:
     ) -> tuple[BucketEntry, ObjectEntry | None] | None:
         """As `lookup`, without waiting; None when that is not possible just now."""
         entry = self.buckets.cached.get(bucket)
-        if entry is None or self._get_many_now is None:
+        if entry is None or self._get_guarded_now is None:
             return None
         record_key = keys.object_(entry.bucket_id, key.encode())
-        found_bucket, found = self._get_many_now((keys.BUCKETS + bucket.encode(), record_key))
-        if found_bucket is None or found_bucket.mod_revision != entry.mod_revision:
+        revision, value, mod_revision = self._get_guarded_now(
+            record_key, keys.BUCKETS + bucket.encode()
+        )
+        if revision != entry.mod_revision:
             return None
         current = None
-        if found is not None:
-            current = ObjectEntry(record_key, decode(ObjectRecord, found.value), found.mod_revision)
+        if value is not None:
+            assert mod_revision is not None
+            current = ObjectEntry(record_key, decode(ObjectRecord, value), mod_revision)
         if entry.plain_owner != principal.plain_account or (
             current is not None and current.record.owner != principal.account_id
         ):

@@ -18,6 +18,9 @@ from placement.metastore.history import Change, History, Watches
 from placement.metastore.leases import LEASES_MAX, Leases, clamp_ttl
 from placement.metastore.port import (
     OPERATIONS_MAX,
+    UNGUARDED,
+    Guarded,
+    GuardedScan,
     KeyValue,
     Range,
     RangeResult,
@@ -108,14 +111,35 @@ class MemoryMetastore:
 
     async def get_many(self, keys: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
         """The named keys at one instant."""
-        return self.get_many_now(keys)
-
-    def get_many_now(self, keys: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
-        """The same without a coroutine."""
         self._check_open()
         if len(keys) > OPERATIONS_MAX:
             raise RequestTooLarge(f"{len(keys)} keys where {OPERATIONS_MAX} are allowed")
         return tuple(self._space.get(key) for key in keys)
+
+    def get_guarded_now(self, key: bytes, guard: bytes) -> Guarded:
+        """A key beside a guard, without waiting."""
+        self._check_open()
+        present, found = self._space.get(guard), self._space.get(key)
+        if present is None:
+            return UNGUARDED
+        if found is None:
+            return present.mod_revision, None, None
+        return present.mod_revision, found.value, found.mod_revision
+
+    def scan_guarded_now(self, key: bytes, end: bytes, limit: int, guard: bytes) -> GuardedScan:
+        """A range beside a guard, without waiting."""
+        self._check_open()
+        present = self._space.get(guard)
+        if present is None:
+            return GuardedScan(0, [], [], more=False)
+        found = self._space.scan(key, end, limit + 1)
+        kvs = found[:limit]
+        return GuardedScan(
+            present.mod_revision,
+            [kv.key for kv in kvs],
+            [kv.value for kv in kvs],
+            more=len(found) > limit,
+        )
 
     async def range(self, request: Range) -> RangeResult:
         """Range read."""

@@ -18,7 +18,7 @@ Source: etcd v3 API reference (KV, Watch, Lease), https://etcd.io/docs/v3.6/lear
 
 from collections.abc import AsyncIterator, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -35,6 +35,23 @@ class KeyValue(msgspec.Struct, frozen=True, gc=False, array_like=True):
     mod_revision: int
     version: int
     lease: int = 0
+
+
+Guarded = tuple[int, bytes | None, int | None]
+"""A key read beside a guard, at one instant: the guard's mod_revision, then the key's value and
+mod_revision. A guard that is absent has 0, and then nothing was read of the key."""
+
+UNGUARDED: Guarded = (0, None, None)
+
+
+class GuardedScan(NamedTuple):
+    """The first keys of a range read beside a guard, at one instant; `more` as in RangeResult. Where
+    the guard is absent (revision 0) nothing was read."""
+
+    guard_revision: int
+    keys: list[bytes]
+    values: list[bytes]
+    more: bool
 
 
 class Target(Enum):

@@ -38,8 +38,8 @@ class EmbeddedMetastore:
         self._reads = CommittedReads(path)
         self._client = client
         self._timeout_seconds = timeout_seconds
-        self.get_many_now = self._reads.get_many
-        """`get_many` without a coroutine, for hot paths."""
+        self.get_guarded_now = self._reads.get_guarded
+        self.scan_guarded_now = self._reads.scan_guarded
 
     async def get_many(self, keys: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
         """The named keys at one instant."""

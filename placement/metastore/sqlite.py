@@ -32,7 +32,16 @@ from placement.errors import (
 from placement.metastore.execution import check_revision, check_txn, end_lease, execute, point_keys
 from placement.metastore.history import Change, History, Watches
 from placement.metastore.leases import LEASES_MAX, Leases, clamp_ttl
-from placement.metastore.port import KeyValue, Range, RangeResult, Txn, TxnResult, WatchBatch
+from placement.metastore.port import (
+    Guarded,
+    GuardedScan,
+    KeyValue,
+    Range,
+    RangeResult,
+    Txn,
+    TxnResult,
+    WatchBatch,
+)
 from placement.metastore.sqlite_reading import CommittedReads
 from placement.metastore.sqlite_reserve import (
     PLENTY_SIZE_BYTES,
@@ -165,9 +174,13 @@ class SqliteOwner:
         """The named keys at one instant."""
         return self._reads.get_many(keys)
 
-    def get_many_now(self, keys: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
-        """The same without a coroutine."""
-        return self._reads.get_many(keys)
+    def get_guarded_now(self, key: bytes, guard: bytes) -> Guarded:
+        """A key beside a guard, without waiting."""
+        return self._reads.get_guarded(key, guard)
+
+    def scan_guarded_now(self, key: bytes, end: bytes, limit: int, guard: bytes) -> GuardedScan:
+        """A range beside a guard, without waiting."""
+        return self._reads.scan_guarded(key, end, limit, guard)
 
     async def range(self, request: Range) -> RangeResult:
         """Range read."""

@@ -61,6 +61,15 @@ def _select_keys(count: int) -> str:
 SELECT_KEYS = [_select_keys(count) for count in range(129)]
 """By the number of keys asked for."""
 
+SELECT_GUARDED = (
+    "SELECT guard.mod_revision, kv.value, kv.mod_revision"
+    " FROM kv AS guard LEFT JOIN kv ON kv.key = ? WHERE guard.key = ?"
+)
+"""A key beside another one, of which only the revision is asked; no row when that is absent."""
+
+SELECT_REVISION = "SELECT mod_revision FROM kv WHERE key = ?"
+SELECT_VALUES = "SELECT key, value FROM kv WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+
 _CACHED_KEYS_MAX = 16_384
 _CACHED_SIZE_BYTES_MAX = 8 << 20
 

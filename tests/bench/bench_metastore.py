@@ -86,7 +86,7 @@ async def _client(folder: str, owner_pid: int) -> dict[str, float]:
     keys = (b"bucket", _txn(77).success[0].key)  # type: ignore[union-attr]
     before = _cpu_seconds()
     for _ in range(20_000):
-        store.get_many_now(keys)
+        await store.get_many(keys)
     result["get_two_us"] = (_cpu_seconds() - before) / 20_000 * 1e6
     before = _cpu_seconds()
     for _ in range(50):

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import uvloop
 
+from gateway.metadata.store import ReadsNow
 from placement.clock import SystemClock
 from placement.errors import (
     Compacted,
@@ -154,6 +155,40 @@ def test_get_many_answers_in_the_order_asked_with_repetition(play: Play) -> None
         assert len(await store.get_many([b"%d" % i for i in range(128)])) == 128
         with pytest.raises(RequestTooLarge):
             await store.get_many([b"k"] * 129)
+
+    play(scene)
+
+
+def test_a_guarded_read_tells_the_guards_revision(play: Play) -> None:
+    async def scene(store: Metastore) -> None:
+        if not isinstance(store, ReadsNow):
+            return  # what lies behind a network cannot be read without waiting
+        read = store.get_guarded_now
+        assert read(b"k", b"guard") == (0, None, None)
+        await put(store, b"k", b"1")
+        assert read(b"k", b"guard") == (0, None, None), "without its guard nothing is read"
+        guard = await put(store, b"guard", b"g")
+        second = await put(store, b"k", b"2")
+        assert read(b"k", b"guard") == (guard, b"2", second)
+        assert read(b"guard", b"guard") == (guard, b"g", guard)
+        await store.txn(Txn(success=(DeleteRange(b"k"),)))
+        assert read(b"k", b"guard") == (guard, None, None)
+
+    play(scene)
+
+
+def test_a_guarded_scan_tells_the_guards_revision(play: Play) -> None:
+    async def scene(store: Metastore) -> None:
+        if not isinstance(store, ReadsNow):
+            return
+        scan = store.scan_guarded_now
+        for name in (b"k1", b"k2", b"k3", b"l"):
+            await put(store, name, b"v" + name)
+        assert scan(b"k", b"l", 9, b"guard") == (0, [], [], False)
+        guard = await put(store, b"guard")
+        assert scan(b"k", b"l", 2, b"guard") == (guard, [b"k1", b"k2"], [b"vk1", b"vk2"], True)
+        assert scan(b"k2", b"l", 2, b"guard") == (guard, [b"k2", b"k3"], [b"vk2", b"vk3"], False)
+        assert scan(b"m", b"n", 2, b"guard") == (guard, [], [], False)
 
     play(scene)
 

@@ -594,7 +594,8 @@ def test_a_lookup_without_waiting_agrees_with_the_waiting_one() -> None:
         record = rig.record()
         await put(rig, "k", record)
         assert rig.metadata.lookup_now("bucket", "k", OWNER) is None  # the store cannot
-        rig.faulty.get_many_now = rig.memory.get_many_now  # type: ignore[attr-defined]
+        rig.faulty.get_guarded_now = rig.memory.get_guarded_now  # type: ignore[attr-defined]
+        rig.faulty.scan_guarded_now = rig.memory.scan_guarded_now  # type: ignore[attr-defined]
         quick = rig.gateway()
         assert quick.lookup_now("bucket", "k", OWNER) is None  # not cached yet
         waited = await quick.lookup("bucket", "k", OWNER)

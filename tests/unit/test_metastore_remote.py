@@ -47,13 +47,13 @@ def test_a_lost_owner_leaves_outcomes_unknown_reads_working_and_watches_ended() 
         assert not isinstance(caught.value, OutcomeUnknown)
         with pytest.raises(MetastoreUnavailable):
             await store.lease_grant(5)
-        assert store.get_many_now((b"k",)) == (None,)
+        assert (await store.get_many((b"k",))) == (None,)
         server = RpcServer(serve_metastore(owner), name="owner")
         await server.listen_unix(socket)
         while not client.connected:  # noqa: ASYNC110 — a test may poll
             await asyncio.sleep(0.01)
         assert (await store.txn(PUT)).succeeded
-        assert store.get_many_now((b"k",))[0] is not None
+        assert (await store.get_many((b"k",)))[0] is not None
         await store.close()
         await client.close()
         await server.close(drain_seconds=0)
@@ -103,7 +103,7 @@ def test_what_one_process_committed_another_reads_at_once() -> None:
             writer = stores[round_ % 3]
             result: TxnResult = await writer.txn(Txn(success=(Put(b"k", b"%d" % round_),)))
             for store in stores:
-                kv = store.get_many_now((b"k",))[0]
+                kv = (await store.get_many((b"k",)))[0]
                 assert kv is not None
                 assert kv.value == b"%d" % round_
                 assert (await store.range(Range(b"k"))).revision == result.revision

@@ -117,13 +117,13 @@ def test_a_restart_keeps_keys_revision_and_leases_but_not_the_past(path: str) ->
         store = SqliteOwner(path, SystemClock())
         assert store.cluster_id == b"c" * 16
         assert store.revision == revision
-        assert store.get_many_now((b"k",))[0] == KeyValue(b"k", b"2", 2, 3, 2)
+        assert (await store.get_many((b"k",)))[0] == KeyValue(b"k", b"2", 2, 3, 2)
         with pytest.raises(Compacted):
             await store.range(Range(b"k", revision=revision - 1))
         with pytest.raises(Compacted):
             await anext(store.watch(b"k", start_revision=revision))
         await store.lease_revoke(lease)
-        assert store.get_many_now((b"leased",)) == (None,)
+        assert (await store.get_many((b"leased",))) == (None,)
         assert store.revision == revision + 1
         await store.close()
         again = SqliteOwner(path, SystemClock())
@@ -206,7 +206,7 @@ def test_a_batch_that_cannot_be_applied_is_taken_back_and_the_store_goes_on(path
         result = await store.txn(Txn(success=(Range(b"k"), Put(b"k", b"3"))))
         assert result.results[0].kvs[0].value == b"1"  # type: ignore[union-attr]
         assert result.revision == first.revision + 1
-        assert store.get_many_now((b"k",))[0] == KeyValue(b"k", b"3", 2, 3, 2)
+        assert (await store.get_many((b"k",)))[0] == KeyValue(b"k", b"3", 2, 3, 2)
         await store.close()
 
     asyncio.run(scene())
