@@ -43,11 +43,19 @@ def _decode_put(request: S3Request) -> PutPolicy:
     return PutPolicy(named, request.document, policy)
 
 
+def _demand_own(record: BucketRecord, asked: BucketNamed) -> None:
+    """A policy is its owner's account's to see and to change, whomever it lets: S3 API Reference,
+    "PutBucketPolicy", "GetBucketPolicy", "DeleteBucketPolicy"."""
+    if asked.principal.account_id != record.owner:
+        raise S3Error(ErrorCode.METHOD_NOT_ALLOWED)
+
+
 async def _put(context: Context, asked: PutPolicy) -> None:
     public = is_public(asked.policy)
     packed = pack_policy(asked.text)
 
     def change(record: BucketRecord) -> BucketRecord:
+        _demand_own(record, asked.named)
         block = record.public_access_block
         if public and block is not None and block[2]:
             raise denied()
@@ -58,6 +66,7 @@ async def _put(context: Context, asked: PutPolicy) -> None:
 
 async def _get(context: Context, asked: BucketNamed) -> bytes:
     entry = await context.metadata.bucket(asked.bucket, asked.principal)
+    _demand_own(entry.record, asked)
     if not entry.record.policy:
         raise S3Error(ErrorCode.NO_SUCH_BUCKET_POLICY, details={"BucketName": asked.bucket})
     return unpack_policy(entry.record.policy)
@@ -65,6 +74,7 @@ async def _get(context: Context, asked: BucketNamed) -> bytes:
 
 async def _delete(context: Context, asked: BucketNamed) -> None:
     entry = await context.metadata.bucket(asked.bucket, asked.principal)
+    _demand_own(entry.record, asked)
     if not entry.record.policy:
         return
 

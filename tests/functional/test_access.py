@@ -102,6 +102,20 @@ def test_a_deny_holds_for_the_owner_but_not_over_the_policy(s3: Any, bucket: str
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
 
 
+def test_another_account_cannot_change_a_policy_whatever_it_grants(
+    s3: Any, other_s3: Any, bucket: str
+) -> None:
+    """405, as S3 documents for callers who are let and are not of the owner's account."""
+    text = allow(bucket, ["s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"], "")
+    assert error_of(other_s3.get_bucket_policy, Bucket=bucket) == DENIED
+    s3.put_bucket_policy(Bucket=bucket, Policy=text)
+    wrong = ("MethodNotAllowed", 405)
+    assert error_of(other_s3.get_bucket_policy, Bucket=bucket) == wrong
+    assert error_of(other_s3.put_bucket_policy, Bucket=bucket, Policy=text) == wrong
+    assert error_of(other_s3.delete_bucket_policy, Bucket=bucket) == wrong
+    assert s3.get_bucket_policy(Bucket=bucket)["Policy"] == text
+
+
 def test_a_policy_that_breaks_a_rule_is_refused(s3: Any, bucket: str) -> None:
     for text in ("{", allow("other", "s3:GetObject"), allow(bucket, "GetObject"), "x" * 30_000):
         refused = error_of(s3.put_bucket_policy, Bucket=bucket, Policy=text)
