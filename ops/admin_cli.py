@@ -15,7 +15,7 @@ from botocore.credentials import Credentials as SigningCredentials
 from rich.console import Console
 from rich.table import Table
 
-from ops import cluster_admin_cli, iam_cli, limits_cli, scheme_cli
+from ops import cluster_admin_cli, iam_cli, limits_cli, migrate_cli, rebuild_cli, scheme_cli
 from ops.admin_options import URL_DEFAULT, Dir, Json, Url
 from ops.cluster_cli import refuse
 from ops.config import ConfigError, Credentials, credentials_from
@@ -34,6 +34,8 @@ bucket = typer.Typer(
 )
 admin.add_typer(bucket, name="bucket")
 cluster_admin_cli.register(admin)
+rebuild_cli.register(admin)
+migrate_cli.register(admin)
 
 
 class Refusal(Exception):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from ops.process_counts import CommitFacts
 from ops.refusal import Refused
 from ops.settings import ClusterSettings, ProcessSettings
 from ops.storage_process import NODE
-from placement.clock import SystemClock, SystemRandomness
+from placement.clock import Randomness, SystemClock, SystemRandomness
 from placement.codec import codec_for
 from placement.errors import MetastoreUnavailable
 from placement.membership import ClusterRecord, MembershipRefused, NodeRecord
@@ -169,19 +170,9 @@ async def connect_cluster(
         raise Refused(str(error)) from error
     view = LiveView(metastore, clock)
     await _started(view.start, patient=patient)
-    key = ClusterKey(settings.cluster_key)
-
-    boot_id = read_boot_id()
-
-    def dial(node: NodeRecord) -> NodePort:
-        endpoint = TcpEndpoint(*parse_address(node.address), key, tls if node.tls else None)
-        rpc = RpcClient.dial(endpoint, name=name, randomness=randomness)
-        same_kernel = bool(node.boot_id) and node.boot_id == boot_id
-        client = SameHostNodeClient(rpc) if same_kernel else RemoteNodeClient(rpc)
-        client.background = background
-        return client
-
-    nodes = NodeDirectory(view, dial)
+    nodes = NodeDirectory(
+        view, dialler(settings.cluster_key, tls, name, randomness, background=background)
+    )
     topology = Topology(nodes, metastore, clock, view=view)
     try:
         await _started(topology.start, patient=patient)
@@ -219,6 +210,28 @@ async def _loaded(clients: Clients) -> Clients:
     while not await clients.metadata.quotas.mirror.loaded(LOAD_SECONDS):
         logging.getLogger("ostraka.cluster").warning("waiting: the settings cannot be read yet")
     return clients
+
+
+def dialler(
+    cluster_key: bytes,
+    tls: ssl.SSLContext,
+    name: str,
+    randomness: Randomness,
+    *,
+    background: bool = False,
+) -> Callable[[NodeRecord], NodePort]:
+    """What makes the client of a node that is registered; those on this host are read by file."""
+    key, boot_id = ClusterKey(cluster_key), read_boot_id()
+
+    def dial(node: NodeRecord) -> NodePort:
+        endpoint = TcpEndpoint(*parse_address(node.address), key, tls if node.tls else None)
+        rpc = RpcClient.dial(endpoint, name=name, randomness=randomness)
+        same_kernel = bool(node.boot_id) and node.boot_id == boot_id
+        client = SameHostNodeClient(rpc) if same_kernel else RemoteNodeClient(rpc)
+        client.background = background
+        return client
+
+    return dial
 
 
 async def _started(start: Callable[[], Awaitable[None]], *, patient: bool) -> None:

@@ -95,15 +95,30 @@ async def open_cluster(
 
     Raises MembershipRefused when the cluster key is another one, MetastoreDenied.
     """
+    while True:
+        metastore = await open_cluster_store(settings, clock, randomness)
+        try:
+            return metastore, await join_cluster(metastore, settings.cluster_key, randomness)
+        except MetastoreDenied:
+            await metastore.close()
+            raise
+        except MetastoreUnavailable as error:
+            await metastore.close()
+            log.warning("etcd does not answer (trying on): %s", error)
+        except BaseException:
+            await metastore.close()
+            raise
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def open_cluster_store(
+    settings: ClusterSettings, clock: Clock, randomness: Randomness
+) -> EtcdMetastore:
+    """The metadata store alone, once it answers. Raises MetastoreDenied."""
     said = ""
     while True:
         try:
-            metastore = await open_etcd(etcd_options(settings), clock=clock, randomness=randomness)
-            try:
-                return metastore, await join_cluster(metastore, settings.cluster_key, randomness)
-            except BaseException:
-                await metastore.close()
-                raise
+            return await open_etcd(etcd_options(settings), clock=clock, randomness=randomness)
         except MetastoreDenied:
             raise
         except MetastoreUnavailable as error:

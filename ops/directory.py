@@ -12,7 +12,8 @@ import errno
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 
 from ops.config import (
@@ -32,6 +33,16 @@ _ACCESS_KEY_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _SECRET_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
+class Stage(Enum):
+    """What DIR's marker says, by its name: `serve` opens the first alone."""
+
+    SERVED = "ostraka.json"
+    MOVING = "ostraka.moving.json"
+    """Its metadata is being copied into a cluster."""
+    MOVED = "ostraka.moved.json"
+    """A cluster has taken over its metadata and its drives."""
+
+
 class DirectoryRefused(Exception):
     """The folder cannot be served. The message is one sentence for a person."""
 
@@ -47,6 +58,7 @@ class Directory:
     is_new: bool
     drives: tuple[DriveSetting, ...]
     lock: int
+    stage: Stage = Stage.SERVED
 
     @property
     def metadata(self) -> Path:
@@ -57,6 +69,13 @@ class Directory:
     def run(self) -> Path:
         """Folder of sockets."""
         return self.path / "run"
+
+    def enter(self, stage: Stage) -> None:
+        """Rename the marker, durably; it may be that of any stage."""
+        for earlier in Stage:
+            if earlier is not stage and (self.path / earlier.value).exists():
+                (self.path / earlier.value).rename(self.path / stage.value)
+        flush_folder(self.path)
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -93,6 +112,7 @@ def open_directory(
         (path / "metadata").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise DirectoryRefused(f"{path} cannot be used: {error.strerror}") from error
+    _refuse_moved(path)
     lock = _lock(path)
     marker = path / "ostraka.json"
     if marker.exists():
@@ -108,6 +128,36 @@ def open_directory(
             raise DirectoryRefused(f"drive {drive.path} is not a folder")
     write_durably(path / "cluster.key", cluster_key)
     return Directory(path, cluster_id, cluster_key, True, drives, lock)
+
+
+def _refuse_moved(path: Path) -> None:
+    if (path / Stage.MOVED.value).exists():
+        raise DirectoryRefused(f"{path} has moved to a cluster: its drives are served by a node")
+    if (path / Stage.MOVING.value).exists():
+        raise DirectoryRefused(
+            f"{path} is being moved to a cluster: go on with `ostraka admin migrate`, or give it up"
+            " with --cancel"
+        )
+
+
+def open_moving(path: Path) -> Directory:
+    """Lock the folder of a store at any stage, to move it. Raises DirectoryRefused."""
+    for stage in Stage:
+        marker = path / stage.value
+        if marker.exists():
+            lock = _lock(path)
+            opened = _open_existing(path.absolute(), marker, (), lock)
+            return replace(opened, stage=stage)
+    raise DirectoryRefused(f"{path} is no store: there is no ostraka.json")
+
+
+def load_directory(path: Path) -> Directory:
+    """A store's folder as its running processes know it, without its lock (`lock` is -1). Raises
+    DirectoryRefused."""
+    marker = path / "ostraka.json"
+    if not marker.exists():
+        raise DirectoryRefused(f"{path} is no store: there is no ostraka.json")
+    return _open_existing(path.absolute(), marker, (), -1)
 
 
 def write_marker(directory: Directory) -> None:

@@ -235,7 +235,10 @@ def _id_of(report: DriveReport) -> DriveId | None:
 
 def _refuse_lost_metadata(now: ClusterMap | None, reports: tuple[DriveReport, ...]) -> None:
     if now is None and any(report.shards for report in reports):
-        raise Refused("the drives hold data but the metadata is gone: restore DIR/metadata first")
+        raise Refused(
+            "the drives hold data but the metadata is gone: restore DIR/metadata first, or rebuild"
+            " it from the drives with `ostraka admin rebuild directory DIR`"
+        )
 
 
 def _refuse_missing(now: ClusterMap | None, reports: tuple[DriveReport, ...]) -> None:

@@ -24,6 +24,7 @@ from storage_node.identity import (
     DriveRefused,
     check_identity,
     create_identity,
+    raise_incarnation,
     read_identity,
 )
 from storage_node.index import IndexDamaged
@@ -276,6 +277,8 @@ class DriveCare:
             unexpected = place.expected is not None and identity.drive != place.expected
             if unexpected and not (place.config.may_adopt and identity.adopted_by_drives_flag):
                 raise DriveRefused(f"{path} is not the drive that the cluster map names there.")
+            if identity.incarnation < incarnation:
+                identity = raise_incarnation(self._files, path, identity, incarnation)
             return identity
         if place.expected is None:
             with contextlib.suppress(FileExistsError):

@@ -1,7 +1,7 @@
 """A drive's identity file: which cluster and slot it belongs to, and who it is."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from placement.clock import Randomness
@@ -93,6 +93,15 @@ def create_identity(
     )
     write_whole(files, path, IDENTITY_NAME, identity.encode())
     return identity
+
+
+def raise_incarnation(
+    files: FileLayer, path: str, identity: DriveIdentity, incarnation: int
+) -> DriveIdentity:
+    """Write down that the drive has seen a later life of the metadata: an earlier one refuses it."""
+    raised = replace(identity, incarnation=incarnation)
+    write_whole(files, path, IDENTITY_NAME, raised.encode())
+    return raised
 
 
 def check_identity(

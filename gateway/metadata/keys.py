@@ -25,6 +25,7 @@
     h/scrub                         how far the scrub is
     h/snapshot                      how far the metadata is copied to the drives
     h/part/<number 8><part 4>       parts of those copies: where their bytes are
+    m/migration                     how far the metadata of `serve` was copied into this etcd
     m/rebuilt                       this metadata was rebuilt from drives, and nobody confirmed it yet
     z/q/b/<bucket 8>                quotas of buckets         z/q/a/<account id>   of accounts
     z/u/<bucket 8>                  what counted buckets hold
@@ -62,6 +63,7 @@ BUCKET_QUOTAS = b"z/q/b/"
 ACCOUNT_QUOTAS = b"z/q/a/"
 USAGE = b"z/u/"
 STORE_SETTINGS = b"z/s"
+MIGRATION = b"m/migration"
 _ORDER_MAX = (1 << 64) - 1
 _GROUP_SIZE_BYTES = 16
 ROOT_ACCOUNT_ID = "000000000000"

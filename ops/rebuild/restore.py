@@ -131,8 +131,8 @@ async def restore(
     found = await find_parts(nodes, identity.cluster_id, seen)
     tell(f"{counted} shards looked at, {len(found.parts)} parts of snapshots found")
     plan, unreadable = await _readable_plan(found, nodes, tell)
-    _demand_room(found, identity)
-    await _empty(metastore)
+    _demand_later_life(found, identity)
+    await empty(metastore)
     count, current = await _apply(metastore, plan, found, nodes, identity, tell)
     await _put_all(metastore, _part_records(plan, found))
     end = plan.end
@@ -197,7 +197,7 @@ async def _readable_plan(
     raise Refused("the drives hold no whole snapshot of the metadata that can be read")
 
 
-def _demand_room(found: FoundParts, identity: Identity) -> None:
+def _demand_later_life(found: FoundParts, identity: Identity) -> None:
     newest = max(part.incarnation for part in found.parts.values())
     if newest >= identity.incarnation:
         raise Refused(
@@ -206,8 +206,8 @@ def _demand_room(found: FoundParts, identity: Identity) -> None:
         )
 
 
-async def _empty(metastore: Metastore) -> None:
-    """Remove what an earlier attempt put; what processes say of themselves stays."""
+async def empty(metastore: Metastore) -> None:
+    """Remove what an earlier attempt put (but for the cluster's own record); what processes say of themselves stays."""
     start = b"\x00"
     bounds = sorted(
         [(key, key + b"\x00") for key in (CLUSTER, keys.REBUILT)]

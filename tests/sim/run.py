@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.sim.loop import VirtualLoop
 from tests.sim.nemesis import Nemesis
-from tests.sim.truth import check_history, final_reads, unfinished
+from tests.sim.truth import check_history, final_reads, unfinished, untold
 from tests.sim.workload import Wrong
 from tests.sim.world import World, prepare
 
@@ -83,6 +83,7 @@ async def _live(world: World) -> None:
     await final_reads(world)
     check_history(world)
     await world.until("the cluster comes to rest", lambda: unfinished(world), QUIET_SECONDS)
+    await world.until("the drives tell the metadata", lambda: untold(world), QUIET_SECONDS)
     await final_reads(world)
     check_history(world)
     for gateway in world.gateways:

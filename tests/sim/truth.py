@@ -5,14 +5,21 @@ from typing import TYPE_CHECKING
 
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef
+from gateway.metadata.snapshots import is_copied
 from ops.keeper.inventory import blobs
+from ops.rebuild.restore import Identity, restore
+from ops.refusal import Refused
 from placement.hashing import Placement
 from placement.ids import BlobId, DriveId
+from placement.membership import CLUSTER, ClusterRecord, decode
+from placement.metastore.execution import EVERYTHING_AFTER
+from placement.metastore.memory import MemoryMetastore
 from placement.metastore.port import Range, prefix_end
 from storage_node.index import decode_entry
 from storage_node.quarantine import verify_shard
 from storage_node.record import shard_of
 from tests.sim.disks import Looking
+from tests.sim.members import CLUSTER_KEY
 from tests.sim.model import Act, TooHard, linearize
 from tests.sim.workload import BUCKET, Client, Wrong
 
@@ -101,6 +108,28 @@ def _incomplete(placement: Placement, ref: BlobRef, held: dict[int, list[DriveId
             homes = [drive.drive_id.hex()[:6] for drive in order]
             return f"shard {index} of blob {ref.blob.hex()} is not at home: {places}, not {homes}"
     return None
+
+
+async def untold(world: "World") -> str | None:
+    """Why the drives alone do not tell the metadata yet."""
+    etcd, rebuilt = world.etcd.store, MemoryMetastore(world.observer.clock)
+    (cluster,) = await etcd.get_many([CLUSTER])
+    assert cluster is not None
+    record = decode(ClusterRecord, cluster.value)
+    identity = Identity(record.cluster_id, record.incarnation + 1, CLUSTER_KEY)
+    try:
+        await restore(rebuilt, world.observer.live_nodes, identity, lambda _: None)
+    except Refused as error:
+        return str(error)
+    there, told = await _copied(etcd), await _copied(rebuilt)
+    wrong = sorted(key for key in there.keys() | told.keys() if there.get(key) != told.get(key))
+    return f"{len(wrong)} keys are not told: {wrong[:3]}" if wrong else None
+
+
+async def _copied(metastore: MemoryMetastore) -> dict[bytes, bytes]:
+    own = (CLUSTER, keys.REBUILT)
+    found = await metastore.range(Range(b"\x00", EVERYTHING_AFTER))
+    return {kv.key: kv.value for kv in found.kvs if is_copied(kv.key) and kv.key not in own}
 
 
 def check_history(world: "World") -> None:
