@@ -4,6 +4,7 @@ Kept in memory, bounded by count and by bytes; what falls out counts as compacte
 """
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
@@ -153,13 +154,15 @@ class Watches:
             )
             for change in changes
         ]
+        keys.sort()
         self.revision = revision
         for watch in self._watches:
             if not watch.pending:
-                if any(map(watch.covers, keys)):
+                at = bisect_left(keys, watch.key)  # if any is covered, the first from there on is
+                if at < len(keys) and watch.covers(keys[at]):
                     watch.wake()
-                else:
-                    watch.position = max(watch.position, revision + 1)
+                elif watch.position <= revision:
+                    watch.position = revision + 1
 
     def fail(self, error: MetastoreUnavailable) -> None:
         """End all watches, now and later."""

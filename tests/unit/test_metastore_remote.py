@@ -3,12 +3,14 @@
 import asyncio
 import os
 import tempfile
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from placement.clock import SystemClock
 from placement.errors import MetastoreUnavailable, OutcomeUnknown, RequestTooLarge
-from placement.metastore.port import Put, Range, Txn, TxnResult
+from placement.metastore import serve
+from placement.metastore.port import Event, Put, Range, Txn, TxnResult
 from placement.metastore.remote import EmbeddedMetastore
 from placement.metastore.serve import serve_metastore
 from placement.metastore.sqlite import SqliteOwner
@@ -115,3 +117,72 @@ def test_what_one_process_committed_another_reads_at_once() -> None:
 
     with tempfile.TemporaryDirectory(prefix="meta") as folder:
         asyncio.run(scene(folder))
+
+
+def test_changes_are_gathered_for_who_keeps_books(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace_seconds = 0.5
+    monkeypatch.setattr(serve, "GATHERING_SECONDS", pace_seconds)
+
+    async def scene(store: EmbeddedMetastore) -> None:
+        loop = asyncio.get_running_loop()
+        watch = store.watch(b"k", b"l", previous=True)
+        await anext(watch)
+        began = loop.time()
+        for number in range(20):
+            await store.txn(Txn(success=(Put(b"k%d" % (number // 2), b"%d" % number),)))
+        events: list[Event] = []
+        batches = 0
+        while len(events) < 20:
+            events += (await anext(watch)).events
+            batches += 1
+        assert batches <= 2 + (loop.time() - began) / pace_seconds
+        assert [event.kv.value for event in events] == [b"%d" % number for number in range(20)]
+        befores = [event.previous for event in events]
+        assert [kv and kv.value for kv in befores[1::2]] == [b"%d" % n for n in range(0, 20, 2)]
+        await watch.aclose()  # type: ignore[attr-defined]
+
+    run_with_owner(scene)
+
+
+def test_who_keeps_books_does_not_fall_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches as large as they may be follow each other without a pause."""
+    monkeypatch.setattr(serve, "GATHERING_SECONDS", 3600.0)
+    monkeypatch.setattr(serve, "GATHERED_EVENTS", 8)
+
+    async def scene(store: EmbeddedMetastore) -> None:
+        for number in range(4):
+            puts = tuple(Put(b"k%d/%d" % (number, n), b"") for n in range(10))
+            done = await store.txn(Txn(success=puts))
+        watch = store.watch(b"k", b"l", start_revision=done.revision - 3, previous=True)
+        seen = 0
+        while seen < 40:
+            seen += len((await anext(watch)).events)
+        puts = tuple(Put(b"k5/%d" % n, b"") for n in range(10))
+        await store.txn(Txn(success=puts))
+        async with asyncio.timeout(60):
+            assert len((await anext(watch)).events) == 10
+        await watch.aclose()  # type: ignore[attr-defined]
+
+    run_with_owner(scene)
+
+
+def run_with_owner(scene: Callable[[EmbeddedMetastore], Awaitable[None]]) -> None:
+    """A scene with a store over an owner's socket."""
+
+    async def run(folder: str) -> None:
+        path, socket = os.path.join(folder, "m"), os.path.join(folder, "s")
+        owner = SqliteOwner(path, SystemClock())
+        server = RpcServer(serve_metastore(owner), name="owner")
+        await server.listen_unix(socket)
+        client = await RpcClient.connect(socket, name="keeper")
+        store = EmbeddedMetastore(path, client)
+        try:
+            await scene(store)
+        finally:
+            await store.close()
+            await client.close()
+            await server.close(drain_seconds=0)
+            await owner.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(run(folder))
