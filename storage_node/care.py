@@ -119,6 +119,7 @@ class DriveCare:
         committer: Committer,
         boot_id: str,
         run: Run,
+        call_seconds: float,
         on_adopted: OnAdopted | None,
         on_dropped: Callable[[Drive], None],
     ) -> None:
@@ -131,6 +132,7 @@ class DriveCare:
         self._committer = committer
         self._boot_id = boot_id
         self._run_of_node = run
+        self._call_seconds = call_seconds
         self._on_adopted = on_adopted
         self._on_dropped = on_dropped
         self._places = [_Place(drive, drive.expected) for drive in config.drives]
@@ -202,7 +204,7 @@ class DriveCare:
     async def _tend_place(self, place: _Place) -> None:
         try:
             drive = place.drive
-            if drive is not None and not drive.failed and drive.prove():
+            if drive is not None and not drive.failed and await drive.prove_apart():
                 await self._measure(place, drive)
             if drive is not None and drive.failed:
                 await self._close_place(place)
@@ -354,6 +356,7 @@ class DriveCare:
             offload=self._offload,
             clock=self._clock,
             run=self._run_of_node,
+            call_seconds=self._call_seconds,
         )
         return drive, segments, opened.rebuild
 
@@ -376,7 +379,7 @@ class DriveCare:
 
     async def _measure(self, place: _Place, drive: Drive) -> None:
         try:
-            space = await self._offload(lambda: self._files.space(drive.root))
+            space = await drive.apart("measuring its space", lambda: self._files.space(drive.root))
         except OSError as error:
             drive.fail(f"its space cannot be measured: {error}")
             return

@@ -53,7 +53,9 @@ async def _compact(
 ) -> bool:
     files = drive.files
     path = f"{drive.root}/{SEGMENTS}/{segment_name(segment)}"
-    fd = files.open(path, os.O_RDONLY)
+    fd = await drive.apart(
+        "opening a segment", lambda: files.open(path, os.O_RDONLY), drive.close_apart
+    )
     try:
         records = await offload(
             lambda: list(scan_segment(files, fd, segment, SEGMENT_HEADER_SIZE_BYTES, end))
@@ -74,7 +76,7 @@ async def _compact(
         if wanted and not await _copy(drive, committer, offload, fd, wanted):
             return False
     finally:
-        files.close(fd)
+        drive.close_apart(fd)
     drive.condemn_segment(segment)
     await drive.write_back()
     if drive.failed:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from placement.clock import Clock
 from placement.ids import DriveId
+from storage_node.apart import Apart
 from storage_node.committer import Part
 from storage_node.fd_cache import FdCache
 from storage_node.files import FileLayer, FileStatus
@@ -42,6 +43,9 @@ WRITE_BACK_SECONDS = 0.5
 UNWRITTEN_COUNT_MAX = 200_000
 """Changes an index may hold in memory (while it is being rebuilt); then the drive counts as full."""
 OPEN_FILES_MAX = 64
+INLINE_READ_SIZE_BYTES_MAX = 256 << 10
+"""Reads up to this size are done in the loop's thread if the page cache has them: that is shorter
+than a hop."""
 
 
 _NO_FACTS = SegmentFacts(0, 0)
@@ -95,6 +99,7 @@ class Drive:
         offload: Offload,
         clock: Clock,
         run: Run,
+        call_seconds: float,
     ) -> None:
         self.id: DriveId = identity.drive
         self.identity = identity
@@ -115,11 +120,13 @@ class Drive:
         self._offload = offload
         self._clock = clock
         self._run = run
-        self._fds = FdCache(files, OPEN_FILES_MAX)
+        self.apart = Apart(offload, self.fail, call_seconds)
+        self._fds = FdCache(files, OPEN_FILES_MAX, close=self.close_apart)
         self._facts_changed: set[int] = set()
         self._segments_dropped: list[int] = []
         self._removals: dict[str, str | None] = {}
         self._removing: dict[str, str | None] = {}
+        self._claimed: set[str] = set()
         self._writing_back: asyncio.Future[None] | None = None
         self._last_write_back = clock.monotonic()
         segment_log.on_sealed = self._sealed
@@ -161,17 +168,39 @@ class Drive:
 
     def prove(self) -> bool:
         """Whether the drive is still itself: its identity file is the same one, its segment still
-        has a name. Otherwise it has failed."""
+        has a name. Otherwise it has failed. It asks the disk: only for a drive that has just
+        answered a flush."""
+        try:
+            return self._proven_by(self.files.stat(self._identity_path))
+        except OSError as error:
+            self.fail(f"the folder is gone: {error}")
+        return False
+
+    async def prove_apart(self) -> bool:
+        """The same of a drive that may be stuck."""
+        try:
+            path = self._identity_path
+            return self._proven_by(
+                await self.apart("a look at its identity", lambda: self.files.stat(path))
+            )
+        except OSError as error:
+            self.fail(f"the folder is gone: {error}")
+        return False
+
+    def _proven_by(self, status: FileStatus) -> bool:
         active = self.log.active
         try:
-            status = self.files.stat(self._identity_path)
             if (status.st_dev, status.st_ino) != self._identity_place:
                 self.fail("the folder was replaced by another")
             elif active is not None and self.files.fstat(active.fd).st_nlink == 0:
                 self.fail("its open segment was removed")
         except OSError as error:
-            self.fail(f"the folder is gone: {error}")
+            self.fail(f"its open segment is gone: {error}")
         return not self.failed
+
+    def close_apart(self, fd: int) -> None:
+        """Close a descriptor, which may wait for the disk when it was the last of a removed file."""
+        self.apart.let(lambda: self.files.close(fd))
 
     def age_seconds(self, entry: Entry) -> float:
         """Since the shard was stored; infinite when an earlier process stored it."""
@@ -201,39 +230,47 @@ class Drive:
             return f"{self.root}/{SEGMENTS}/{segment_name(entry.segment)}"
         return file_path(self.root, shard)
 
-    def read(self, shard: ShardId, entry: Entry, offset: int, length: int) -> bytes:
-        """Bytes of a shard. Raises OSError; FileNotFoundError when its file is gone."""
-        length = max(0, min(length, entry.length - offset))
-        at = offset
-        if entry.segment:
-            at += entry.offset + HEADER_SIZE_BYTES + entry.envelope_length
-        fd = self._fds.get(self.path_of(shard, entry))
-        self.counters.gets += 1
-        self.counters.read_bytes += length
-        return self.files.pread(fd, length, at)
+    async def read(self, shard: ShardId, entry: Entry, offset: int, length: int) -> bytes:
+        """Bytes of a shard: at once when they are in memory, else by a worker thread.
 
-    def read_apart(self, shard: ShardId, entry: Entry, offset: int, length: int) -> bytes:
-        """The same in a worker thread, by a descriptor of its own."""
+        Raises OSError; FileNotFoundError when its file is gone.
+        """
         length = max(0, min(length, entry.length - offset))
         if entry.segment:
             offset += entry.offset + HEADER_SIZE_BYTES + entry.envelope_length
-        fd = self.files.open(self.path_of(shard, entry), os.O_RDONLY)
-        try:
-            self.counters.gets += 1
-            self.counters.read_bytes += length
-            return self.files.pread(fd, length, offset)
-        finally:
-            self.files.close(fd)
+        self.counters.gets += 1
+        self.counters.read_bytes += length
+        return await self._bytes_at(self.path_of(shard, entry), offset, length)
 
-    def read_envelope(self, shard: ShardId, entry: Entry) -> bytes:
+    async def read_envelope(self, shard: ShardId, entry: Entry) -> bytes:
         """Its envelope. Raises OSError."""
         at = entry.offset + HEADER_SIZE_BYTES if entry.segment else entry.length
-        fd = self._fds.get(self.path_of(shard, entry))
-        return self.files.pread(fd, entry.envelope_length, at)
+        return await self._bytes_at(self.path_of(shard, entry), at, entry.envelope_length)
 
-    def forget_file(self, path: str) -> None:
-        """A file was renamed or removed: do not read it by an old descriptor."""
-        self._fds.drop(path)
+    async def _bytes_at(self, path: str, at: int, length: int) -> bytes:
+        fds = self._fds
+        if length <= INLINE_READ_SIZE_BYTES_MAX:
+            fd = fds.known(path)
+            if fd >= 0:
+                cached = self.files.pread_now(fd, length, at)
+                if cached is not None:
+                    return cached
+        files, drops = self.files, fds.drops
+
+        def work() -> tuple[int, bytes]:
+            fd = files.open(path, os.O_RDONLY)
+            try:
+                return fd, files.pread(fd, length, at)
+            except BaseException:
+                files.close(fd)
+                raise
+
+        fd, data = await self.apart("a read", work, lambda late: self.close_apart(late[0]))
+        if self.failed or fds.drops != drops:  # it may be the file that was there before
+            self.close_apart(fd)
+        else:
+            fds.keep(path, fd)
+        return data
 
     # -- what the committer calls ---------------------------------------------------------------
 
@@ -326,10 +363,17 @@ class Drive:
     # -- files ----------------------------------------------------------------------------------
 
     async def claim_path(self, path: str) -> None:
-        """A file is about to be renamed to `path`: no removal of an older one may follow."""
+        """A file is about to be renamed to `path`: no removal of an older one may follow, and none
+        of this one comes before `release_path`."""
         self._removals.pop(path, None)
+        self._claimed.add(path)
         while path in self._removing and self._writing_back is not None:
             await asyncio.wait([self._writing_back])
+        self._fds.drop(path)
+
+    def release_path(self, path: str) -> None:
+        """It was renamed, or will not be. What a read opened under that name was the older file."""
+        self._claimed.discard(path)
         self._fds.drop(path)
 
     # -- writing the index back -----------------------------------------------------------------
@@ -361,7 +405,10 @@ class Drive:
         changes, marks = self.index.begin_write_back()
         facts = {s: self.facts[s] for s in self._facts_changed if s in self.facts}
         dropped = self._segments_dropped
-        self._removing, self._removals = self._removals, {}
+        removals, self._removals = self._removals, {}
+        for path in self._claimed & removals.keys():
+            self._removals[path] = removals.pop(path)
+        self._removing = removals
         self._facts_changed, self._segments_dropped = set(), []
         removing = self._removing
 
@@ -423,14 +470,15 @@ class Drive:
         """Write back and close; whether the index is whole on stable storage."""
         while self._writing_back is not None:
             await asyncio.wait([self._writing_back])
-        clean = not (self.recovering or self.failed) and self.prove()
+        clean = not (self.recovering or self.failed) and await self.prove_apart()
         if clean:
             await self.write_back()
             clean = not self.failed
         await self.log.close()
         self._fds.close()
         if not clean:
-            self.index.abandon()
+            # In a thread: closing the database may wait for a disk that is stuck.
+            await self._offload(self.index.abandon)
             return False
         try:
             await self._offload(self.index.close)

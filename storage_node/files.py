@@ -66,6 +66,10 @@ class FileLayer(Protocol):
         """Read up to that many bytes; fewer only at the end of the file."""
         ...
 
+    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
+        """The same where it needs no disk; None when it is not all in memory."""
+        ...
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """Write all buffers in a row; a write that cannot be completed raises."""
         ...
@@ -140,6 +144,19 @@ class RealFiles:
             pieces.append(data)
             got += len(data)
         return b"".join(pieces)
+
+    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
+        """See FileLayer."""
+        buffer = bytearray(length)
+        try:
+            got = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+            return self.pread(fd, length, offset)  # a filesystem that cannot tell (tmpfs, overlay)
+        return bytes(buffer) if got == length else None
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See FileLayer."""

@@ -39,11 +39,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-INLINE_READ_SIZE_BYTES_MAX = 256 << 10
-"""Reads up to this size are done in the loop's thread; a page-cache read is shorter than a hop."""
 LIST_LIMIT_MAX = 1000
-READ_SECONDS_MAX = 20.0
-"""A drive whose read takes longer has failed."""
 OFFLOAD_THREADS = 32
 """Made as needed; enough to go on while a stalled drive holds some."""
 
@@ -71,10 +67,11 @@ class Node:
         self._clock = clock
         self._flusher = flusher
         self._offload = offload
+        patience = patience or Patience()
         stalls = StallWatch(patience)
         self._committer = Committer(flusher, stalls)
         run = Run(int.from_bytes(randomness.token(4), "little") | 1, clock.monotonic())
-        self._stager = Stager(files, flusher, stalls, self._committer, offload)
+        self._stager = Stager(files, flusher, stalls, self._committer)
         self._care = DriveCare(
             config,
             files,
@@ -84,6 +81,7 @@ class Node:
             committer=self._committer,
             boot_id=boot_id,
             run=run,
+            call_seconds=patience.call_seconds,
             on_adopted=on_adopted,
             on_dropped=self._stager.drop_drive,
         )
@@ -139,6 +137,7 @@ class Node:
         for task in list(self._tasks):
             await asyncio.wait([task])
         await self._care.stop()
+        await self._stager.close()
         await self._committer.close()
         await self._care.close()
         self._flusher.close()
@@ -238,19 +237,18 @@ class Node:
 
     # -- large shards ---------------------------------------------------------------------------
 
-    def open_shards(
+    async def open_shards(
         self, shards: Sequence[tuple[DriveId, ShardId]]
     ) -> tuple[StagedShard | Outcome, ...]:
         """See NodePort.open."""
-        results: list[StagedShard | Outcome] = []
-        for drive_id, shard in shards:
-            drive = self._drives.get(drive_id)
-            opened = Outcome.DRIVE_FAILED if drive is None else self._stager.open(drive, shard)
-            if isinstance(opened, Outcome):
-                results.append(opened)
-            else:
-                results.append(StagedShard(drive_id, shard, *opened))
-        return tuple(results)
+        return tuple(await asyncio.gather(*[self._open_shard(*shard) for shard in shards]))
+
+    async def _open_shard(self, drive_id: DriveId, shard: ShardId) -> StagedShard | Outcome:
+        drive = self._drives.get(drive_id)
+        if drive is None:
+            return Outcome.DRIVE_FAILED
+        opened = await self._stager.open(drive, shard)
+        return opened if isinstance(opened, Outcome) else StagedShard(drive_id, shard, *opened)
 
     async def append(self, token: int, payload: Buffer) -> Outcome:
         """See NodePort."""
@@ -294,17 +292,9 @@ class Node:
     async def _read(self, drive: Drive, read: GetShard, entry: Entry) -> Buffer | Outcome:
         began = self._clock.monotonic()
         try:
-            if read.length <= INLINE_READ_SIZE_BYTES_MAX:
-                return drive.read(read.shard, entry, read.offset, read.length)
-            async with asyncio.timeout(READ_SECONDS_MAX):
-                return await self._offload(
-                    lambda: drive.read_apart(read.shard, entry, read.offset, read.length)
-                )
-        except TimeoutError:
-            drive.fail("a read stalled")
-            return Outcome.DRIVE_FAILED
+            return await drive.read(read.shard, entry, read.offset, read.length)
         except FileNotFoundError:
-            return Outcome.DRIVE_FAILED if not drive.prove() else Outcome.MISSING
+            return Outcome.DRIVE_FAILED if not await drive.prove_apart() else Outcome.MISSING
         except OSError as error:
             return drive.failed_by(error)
         finally:
@@ -346,11 +336,11 @@ class Node:
                 return Outcome.DRIVE_FAILED
             return Outcome.DAMAGED if key in drive.index.damaged else Outcome.MISSING
         try:
-            envelope = drive.read_envelope(shard, entry)
+            envelope = await drive.read_envelope(shard, entry)
             if verify and not await self._offload(lambda: verify_shard(drive, shard, entry)):
                 return Outcome.DAMAGED
         except FileNotFoundError:
-            return Outcome.DRIVE_FAILED if not drive.prove() else Outcome.MISSING
+            return Outcome.DRIVE_FAILED if not await drive.prove_apart() else Outcome.MISSING
         except OSError as error:
             return drive.failed_by(error)
         return _info(drive, key, entry, envelope)
@@ -371,7 +361,7 @@ class Node:
         for number, (row_key, data) in enumerate(rows):
             entry = decode_entry(data)
             try:
-                envelope = drive.read_envelope(shard_of(row_key), entry)
+                envelope = await drive.read_envelope(shard_of(row_key), entry)
             except FileNotFoundError:
                 envelope = b""
             except OSError as error:
@@ -405,8 +395,7 @@ class Node:
             except OSError as error:
                 drive.failed_by(error)
                 return
-            now = drive.find(key)
-            if now != entry or not drive.prove():
+            if not await drive.prove_apart() or drive.find(key) != entry:
                 return  # replaced or deleted meanwhile
         log.warning("shard %s.%d on %s is damaged", shard.blob.hex(), shard.index, drive.root)
         await self._log(RecordKind.DAMAGED, [(drive, key, _place_of(drive, entry))])

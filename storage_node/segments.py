@@ -188,5 +188,5 @@ class SegmentLog:
         while self._prewriting:
             await self._prewritten()
         if self.active is not None:
-            self._files.close(self.active.fd)
-            self.active = None
+            fd, self.active = self.active.fd, None
+            await self._offload(lambda: self._files.close(fd))

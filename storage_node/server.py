@@ -87,7 +87,7 @@ class _Handlers:
 
     async def open(self, request: Request) -> None:
         shards = _shards(_read_open(request.header))
-        opened = self._node.open_shards(shards)
+        opened = await self._node.open_shards(shards)
         tokens = self._tokens_of(request.connection)
         tokens.update(staged.token for staged in opened if isinstance(staged, StagedShard))
         request.reply(wire.encode([wire.staged_to_wire(staged) for staged in opened]))

@@ -7,9 +7,8 @@ knows; it needs no flush, since after a crash of the machine the files themselve
 """
 
 import asyncio
-import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import xxhash
@@ -19,13 +18,10 @@ from storage_node.drive import Drive
 from storage_node.files import FileLayer
 from storage_node.flush import Flusher
 from storage_node.layout import TMP, file_folder, file_path
-from storage_node.offload import Offload
 from storage_node.port import Buffer, Outcome, ShardId
 from storage_node.record import FILE_FACTS, RecordKind, record_size_bytes, shard_key
 from storage_node.shard import encode_footer
 from storage_node.stall import StallWatch
-
-log = logging.getLogger(__name__)
 
 STAGED_COUNT_MAX = 4096
 CLAIM_SECONDS = 20.0
@@ -49,6 +45,7 @@ class _Committing:
     envelope: bytes
     length: int
     fd: int = -1
+    folder_fd: int = -1
 
 
 class Stager:
@@ -60,34 +57,50 @@ class Stager:
         flusher: Flusher,
         stalls: StallWatch,
         committer: Committer,
-        offload: Offload,
     ) -> None:
         self._files = files
         self._flusher = flusher
         self._stalls = stalls
         self._committer = committer
-        self._offload = offload
         self._staged: dict[int, Staged] = {}
         self._last_token = 0
+        self._opening = 0
+        self._removals: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait for files that are being removed."""
+        while self._removals:
+            await asyncio.wait(list(self._removals))
 
     @property
     def count(self) -> int:
         """Shards begun and not yet committed."""
         return len(self._staged)
 
-    def open(self, drive: Drive, shard: ShardId) -> tuple[int, str] | Outcome:
+    async def open(self, drive: Drive, shard: ShardId) -> tuple[int, str] | Outcome:
         """Make the temporary file: its token and path."""
         if drive.failed:
             return Outcome.DRIVE_FAILED
-        if drive.full or len(self._staged) >= STAGED_COUNT_MAX:
+        if drive.full or len(self._staged) + self._opening >= STAGED_COUNT_MAX:
             return Outcome.DRIVE_FULL
         self._last_token = token = self._last_token + 1
         path = f"{drive.root}/{TMP}/{token:x}"
+        files = self._files
+
+        def work() -> None:
+            files.close(files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+
+        self._opening += 1
         try:
-            fd = self._files.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            self._files.close(fd)
+            await drive.apart("making a file", work, lambda _: self._remove(drive, path))
         except OSError as error:
             return drive.failed_by(error)
+        finally:
+            self._opening -= 1
+        if _has_failed(
+            drive
+        ):  # meanwhile: it is closed, and empties the folder when it is opened again
+            return Outcome.DRIVE_FAILED
         self._staged[token] = Staged(drive, shard, path)
         return token, path
 
@@ -107,7 +120,7 @@ class Stager:
                 files.close(fd)
 
         try:
-            await self._offload(work)
+            await staged.drive.apart("writing to a file", work)
         except OSError as error:
             return staged.drive.failed_by(error)
         return Outcome.DONE
@@ -116,7 +129,7 @@ class Stager:
         """Drop staged shards; unknown tokens are ignored."""
         dropped = [self._staged.pop(t) for t in tokens if t in self._staged]
         for staged in dropped:
-            self._remove(staged)
+            self._remove(staged.drive, staged.path)
 
     def drop_drive(self, drive: Drive) -> None:
         """A drive is gone: so are its staged shards."""
@@ -135,50 +148,84 @@ class Stager:
             await self._carry_out(items, outcomes)
         finally:
             for item in items:
-                if item.fd >= 0:
-                    self._files.close(item.fd)
-                if outcomes[item.position] is not Outcome.STORED:
-                    self._remove(item.staged)
+                drive = item.staged.drive
+                for fd in (item.fd, item.folder_fd):
+                    if fd >= 0:
+                        drive.close_apart(fd)
+            refused = [i.staged for i in items if outcomes[i.position] is not Outcome.STORED]
+            await asyncio.gather(*[self._unlink(one.drive, one.path) for one in refused])
         return tuple(outcomes)
 
     async def _carry_out(self, items: list[_Committing], outcomes: list[Outcome]) -> None:
         """The steps in their order; each goes on with those that passed the one before."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        items = [item for item in items if self._finish_file(item, outcomes)]
+        items = await self._each(self._finish_file, items, outcomes)
         flush = self._flusher.flush([item.fd for item in items])
         await self._stalls.ended(flush, max([item.length for item in items], default=0))
         items = _without_failed(items, flush.errors, outcomes)
         items = await self._note(items, outcomes)
-        renamed = [item for item in items if await self._rename(item, outcomes)]
-        await self._flush_folders(renamed, outcomes)
-        for item in renamed:
+        items = await self._each(self._rename, items, outcomes)
+        for item in await self._flush_folders(items, outcomes):
             drive = item.staged.drive
-            if outcomes[item.position] is Outcome.STORED:
-                if drive.failed or not drive.prove():
-                    outcomes[item.position] = Outcome.DRIVE_FAILED
-                else:
-                    drive.counters.commits += 1
-                    drive.counters.commit_seconds += loop.time() - began
-                    drive.counters.commit_bytes += item.length
+            # Right after a flush: it answers.
+            if drive.failed or not drive.prove():
+                outcomes[item.position] = Outcome.DRIVE_FAILED
+            else:
+                drive.counters.commits += 1
+                drive.counters.commit_seconds += loop.time() - began
+                drive.counters.commit_bytes += item.length
 
-    def _finish_file(self, item: _Committing, outcomes: list[Outcome]) -> bool:
+    async def _flush_folders(
+        self, items: list[_Committing], outcomes: list[Outcome]
+    ) -> list[_Committing]:
+        flush = self._flusher.flush([], [item.folder_fd for item in items])
+        await self._stalls.ended(flush)
+        return _without_failed(items, flush.errors, outcomes)
+
+    @staticmethod
+    async def _each(
+        step: Callable[[_Committing], Awaitable[Outcome | None]],
+        items: list[_Committing],
+        outcomes: list[Outcome],
+    ) -> list[_Committing]:
+        """Take a step with all at once, each on its drive's threads; those that passed."""
+        kept = []
+        results = await asyncio.gather(*[step(item) for item in items])
+        for item, refused in zip(items, results, strict=True):
+            if refused is None:
+                kept.append(item)
+            else:
+                outcomes[item.position] = refused
+        return kept
+
+    async def _finish_file(self, item: _Committing) -> Outcome | None:
+        """Add envelope and footer; None when that is done."""
         staged, files = item.staged, self._files
         if staged.drive.failed:
-            outcomes[item.position] = Outcome.DRIVE_FAILED
-            return False
+            return Outcome.DRIVE_FAILED
+        footer = encode_footer(staged.shard, item.envelope, item.length)
+
+        def work() -> tuple[int, bool]:
+            fd = files.open(staged.path, os.O_RDWR)
+            try:
+                whole = files.fstat(fd).st_size == item.length
+                if whole:
+                    files.pwritev(fd, [footer], item.length)
+            except BaseException:
+                files.close(fd)
+                raise
+            return fd, whole
+
+        close = staged.drive.close_apart
         try:
-            item.fd = files.open(staged.path, os.O_RDWR)
-            if files.fstat(item.fd).st_size != item.length:
-                # The writer said less or more than it wrote: not to be trusted.
-                outcomes[item.position] = Outcome.DAMAGED
-                return False
-            footer = encode_footer(staged.shard, item.envelope, item.length)
-            files.pwritev(item.fd, [footer], item.length)
+            item.fd, whole = await staged.drive.apart(
+                "finishing a file", work, lambda late: close(late[0])
+            )
         except OSError as error:
-            outcomes[item.position] = staged.drive.failed_by(error)
-            return False
-        return True
+            return staged.drive.failed_by(error)
+        # Else the writer said less or more than it wrote: not to be trusted.
+        return None if whole else Outcome.DAMAGED
 
     async def _note(self, items: list[_Committing], outcomes: list[Outcome]) -> list[_Committing]:
         """Append a FILE record for each to its drive's log."""
@@ -208,49 +255,51 @@ class Stager:
             outcomes[item.position] = outcome
         return [item for item in items if outcomes[item.position] is Outcome.STORED]
 
-    async def _rename(self, item: _Committing, outcomes: list[Outcome]) -> bool:
-        staged = item.staged
-        path = file_path(staged.drive.root, staged.shard)
+    async def _rename(self, item: _Committing) -> Outcome | None:
+        """Give it its name, and open its folder to be flushed; None when that is done."""
+        staged, files = item.staged, self._files
+        drive = staged.drive
+        path, folder = file_path(drive.root, staged.shard), file_folder(drive.root, staged.shard)
+
+        def work() -> int:
+            files.rename(staged.path, path)
+            return files.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
-                await staged.drive.claim_path(path)
-            self._files.rename(staged.path, path)
+                await drive.claim_path(path)
         except TimeoutError:
-            staged.drive.fail("removing an older file stalled")
-            outcomes[item.position] = Outcome.DRIVE_FAILED
-            return False
+            drive.release_path(path)
+            drive.fail("removing an older file stalled")
+            return Outcome.DRIVE_FAILED
+        try:
+            item.folder_fd = await drive.apart("renaming a file", work, drive.close_apart)
         except OSError as error:
-            outcomes[item.position] = staged.drive.failed_by(error)
-            return False
-        return True
-
-    async def _flush_folders(self, items: list[_Committing], outcomes: list[Outcome]) -> None:
-        fds: dict[str, int] = {}
-        try:
-            kept = []
-            for item in items:
-                folder = file_folder(item.staged.drive.root, item.staged.shard)
-                try:
-                    if folder not in fds:
-                        fds[folder] = self._files.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                    kept.append((item, folder))
-                except OSError as error:
-                    outcomes[item.position] = item.staged.drive.failed_by(error)
-            flush = self._flusher.flush([], list(fds.values()))
-            await self._stalls.ended(flush)
-            errors = dict(zip(fds, flush.errors, strict=True))
-            _without_failed([i for i, _ in kept], [errors[f] for _, f in kept], outcomes)
+            return drive.failed_by(error)
         finally:
-            for fd in fds.values():
-                self._files.close(fd)
+            drive.release_path(path)
+        return None
 
-    def _remove(self, staged: Staged) -> None:
+    def _remove(self, drive: Drive, path: str) -> None:
+        """Soon: nobody waits for it."""
+        task = asyncio.get_running_loop().create_task(self._unlink(drive, path))
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+
+    async def _unlink(self, drive: Drive, path: str) -> None:
+        if drive.failed:  # perhaps stuck; the folder is emptied when the drive is opened again
+            return
         try:
-            self._files.unlink(staged.path)
+            await drive.apart("removing a file", lambda: self._files.unlink(path))
         except FileNotFoundError:
             pass
         except OSError as error:
-            staged.drive.failed_by(error)
+            if not drive.failed:
+                drive.failed_by(error)
+
+
+def _has_failed(drive: Drive) -> bool:
+    return drive.failed
 
 
 def _without_failed(

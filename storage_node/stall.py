@@ -28,6 +28,8 @@ class Patience:
     """When none has."""
     bytes_per_second: float = 4 << 20
     """Beyond that, time for as much as is to be flushed."""
+    call_seconds: float = 20.0
+    """For any other call to a disk."""
 
     def limit_seconds(
         self, count: int, ended: int, half_ended_seconds: float, size_bytes: int

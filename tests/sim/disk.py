@@ -118,6 +118,9 @@ class SimFiles:
         inode = self._at("pread", fd)
         return bytes(inode.data[offset : offset + length])
 
+    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
+        return self.pread(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         inode = self._at("pwritev", fd)
         for buffer in buffers:

@@ -131,6 +131,9 @@ class MountedFiles:
         disk, below = self._at(fd)
         return disk.pread(below, length, offset)
 
+    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
+        return self.pread(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         disk, below = self._at(fd)
         disk.pwritev(below, buffers, offset)

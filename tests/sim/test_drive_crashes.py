@@ -152,7 +152,7 @@ class World:
         assert self.expected is not None
         shard, body, envelope = self.make(self.random.choice([3000, 20_000]))
         self.tried[shard] = body
-        (staged,) = self.node.open_shards([(self.expected, shard)])
+        (staged,) = await self.node.open_shards([(self.expected, shard)])
         if not isinstance(staged, StagedShard):
             return
         try:

@@ -13,11 +13,12 @@ from storage_node.port import Buffer
 @dataclass
 class Faults:
     """What is wrong with a folder. `errors`: errno by call; `full`: nothing more may be written;
-    `stalled`: flushes wait until it is set again."""
+    `stalled`: flushes wait until it is set; `stuck`: every call that asks the disk does."""
 
     errors: dict[str, int] = field(default_factory=dict)
     full: bool = False
     stalled: threading.Event | None = None
+    stuck: threading.Event | None = None
 
 
 class FaultyFiles(RealFiles):
@@ -43,6 +44,8 @@ class FaultyFiles(RealFiles):
         faults = self._at(path)
         if call in faults.errors:
             raise OSError(faults.errors[call], os.strerror(faults.errors[call]), path)
+        if faults.stuck is not None:
+            faults.stuck.wait(60)
         if call in ("fdatasync", "fsync"):
             self.calls.append((call, path))
             if faults.stalled is not None:
@@ -58,8 +61,15 @@ class FaultyFiles(RealFiles):
         self._meet("pread", self._paths[fd])
         return super().pread(fd, length, offset)
 
+    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
+        if self._at(self._paths[fd]).stuck is not None:
+            return None
+        self._meet("pread", self._paths[fd])
+        return super().pread_now(fd, length, offset)
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
-        self._meet("pwritev", self._paths[fd])
+        if self._at(self._paths[fd]).stuck is None:  # the page cache takes it
+            self._meet("pwritev", self._paths[fd])
         if self._at(self._paths[fd]).full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         super().pwritev(fd, buffers, offset)
@@ -76,6 +86,15 @@ class FaultyFiles(RealFiles):
         self._meet("rename", target)
         super().rename(source, target)
 
+    def unlink(self, path: str) -> None:
+        self._meet("unlink", path)
+        super().unlink(path)
+
+    def stat(self, path: str) -> os.stat_result:
+        self._meet("stat", path)
+        return super().stat(path)
+
     def space(self, path: str) -> Space:
+        self._meet("space", path)
         found = super().space(path)
         return Space(found.capacity_bytes, 0) if self._at(path).full else found

@@ -29,7 +29,7 @@ from storage_node.stall import Patience
 from tests.contract.test_node import body_of, copies, envelope_of, node_config, until, write
 from tests.unit.faulty_files import FaultyFiles
 
-QUICK = Patience(minority_seconds=0.3, some_seconds=5.0, all_seconds=5.0)
+QUICK = Patience(minority_seconds=0.3, some_seconds=5.0, all_seconds=5.0, call_seconds=1.0)
 FAILED, STORED, FULL = Outcome.DRIVE_FAILED, Outcome.STORED, Outcome.DRIVE_FULL
 
 Scene = Callable[[Node, list[DriveId], FaultyFiles], Awaitable[None]]
@@ -53,8 +53,9 @@ def play(folder: Path, scene: Scene) -> None:
             await scene(node, [report.drive for report in node.reports()], files)
         finally:
             for faults in files.faults.values():
-                if faults.stalled is not None:
-                    faults.stalled.set()
+                for event in (faults.stalled, faults.stuck):
+                    if event is not None:
+                        event.set()
             files.faults.clear()
             await node.close()
 
@@ -70,7 +71,7 @@ async def commit_files(
     node: Node, drives: list[DriveId], size: int = 200_000
 ) -> tuple[BlobId, tuple[Outcome, ...]]:
     blob, body = os.urandom(16), body_of(os.urandom(size))
-    staged = node.open_shards([(d, ShardId(BlobId(blob), i)) for i, d in enumerate(drives)])
+    staged = await node.open_shards([(d, ShardId(BlobId(blob), i)) for i, d in enumerate(drives)])
     commits = []
     for index, one in enumerate(staged):
         assert isinstance(one, StagedShard)
@@ -189,7 +190,7 @@ def test_a_full_drive_takes_no_shards_reads_go_on_and_it_comes_back_with_space(
         _, outcomes = await put(node, drives)
         assert outcomes == (STORED, FULL, STORED)
         assert report_of(node, 1).condition is DriveCondition.FULL
-        assert node.open_shards([(drives[1], ShardId(BlobId(bytes(16)), 0))]) == (FULL,)
+        assert await node.open_shards([(drives[1], ShardId(BlobId(bytes(16)), 0))]) == (FULL,)
         await node.tend()
         assert report_of(node, 1).condition is DriveCondition.FULL
         assert (await node.get([GetShard(drives[1], ShardId(blob, 1), 0, 9)]))[0] == body_of(b"x")
@@ -297,7 +298,9 @@ def test_a_folder_swapped_while_running_acknowledges_nothing(large: bool, tmp_pa
         (tmp_path / "one").rename(tmp_path / "drive2")
         if large:
             blob, body = os.urandom(16), body_of(bytes(200_000))
-            staged = node.open_shards([(d, ShardId(BlobId(blob), i)) for i, d in enumerate(drives)])
+            staged = await node.open_shards(
+                [(d, ShardId(BlobId(blob), i)) for i, d in enumerate(drives)]
+            )
             commits = []
             for one in staged:
                 assert isinstance(one, StagedShard)
