@@ -5,7 +5,7 @@ It does nothing else, so that nothing else can bring it down. A replaced worker 
 listening socket: connections that wait in its queue are not reset.
 
 A process that lives but whose event loop stands still (stopped by a signal, hung) is killed and
-replaced: decision 0024.
+replaced: decision 0027.
 """
 
 import os
