@@ -121,6 +121,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     placement.PlacementError: ErrorCode.INTERNAL_ERROR,
     objects.NotEnoughDrives: ErrorCode.SERVICE_UNAVAILABLE,
     objects.WriteFellShort: ErrorCode.SERVICE_UNAVAILABLE,
+    objects.ShardsLeftBehind: ErrorCode.SERVICE_UNAVAILABLE,
     objects.PlacementChanged: ErrorCode.SERVICE_UNAVAILABLE,
     objects.BlobOutOfReach: ErrorCode.SERVICE_UNAVAILABLE,
     objects.BlobDamaged: ErrorCode.INTERNAL_ERROR,
