@@ -62,6 +62,14 @@ def held(store: StoreProcess, bucket: str) -> dict[str, Any] | None:
     return found
 
 
+def told(store: StoreProcess, *arguments: str) -> str:
+    """What a command prints for people."""
+    where = ("--url", store.admin_url, "--dir", str(store.directory))
+    done = CliRunner().invoke(admin, [*arguments, *where])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
 def is_held(store: StoreProcess, bucket: str, **wanted: int) -> bool:
     """Whether that is what is known now."""
     found = held(store, bucket)
@@ -252,6 +260,14 @@ def test_buckets_are_shown_with_what_they_hold(
     assert listed[limited]["held"]["source"] == "followed"
     assert listed[limited]["quota"] == {"max_bytes": 100 * KIB, "max_objects": 10}
     assert list(listed) == sorted(listed)
+    words = told(store, "bucket", "list")
+    assert all(word in words for word in (unlimited, limited, "100.0 KiB, 10 objects", "7 B"))
+    words = told(store, "bucket", "show", limited)
+    assert "quota       100.0 KiB, 10 objects" in words
+    assert "objects     1, 7 B" in words
+    assert "quota       none" in told(store, "bucket", "show", unlimited)
+    assert "quota    none" in told(store, "account", "quota", "show", "root")
+    assert "bucket metrics      none" in told(store, "settings", "show")
     empty_and_delete(s3, unlimited)
 
 
