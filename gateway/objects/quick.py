@@ -78,8 +78,9 @@ class QuickReader:
         node = self._reader(name)
         if node is None or len(drives) < ref.k:
             return None
-        if any(drive.slot in unwell or drive.node != name for drive in drives):
-            return None
+        for drive in drives:
+            if drive.slot in unwell or drive.node != name:
+                return None
         got = node.get_now(
             [GetShard(d.drive_id, ShardId(blob, i), 0, length) for i, d in enumerate(drives)]
         )
