@@ -147,6 +147,12 @@ def warnings_of(cluster: ClusterMap) -> list[str]:
     up = [drive for drive in cluster.drives if drive.state is DriveState.UP]
     if scheme.m == 0:
         warnings.append("no redundancy: losing one drive loses data")
+    for name, own in cluster.classes:
+        if own.width > len(up):
+            warnings.append(
+                f"storage class {name}: {len(up)} drives are in use, fewer than the {own.width} of"
+                f" scheme {own}: its writes go on narrower ones"
+            )
     domains = Counter(domain_of(cluster, drive) for drive in up)
     for domain, count in sorted(domains.items()):
         if len(up) - count < scheme.width:

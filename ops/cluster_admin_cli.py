@@ -400,6 +400,7 @@ def show_map(
             "epoch": cluster.epoch,
             "open_epochs": list(cluster.open_epochs),
             "scheme": str(cluster.scheme),
+            "classes": {name: str(scheme) for name, scheme in cluster.classes},
             "partitions": cluster.partition_count,
             "warnings": warnings,
             "drives": [
@@ -419,6 +420,8 @@ def show_map(
         return
     moving = f", moving from {list(cluster.open_epochs)}" if cluster.open_epochs else ""
     typer.echo(f"epoch {cluster.epoch}{moving}, scheme {cluster.scheme}")
+    for name, scheme in cluster.classes:
+        typer.echo(f"storage class {name}: scheme {scheme}")
     table = Table("slot", "id", "node", "host", "zone", "weight", "state")
     for d in cluster.drives:
         table.add_row(

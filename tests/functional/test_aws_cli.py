@@ -1,6 +1,7 @@
 """The real aws CLI, from PyPI, against the store: what a person types on the first day."""
 
 import filecmp
+import json
 import os
 import random
 import subprocess
@@ -9,10 +10,12 @@ import sysconfig
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
+from tests.waiting import eventually
 
 Aws = Callable[..., str]
 
@@ -113,3 +116,46 @@ def test_low_level_commands(aws: Aws, tmp_path: Path) -> None:
         assert f"Checksum{algorithm}" in head
         aws("s3api", "delete-object", "--bucket", "cli-api", "--key", algorithm)
     aws("s3api", "delete-bucket", "--bucket", "cli-api")
+
+
+@pytest.mark.timeout(600)
+def test_storage_classes(store: StoreProcess, s3: Any, aws: Aws, tmp_path: Path) -> None:
+    store.admin("scheme", "class", "set", "ONEZONE_IA", "3+2")
+    aws("s3", "mb", "s3://cli-classes")
+    file = tmp_path / "file"
+    file.write_bytes(random.Random(3).randbytes(9 << 20))  # in two parts
+
+    def offered() -> bool:
+        try:
+            s3.put_object(Bucket="cli-classes", Key="k", Body=b"x", StorageClass="ONEZONE_IA")
+        except s3.exceptions.ClientError:
+            return False  # a worker has not followed yet
+        return True
+
+    eventually(lambda: all(offered() for _ in range(10)), 30)
+
+    def storage_class() -> str | None:
+        told = json.loads(aws("s3api", "head-object", "--bucket", "cli-classes", "--key", "file"))
+        return told.get("StorageClass")  # type: ignore[no-any-return]
+
+    aws("s3", "cp", str(file), "s3://cli-classes/file", "--storage-class", "ONEZONE_IA")
+    assert storage_class() == "ONEZONE_IA"
+    source = "cli-classes/file"
+    copy = ("s3api", "copy-object", "--bucket", "cli-classes", "--key", "file")
+    aws(*copy, "--copy-source", source, "--storage-class", "STANDARD")
+    assert storage_class() is None
+    aws("s3", "cp", f"s3://{source}", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == file.read_bytes()
+    rule = {
+        "ID": "r",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "Transitions": [{"Days": 30, "StorageClass": "ONEZONE_IA"}],
+    }
+    bucket = ("--bucket", "cli-classes")
+    aws(
+        *("s3api", "put-bucket-lifecycle-configuration", *bucket, "--lifecycle-configuration"),
+        json.dumps({"Rules": [rule]}),
+    )
+    kept = json.loads(aws("s3api", "get-bucket-lifecycle-configuration", *bucket))
+    assert kept["Rules"] == [rule]

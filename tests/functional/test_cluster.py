@@ -502,6 +502,7 @@ def test_a_storage_class_and_a_bucket_have_schemes_of_their_own(
 
     told = cluster.admin("scheme", "class", "set", "COLD", "2+1", *root)
     assert told["classes"] == {"COLD": "2+1"}
+    assert cluster.admin("map", "show")["classes"] == {"COLD": "2+1"}
     eventually(lambda: stored_under("cold", "2+1", StorageClass="COLD"), 30)
     assert cluster.admin("bucket", "scheme", BUCKET, "3+2", *root)["scheme"] == "3+2"
     eventually(lambda: stored_under("wide", "3+2"), 30)
