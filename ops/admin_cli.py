@@ -129,6 +129,8 @@ def status(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False)
     )
     if scrub := answer["duties"].get("scrub"):
         console.print(scrub_line(scrub))
+    if snapshot := answer["duties"].get("snapshot"):
+        console.print(snapshot_line(snapshot))
     console.print(table)
 
 
@@ -140,6 +142,18 @@ def scrub_line(scrub: dict[str, Any]) -> str:
         f" {scrub['damaged']:.0f} damaged, {scrub['different']:.0f} of {scrub['decoded']:.0f} decoded"
         f" blobs differ, oldest check {scrub['oldest_age_seconds'] / 86400:.1f} days ago"
     )
+
+
+def snapshot_line(snapshot: dict[str, Any]) -> str:
+    """What the drives know of the metadata, for people."""
+    age = f"metadata on the drives: as of {snapshot['age_seconds']:.0f} s ago"
+    if "number" not in snapshot:
+        return f"{age}, no snapshot yet"
+    state = "being copied" if snapshot["running"] else "whole"
+    line = f"{age}, snapshot {snapshot['number']:.0f} {state}, {snapshot['bytes'] / 1e6:.1f} MB"
+    if snapshot.get("unconfirmed"):
+        line += "; REBUILT, not confirmed: `ostraka admin rebuild confirm`"
+    return line
 
 
 @account.command("create")

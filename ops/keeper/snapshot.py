@@ -64,6 +64,9 @@ EVERY_SECONDS = 86_400.0
 LOG_SECONDS_MAX = 30.0
 """Changes reach the drives at least so often."""
 POLL_SECONDS_MAX = 5.0
+FIRST_SHARE = 2880
+FIRST_SECONDS_MAX = 600.0
+"""The duty begins this share of the interval after its process: half a minute of a day."""
 GAP_SECONDS_MAX = 300.0
 """After the metadata forgot changes before they were copied, a new snapshot waits so long since the
 last one was begun."""
@@ -119,7 +122,7 @@ class Snapshot:
         self._poll_seconds = min(POLL_SECONDS_MAX, self._every_seconds / 50)
         self._gap_seconds = min(GAP_SECONDS_MAX, self._every_seconds / 10)
         self.pause_seconds = self._poll_seconds
-        self.first_after_seconds = min(30.0, self._every_seconds / 10)
+        self.first_after_seconds = min(FIRST_SECONDS_MAX, self._every_seconds / FIRST_SHARE)
         self._pending: _Pending | None = None
         self._polled_at = self._noted_at = -1e9
         self._polled_ms = self._complete_ms = self._now_ms()

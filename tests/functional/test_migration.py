@@ -15,7 +15,7 @@ from tests.functional.every_kind import fill
 from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DYING = """
 import os, signal
@@ -84,7 +84,7 @@ def migrate(
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**CLEAN_ENVIRONMENT, "OSTRAKA_ETCD": cluster.etcd_urls[0]},
         check=False,
     )  # fmt: skip

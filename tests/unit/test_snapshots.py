@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from gateway.metadata.records import MapCurrent, RecordError, decode, encode
 from gateway.metadata.snapshots import (
     CHANGES,
     PAGES,
+    RebuiltRecord,
     SnapshotPart,
     SnapshotState,
     decode_changes,
@@ -19,12 +21,14 @@ from gateway.metadata.snapshots import (
 )
 from gateway.objects.store import ObjectStore
 from gateway.objects.topology import Topology
+from ops.admin_cli import snapshot_line
 from ops.config import SNAPSHOT_SECONDS
 from ops.keeper import snapshot as duty
 from ops.keeper.inventory import blobs
 from ops.keeper.snapshot import Snapshot
 from ops.keeper.sweep import Sweep
 from ops.keeper.usage import Usage, usage_of
+from ops.keeper_process import Duties
 from ops.rebuild.plan import plans
 from ops.rebuild.restore import Identity, Restored, claim_store, confirm, restore
 from ops.refusal import Refused
@@ -458,3 +462,55 @@ def test_foreign_bytes_are_no_part() -> None:
 def test_an_odd_interval_is_a_day(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SNAPSHOT_SECONDS, said)
     assert duty.every_seconds() == 86_400
+
+
+def test_the_status_line_says_how_old_and_whether_to_confirm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(store: Store) -> None:
+        assert snapshot_line(store.duty.told()).endswith("no snapshot yet")
+        await store.fill(300)
+        await store.work()
+        line = snapshot_line(store.duty.told())
+        assert "snapshot 1 whole" in line
+        assert "REBUILT" not in line
+        assert "not confirmed" in snapshot_line({**store.duty.told(), "unconfirmed": 1.0})
+
+    run(story, monkeypatch)
+
+
+def test_garbage_and_sweep_wait_for_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(store: Store) -> None:
+        duties = object.__new__(Duties)
+        duties._clients = SimpleNamespace(metastore=store.metastore)  # type: ignore[assignment]
+        ran: list[bool] = []
+
+        async def work() -> bool:
+            ran.append(True)
+            return True
+
+        gated = duties._once_confirmed(work)
+        rebuilt = encode(RebuiltRecord(running=False, incarnation=2))
+        await store.put({keys.REBUILT: rebuilt})
+        assert not await gated()
+        assert not ran
+        assert duties.is_confirmed is False
+        await confirm(store.metastore)
+        assert await gated()
+        assert ran
+        assert duties.is_confirmed is True
+
+    run(story, monkeypatch)
+
+
+def test_old_snapshots_stay_while_a_rebuild_is_not_confirmed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(store: Store) -> None:
+        await store.put({keys.REBUILT: encode(RebuiltRecord(running=False, incarnation=2))})
+        await _three_snapshots(store)
+        assert {number for number, _ in store.parts()} == {1, 2, 3}
+        queued = await store.metastore.range(Range(keys.GARBAGE, prefix_end(keys.GARBAGE)))
+        assert not queued.kvs
+
+    run(story, monkeypatch)
