@@ -123,6 +123,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     objects.WriteFellShort: ErrorCode.SERVICE_UNAVAILABLE,
     objects.ShardsLeftBehind: ErrorCode.SERVICE_UNAVAILABLE,
     objects.PlacementChanged: ErrorCode.SERVICE_UNAVAILABLE,
+    objects.ShardsLeftBehind: ErrorCode.SERVICE_UNAVAILABLE,
     objects.BlobOutOfReach: ErrorCode.SERVICE_UNAVAILABLE,
     objects.BlobDamaged: ErrorCode.INTERNAL_ERROR,
     objects.ObjectsError: ErrorCode.INTERNAL_ERROR,
