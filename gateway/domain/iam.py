@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.domain.policy.document import Policy, read_policy
 from gateway.domain.policy.errors import LEGACY, MalformedPolicy
+from gateway.domain.policy.principals import refuse_nobody
 
 ACCESS_KEYS_MAX: Final = 2
 """Of one user, or of an account's root: enough to exchange one for another."""
@@ -33,6 +34,7 @@ POLICY_NAME_LENGTH_MAX: Final = 128
 
 
 _COLONS_OF_ARN: Final = 5
+_SID: Final = re.compile(r"[0-9A-Za-z]*")
 
 
 class Refusal(Enum):
@@ -198,6 +200,12 @@ def read_identity_policy(document: str) -> Policy:
     except MalformedPolicy as error:
         raise IamRefused(Refusal.MALFORMED_POLICY, error.of_identity) from error
     for statement in policy.statements:
+        if _SID.fullmatch(statement.sid) is None:
+            raise IamRefused(
+                Refusal.MALFORMED_POLICY,
+                "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the"
+                " regular expression [0-9A-Za-z]*",
+            )
         for resource in statement.resources:
             if resource.text != "*" and resource.text.count(":") < _COLONS_OF_ARN:
                 raise IamRefused(Refusal.MALFORMED_POLICY, LEGACY)
@@ -213,6 +221,11 @@ def read_trust_policy(document: str) -> Policy:
     except MalformedPolicy as error:
         raise IamRefused(Refusal.MALFORMED_POLICY, str(error)) from error
     for statement in policy.statements:
+        if statement.principals is not None:
+            try:
+                refuse_nobody(statement.principals)
+            except MalformedPolicy as error:
+                raise IamRefused(Refusal.MALFORMED_POLICY, str(error)) from error
         for action in statement.actions:
             if not action.text.lower().startswith("sts:"):
                 raise IamRefused(

@@ -37,6 +37,7 @@ FITTING = [
     ("*", OBJECTS),
     ("s3:Get*", BUCKET),
     ("s3:GetObject", "arn:aws:s3:::pots*"),
+    ("s3:GetObject", "arn:aws:s3:::pots/a:::b"),
     ("s3:ListBucket", "arn:aws:s3:::po*"),
     (["s3:GetObject", "s3:ListBucket"], "*"),
     ("s3:GetObject", "arn:aws:s3:::pots/${aws:username}/*"),
@@ -109,6 +110,46 @@ def test_conditions_fit_every_action(action: Any, key: str, fits: bool) -> None:
     assert str(caught.value) == CONDITION_WITHOUT_ACTION
 
 
+@pytest.mark.parametrize(
+    ("principal", "known"),
+    [
+        ({"Service": "logging.s3.amazonaws.com"}, True),
+        ({"Service": ["delivery.logs.amazonaws.com", "cloudtrail.amazonaws.com"]}, True),
+        ({"Federated": "cognito-identity.amazonaws.com"}, True),
+        ({"Federated": "arn:aws:iam::111122223333:oidc-provider/idp.example.com/realm"}, True),
+        ({"Service": "logging"}, False),
+        ({"Service": "*"}, False),
+        ({"Federated": "realm"}, False),
+        ({"Federated": "arn:aws:iam::1:oidc-provider/x"}, False),
+    ],
+)
+def test_services_and_providers_have_names_that_can_be(principal: Any, known: bool) -> None:
+    policy = policy_of(Action="s3:GetObject", Resource=OBJECTS, Principal=principal)
+    if known:
+        refuse_mismatches(policy)
+        return
+    with pytest.raises(MalformedPolicy, match="Invalid principal in policy"):
+        refuse_mismatches(policy)
+
+
+@pytest.mark.parametrize(
+    ("resource", "valid"),
+    [
+        ("arn:aws:s3:::pots/*", True),
+        ("arn:aws:s3:*:*:pots/*", True),
+        ("arn:aws:s3:us-east-1::pots/*", False),
+        ("arn:aws:s3::111122223333:pots/*", False),
+    ],
+)
+def test_buckets_have_no_region_in_their_arn(resource: str, valid: bool) -> None:
+    policy = policy_of(Action="s3:GetObject", Resource=resource)
+    if valid:
+        refuse_mismatches(policy)
+        return
+    with pytest.raises(MalformedPolicy, match="Policy has invalid resource"):
+        refuse_mismatches(policy)
+
+
 def identity(**changes: Any) -> str:
     statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"} | changes
     kept = {name: value for name, value in statement.items() if value is not None}
@@ -123,6 +164,11 @@ OF_IDENTITIES = [
     (identity(Effect=None), SYNTAX),
     (identity(Effect="allow"), LEGACY),
     (identity(Effect="maybe"), SYNTAX),
+    (
+        identity(Sid="a b"),
+        "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the regular"
+        " expression [0-9A-Za-z]*",
+    ),
     (identity(Action=None), "Policy statement must contain actions."),
     (identity(Action=[]), "Policy statement must contain actions."),
     (identity(Action=[1]), SYNTAX),

@@ -13,6 +13,7 @@ from gateway.domain.policy.actions import S3_ACTIONS
 from gateway.domain.policy.document import Policy, Statement
 from gateway.domain.policy.errors import MalformedPolicy
 from gateway.domain.policy.globs import Pattern
+from gateway.domain.policy.principals import refuse_nobody
 
 ACTION_WITHOUT_RESOURCE: Final = "Action does not apply to any resource(s) in statement"
 CONDITION_WITHOUT_ACTION: Final = (
@@ -29,6 +30,10 @@ _OF_NEITHER: Final = re.compile(
     r"|StorageLens)\w*"
 )
 """Actions on what is neither a bucket nor in one."""
+
+_COLONS_OF_ARN: Final = 5
+_OF_A_REGION: Final = re.compile(r"arn:[^:]+:s3:(?!\*?:\*?:)")
+"""ARNs of buckets and objects have neither region nor account."""
 
 _WRITES: Final = frozenset({"BypassGovernanceRetention", "PutObject"})
 _LISTINGS: Final = frozenset({"ListBucket", "ListBucketVersions"})
@@ -97,11 +102,15 @@ _ACTIONS_OF_KEYS: Final[dict[str, frozenset[str]]] = {
 
 def refuse_mismatches(policy: Policy) -> None:
     """Raises MalformedPolicy for a statement in which an action applies to none of the resources, or
-    a condition to one of the actions.
+    a condition to one of the actions, or that is about nobody or nothing that there can be.
 
     Only for documents that come from a client: those stored already keep their meaning.
     """
     for statement in policy.statements:
+        if statement.principals is not None:
+            refuse_nobody(statement.principals)
+        if any(_OF_A_REGION.match(resource.text) for resource in statement.resources):
+            raise MalformedPolicy("Policy has invalid resource")
         if not statement.other_actions:
             _check_resources(statement)
             _check_conditions(statement)
@@ -121,7 +130,7 @@ def _check_resources(statement: Statement) -> None:
 def _reach(resource: Pattern) -> tuple[bool, bool]:
     """Whether it may be the bucket, and whether it may be an object. What a wildcard or a variable
     stands for is known with the request: both may be."""
-    name = resource.text.rpartition(":::")[2]
+    name = resource.text.split(":", _COLONS_OF_ARN)[-1]
     if "/" in name:
         return False, True
     return True, any(mark in name for mark in "*$")

@@ -17,6 +17,12 @@ _IAM_ARN: Final = re.compile(
     r"arn:aws[a-z-]*:(iam|sts)::([A-Za-z0-9_+=,.@-]*):"
     r"(root|(?:user|role|assumed-role|federated-user)/[^*?\s]{1,512})"
 )
+_SERVICE: Final = re.compile(
+    r"(?:[a-z0-9-]+\.)+(?:amazonaws\.com(?:\.cn)?|aws\.internal|amazon\.com)"
+)
+_PROVIDER: Final = re.compile(
+    r"arn:aws[a-z-]*:iam::[0-9]{12}:(?:oidc|saml)-provider/\S+|(?:[a-z0-9-]+\.)+[a-z]+"
+)
 _CANONICAL: Final = re.compile(r"[0-9a-fA-F]{32,64}")
 
 
@@ -32,13 +38,14 @@ class Match(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principals:
-    """A set of principals. `negated` (NotPrincipal): everybody else."""
+    """A set of principals. `negated` (NotPrincipal): everybody else. `services` sign nothing here."""
 
     anybody: bool
     arns: frozenset[str]
     canonical_ids: frozenset[str]
     negated: bool = False
     federated: frozenset[str] = frozenset()
+    services: frozenset[str] = frozenset()
 
     def match(self, caller: Caller) -> Match:
         """How the caller is meant. An account among those excepted excepts its root only."""
@@ -73,6 +80,7 @@ def read_principals(value: object, *, negated: bool) -> Principals:
     arns: set[str] = set()
     canonical: set[str] = set()
     federated: set[str] = set()
+    services: set[str] = set()
     for kind, given in value.items():
         listed = given if isinstance(given, list) else [given]
         if not listed or not all(isinstance(each, str) for each in listed):
@@ -86,10 +94,30 @@ def read_principals(value: object, *, negated: bool) -> Principals:
                 canonical.add(each.lower())
             elif kind == "Federated" and each:
                 federated.add(each)
-            elif kind != "Service" or not each:
+            elif kind == "Service" and each:
                 # Services never sign here: such a principal is nobody.
+                services.add(each)
+            else:
                 raise MalformedPolicy(INVALID)
-    return Principals(anybody, frozenset(arns), frozenset(canonical), negated, frozenset(federated))
+    return Principals(
+        anybody,
+        frozenset(arns),
+        frozenset(canonical),
+        negated,
+        frozenset(federated),
+        frozenset(services),
+    )
+
+
+def refuse_nobody(principals: Principals) -> None:
+    """Raises MalformedPolicy for a service or provider whose name cannot be one.
+
+    Only for documents that come from a client: those stored already keep their meaning.
+    """
+    if not all(map(_SERVICE.fullmatch, principals.services)):
+        raise MalformedPolicy(INVALID)
+    if not all(map(_PROVIDER.fullmatch, principals.federated)):
+        raise MalformedPolicy(INVALID)
 
 
 def _arn(text: str) -> str:
