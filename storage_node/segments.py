@@ -125,9 +125,16 @@ class SegmentLog:
         active.prewritten = start
 
         def work() -> None:
-            for at in range(start, end, len(_ZEROS)):
-                self._files.pwritev(active.fd, [_ZEROS[: end - at]], at)
-            self._files.fdatasync(active.fd)
+            # By a descriptor of its own: Linux tells each descriptor once that the file could not be
+            # stored. Told here, by the group's, it would be hidden from the group whose records are
+            # among what was lost.
+            fd = self._files.open(f"{self._folder}/{segment_name(active.id)}", os.O_RDWR)
+            try:
+                for at in range(start, end, len(_ZEROS)):
+                    self._files.pwritev(fd, [_ZEROS[: end - at]], at)
+                self._files.fdatasync(fd)
+            finally:
+                self._files.close(fd)
 
         self._offload(work).add_done_callback(
             lambda future: self._on_prewritten(active, end, future)

@@ -6,8 +6,10 @@ import os
 import sys
 import time
 
-from tests.sim.broken import RULES, hasty_sweep
+from tests.sim.broken import RULES
+from tests.sim.caught import run_broken, tell_all
 from tests.sim.run import OPERATIONS, Verdict, run_seed
+from tests.sim.tilt import tilt_of
 
 
 def main() -> int:
@@ -19,13 +21,24 @@ def main() -> int:
     )
     parser.add_argument("--operations", type=int, default=OPERATIONS)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--broken", default="", help="a rule to take out, see broken.py")
+    parser.add_argument(
+        "--broken",
+        default="",
+        choices=["", *RULES],
+        metavar="RULE",
+        help="a rule to take out, see tests/sim/broken",
+    )
     parser.add_argument("--until-caught", action="store_true", help="stop at the first failure")
     parser.add_argument("--journal", action="store_true", help="print what happened")
+    parser.add_argument(
+        "--rules", action="store_true", help="take out every rule in turn; print who noticed"
+    )
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of bytes must have one order
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
+    if options.rules:
+        return 0 if tell_all(options.workers) else 1
     first = options.seed if options.seed is not None else int(time.time()) % 1_000_000 * 1000
     seeds = range(first, first + options.seeds)
     operations = faults = failed = 0
@@ -47,8 +60,7 @@ def main() -> int:
 
 def _one(work: tuple[int, int, str]) -> Verdict:
     seed, operations, broken = work
-    rules = {**RULES, hasty_sweep.__name__: hasty_sweep}
-    return run_seed(seed, operations, rules[broken] if broken else None)
+    return run_broken(broken, seed) if broken else run_seed(seed, operations)
 
 
 def tell(verdict: Verdict, *, journal: bool) -> None:
@@ -56,7 +68,8 @@ def tell(verdict: Verdict, *, journal: bool) -> None:
     word = "FAILED" if verdict.error else "ok"
     print(
         f"seed {verdict.seed}: {verdict.operations} operations, {verdict.faults} faults,"
-        f" {verdict.seconds:.0f} s simulated, {verdict.digest}: {word}",
+        f" {verdict.seconds:.0f} s simulated, {verdict.digest}: {word}"
+        f" ({tilt_of(verdict.seed).name})",
         flush=True,
     )
     if journal or verdict.error:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.http.message import HttpRequest
+from gateway.objects.errors import BlobOutOfReach
 from gateway.s3.errors import ClientDisconnected
 from gateway.s3.message import S3Response
 from tests.sim.loop import Process
 from tests.sim.members import GatewayLife
 
 PATIENCE_SECONDS = 60.0
+BODY_SECONDS = 25.0
+"""What was replaced meanwhile can be read for so long, and a little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,10 @@ class Connection:
         path: str,
         body: bytes = b"",
         headers: dict[str, str] | None = None,
+        *,
+        pace: float = 0.0,
     ) -> Answer:
-        """One request and its whole answer."""
+        """One request and its whole answer, taken with a pause of `pace` seconds a piece."""
         if gateway.app is None or not gateway.process.alive:
             await asyncio.sleep(0.01)
             return NOBODY
@@ -100,7 +105,7 @@ class Connection:
 
         gateway.process.on_death.append(gone)
         await asyncio.sleep(self._process.random.uniform(0.0001, 0.002))
-        gateway.process.start(_serve(gateway, http, done))
+        gateway.process.start(_serve(gateway, http, done, pace))
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 answer = await done
@@ -112,18 +117,23 @@ class Connection:
         return answer
 
 
-async def _serve(gateway: GatewayLife, http: HttpRequest, done: "asyncio.Future[Answer]") -> None:
+async def _serve(
+    gateway: GatewayLife, http: HttpRequest, done: "asyncio.Future[Answer]", pace: float
+) -> None:
     assert gateway.app is not None
-    answer = NOBODY
+    answer, began = NOBODY, gateway.process.loop.time()
     try:
         response = gateway.app(http)
         if not isinstance(response, S3Response):
             response = await response
-        answer = Answer(response.status, _headers(response), await _whole(response))
+        answer = Answer(response.status, _headers(response), await _whole(response, pace))
     except ClientDisconnected:
         pass
+    except BlobOutOfReach:
+        pass  # too many drives are away
     except Exception as error:  # an error within a body cuts the connection
-        gateway.cut_bodies.append(f"{http.method} {http.target!r}: {error!r}")
+        if gateway.process.loop.time() - began < BODY_SECONDS:
+            gateway.cut_bodies.append(f"{http.method} {http.target!r}: {error!r}")
     finally:
         if not done.done():
             done.set_result(answer)
@@ -133,12 +143,14 @@ def _headers(response: S3Response) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers}
 
 
-async def _whole(response: S3Response) -> bytes:
+async def _whole(response: S3Response, pace: float) -> bytes:
     if isinstance(response.body, bytes | bytearray | memoryview):
         return bytes(response.body)
     parts: list[bytes] = []
     async for group in response.body.chunks():
         parts += [bytes(piece) for piece in group]
+        if pace:
+            await asyncio.sleep(pace)
     data = b"".join(parts)
     if len(data) != response.body.size_bytes:
         raise RuntimeError("a body of another length than it said")

@@ -35,6 +35,28 @@ class Inode:
     names: dict[str, "Inode"] = field(default_factory=dict)
     stored_names: dict[str, "Inode"] = field(default_factory=dict)
     links: int = 1
+    forgotten: list[tuple[int, int]] = field(default_factory=list)
+    """Where a flush failed: the machine shows what was written there, and will not write it again."""
+
+    def written(self, offset: int, data: bytes) -> None:
+        """What is written there anew is stored anew."""
+        self.writes.append((offset, data))
+        end, left = offset + len(data), []
+        for at, length in self.forgotten:
+            left += [
+                (at, min(offset, at + length) - at),
+                (max(at, end), at + length - max(at, end)),
+            ]
+        self.forgotten = [(at, length) for at, length in left if length > 0]
+
+    def as_flushed(self) -> bytes:
+        """What the disk has after a flush that succeeds."""
+        if not self.forgotten:
+            return bytes(self.data)
+        data, before = bytearray(self.data), self.stored.ljust(len(self.data), b"\0")
+        for at, length in self.forgotten:
+            data[at : at + length] = before[at : at + length]
+        return bytes(data)
 
 
 @dataclass(frozen=True)
@@ -83,6 +105,10 @@ class SimFiles:
         self.operations_left: int | None = None
         self.fault: Callable[[str, str], None] = lambda operation, path: None
         self.free_bytes = 1 << 40
+        self.failing_flushes = 0
+        """So many flushes of segments will fail, and lose what they were to store."""
+        self._untold: set[int] = set()
+        """Descriptors that were open when a flush failed: each learns of it once, as on Linux."""
 
     # -- the file layer ----------------------------------------------------------------------
 
@@ -113,6 +139,7 @@ class SimFiles:
 
     def close(self, fd: int) -> None:
         del self._fds[fd]
+        self._untold.discard(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         inode = self._at("pread", fd)
@@ -128,7 +155,7 @@ class SimFiles:
             if len(inode.data) < offset:
                 inode.data.extend(bytes(offset - len(inode.data)))
             inode.data[offset : offset + len(data)] = data
-            inode.writes.append((offset, data))
+            inode.written(offset, data)
             offset += len(data)
 
     def ftruncate(self, fd: int, length: int) -> None:
@@ -194,6 +221,15 @@ class SimFiles:
         inode = self._find(path)
         inode.data[offset] ^= 1
 
+    def flip_stored_bit(self, path: str, offset: int) -> None:
+        """Decay, on the disk and in what the machine sees."""
+        inode = self._find(path)
+        inode.data[offset] ^= 1
+        if len(inode.stored) > offset:
+            stored = bytearray(inode.stored)
+            stored[offset] = inode.data[offset]
+            inode.stored = bytes(stored)
+
     def remove_tree(self, path: str) -> None:
         """A folder vanishes."""
         folder, name = self._parent(path)
@@ -206,6 +242,7 @@ class SimFiles:
     def crash(self) -> None:
         """The power goes; what comes back is what was stored, and some of the rest."""
         self._fds.clear()
+        self._untold.clear()
         self.operations_left = None
         for inode in self._reachable():
             if inode.folder:
@@ -233,6 +270,7 @@ class SimFiles:
                 data.extend(bytes(offset - len(data)))
             data[offset : offset + len(written)] = written
         inode.data, inode.stored, inode.writes = data, bytes(data), []
+        inode.forgotten = []
 
     def _crash_names(self, inode: Inode) -> None:
         names = dict(inode.stored_names)
@@ -285,8 +323,16 @@ class SimFiles:
         self.labels.add(label)
         if label == self.skipped:
             return
+        if self.failing_flushes and path.endswith(".seg"):
+            self.failing_flushes -= 1
+            inode.forgotten += [(at, len(data)) for at, data in inode.writes if data is not None]
+            inode.writes = []
+            self._untold |= {other for other, (file, _) in self._fds.items() if file is inode}
+        if fd in self._untold:
+            self._untold.discard(fd)
+            raise OSError(errno.EIO, "the flush failed")
         if not inode.folder:
-            inode.stored, inode.writes = bytes(inode.data), []
+            inode.stored, inode.writes = inode.as_flushed(), []
         elif operation == "fsync":
             inode.stored_names = dict(inode.names)
 

@@ -67,12 +67,7 @@ class Disk(SimFiles):
 
     def decay(self, path: str, offset: int) -> None:
         """A bit flips, on the disk and in what the machine sees."""
-        inode = self._find(path)
-        inode.data[offset] ^= 1
-        if len(inode.stored) > offset:
-            stored = bytearray(inode.stored)
-            stored[offset] = inode.data[offset]
-            inode.stored = bytes(stored)
+        self.flip_stored_bit(path, offset)
 
 
 class MountedFiles:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ops.map_store import MapStore
 from ops.refusal import Refused
+from placement.cluster_map import DriveState
 from placement.errors import MetastoreUnavailable
 from placement.ids import DriveId
 from placement.map_changes import MapRefused, add_drives, drain, remove, replace
@@ -16,6 +17,7 @@ from placement.membership import DriveRecord
 from storage_node.index import decode_entry
 from storage_node.record import HEADER_SIZE_BYTES, shard_of
 from tests.sim.etcd import EtcdClient
+from tests.sim.members import patiently
 from tests.sim.truth import all_entries, held_shards, used_blobs
 
 if TYPE_CHECKING:
@@ -34,21 +36,34 @@ class DriveFaults:
         self._nemesis = nemesis
         self._random = random.Random(f"drives {world.seed}")
         self._busy = False
+        self._pulled: set[DriveId] = set()
+        """Their records outlive them by a lease."""
         self._operator = EtcdClient(world.etcd, world.process("operator"))
         self.flipped: list[tuple[DriveId, object]] = []
 
-    def strikes(self) -> list[tuple[Callable[[], Coroutine[Any, Any, None]], int]]:
-        """With their weights."""
+    def strikes(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """All of them."""
         return [
-            (self.flip_bits, 6),
-            (self.err, 3),
-            (self.slow_flushes, 2),
-            (self.fill, 2),
-            (self.move, 3),
-            (self.lose_drive, 2),
-            (self.drain_and_return, 2),
-            (self.jump_clock, 2),
+            self.flip_bits,
+            self.err,
+            self.slow_flushes,
+            self.fill,
+            self.move,
+            self.lose_drive,
+            self.drain_and_return,
+            self.jump_clock,
         ]
+
+    def take_turn(self) -> bool:
+        """Whether nobody else destroys, drains or replaces a drive now."""
+        if self._busy:
+            return False
+        self._busy = True
+        return True
+
+    def end_turn(self) -> None:
+        """Others may."""
+        self._busy = False
 
     # -- what decays -----------------------------------------------------------------------------
 
@@ -162,10 +177,11 @@ class DriveFaults:
     async def lose_drive(self) -> None:
         """A drive is lost for good, and another takes its place."""
         world = self._world
-        if self._busy or await self._too_thin():
+        if not self.take_turn():
             return
-        self._busy = True
         try:
+            if await self.too_thin():
+                return
             host = self._nemesis.take_host()
             if host is None:
                 return
@@ -179,37 +195,80 @@ class DriveFaults:
             life.die(power=False)
             world.mounts[host].remove(name)
             world.add_disk(host)
+            if lost is not None:
+                world.ledger.lost(lost)
             await self._nemesis.restart(host)
             if lost is not None:
-                await self._change(lambda now, new: replace(now, lost, new[0]), fresh=True)
-            await self._settled()
+                await self.change(lambda now, new: replace(now, lost, new[0]), fresh=True)
+            await self.settled()
         finally:
-            self._busy = False
+            self.end_turn()
 
     async def drain_and_return(self) -> None:
-        """A drive is emptied, forgotten, and taken in again."""
-        if self._busy:
+        """A drive is emptied and taken in again, or forgotten and pulled: then nothing is lost with it."""
+        if not self.take_turn():
             return
-        self._busy = True
         try:
             drives = self._drives()
             if not drives:
                 return
-            drive = self._random.choice(drives).id
-            if not await self._change(lambda now, new: drain(now, [drive])):
+            drive, name = (chosen := self._random.choice(drives)).id, chosen.root.strip("/")
+            if not await self.change(lambda now, new: drain(now, [drive])):
                 return
             self._nemesis.note("drive drained", drive.hex())
-            await self._settled()
-            if self._random.random() < 0.5:
-                await self._change(lambda now, new: remove(now, [drive]))
+            removed = False
+            if self._random.random() < 0.5:  # an impatient operator
+                await asyncio.sleep(self._random.uniform(0.0, 2.0))
+                removed = await self.change(lambda now, new: remove(now, [drive]))
+            if not removed:
+                await self.settled()
+            if not removed and self._random.random() < 0.7:
+                removed = await self.change(lambda now, new: remove(now, [drive]))
+            if removed and await self._pull(drive, name):
+                return
             records = [r for r in await self._world.registered() if r.drive == drive]
-            if records and await self._change(lambda now, new: add_drives(now, records)):
+            if records and await self.change(lambda now, new: add_drives(now, records)):
                 self._nemesis.note("drive added", drive.hex())
-                await self._settled()
+                await self.settled()
         finally:
-            self._busy = False
+            self.end_turn()
 
-    async def _too_thin(self) -> bool:
+    async def _pull(self, drive: DriveId, name: str) -> bool:
+        """Take a forgotten drive away and put a new one in; False when its host is busy. What the
+        map has forgotten may go: nothing in use may lie there alone."""
+        world = self._world
+        if alone := world.ledger.only_on(drive):
+            world.problems.append(
+                f"drive {drive.hex()} is not in the map any more, and has alone: {', '.join(alone[:5])}"
+            )
+            return True
+        host = self._nemesis.take_host()
+        if host is None or name not in world.mounts[host]:
+            if host is not None:
+                self._nemesis.free_host(host)
+            return False
+        self._nemesis.note("drive pulled", name)
+        self._pulled.add(drive)
+        world.ledger.lost(drive)
+        world.nodes[host].die(power=False)
+        world.mounts[host].remove(name)
+        world.add_disk(host)
+        await self._nemesis.restart(host)
+        if await self.change(lambda now, new: add_drives(now, new), fresh=True):
+            await self.settled()
+        return True
+
+    def of_host(self, host: str) -> list[DriveId]:
+        """The drives in use there."""
+        node = self._world.nodes[host].node
+        return [] if node is None else list(node._drives)
+
+    async def in_state(self, state: DriveState) -> set[DriveId]:
+        """Drives to which the map gives it."""
+        now, _ = await patiently(MapStore(self._operator).current)
+        return {drive.drive_id for drive in now.drives if drive.state is state}
+
+    async def too_thin(self) -> bool:
         """Whether some blob could not bear one drive less."""
         used, held = await used_blobs(self._world), held_shards(self._world)
         return any(len(held.get(blob, {})) <= ref.k for blob, ref in used.items())
@@ -221,14 +280,17 @@ class DriveFaults:
                 return found
         return None
 
-    async def _change(self, edit: Callable[..., object], *, fresh: bool = False) -> bool:
-        """Change the map as an operator would, trying for a while."""
+    async def change(
+        self, edit: Callable[..., object], *, fresh: bool = False, insists: bool = False
+    ) -> bool:
+        """Change the map as an operator would, trying for a while; a refusal is final unless he
+        `insists`, or waits for a `fresh` drive to register."""
         maps = MapStore(self._operator)
         for _ in range(60):
             try:
                 now, _ = await maps.current()
                 assert now is not None
-                known = {drive.drive_id for drive in now.drives}
+                known = {drive.drive_id for drive in now.drives} | self._pulled
                 new: list[DriveRecord] = [
                     record for record in await self._world.registered() if record.drive not in known
                 ]
@@ -237,21 +299,21 @@ class DriveFaults:
                     return True
             except MapRefused as error:
                 self._world.say(f"map: {error}")
-                if not fresh:
+                if not fresh and not insists:
                     return False
             except (MetastoreUnavailable, Refused) as error:
                 self._world.say(f"map: {error}")
             await asyncio.sleep(2.0)
         return False
 
-    async def _settled(self) -> None:
+    async def settled(self) -> None:
         """Until the moves of the last change are done."""
         maps = MapStore(EtcdClient(self._world.etcd, self._operator._process))
         end = self._world.loop.time() + SETTLE_SECONDS
         while self._world.loop.time() < end:
             try:
                 now, _ = await maps.current()
-                if now is not None and not now.open_epochs and not await self._too_thin():
+                if now is not None and not now.open_epochs and not await self.too_thin():
                     return
             except MetastoreUnavailable:
                 pass

@@ -5,12 +5,24 @@ answered. A transaction whose answer is lost was applied, was not, or will be a 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gateway.metadata import keys as names
 from placement.errors import MetastoreUnavailable, OutcomeUnknown
 from placement.metastore.memory import MemoryMetastore
-from placement.metastore.port import KeyValue, Range, RangeResult, Txn, TxnResult, WatchBatch
+from placement.metastore.port import (
+    DeleteRange,
+    KeyValue,
+    Operation,
+    Put,
+    Range,
+    RangeResult,
+    Txn,
+    TxnResult,
+    WatchBatch,
+)
 from tests.sim.loop import Process
 from tests.sim.network import Network
 
@@ -20,6 +32,58 @@ NAME = "etcd"
 LATE_SECONDS = 3.0
 """How late a transaction may be applied whose answer was lost."""
 CALL_SECONDS = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class Ambush:
+    """What befalls the next process that sends a transaction, or a read, of that `label`.
+
+    Fates: `still` the process stands still before it is sent, `still after` when the answer comes;
+    `lost` it is applied and the answer lost, `never came` it is not even applied, and in both cases
+    the process stands still before it goes on; `lost all` so are all its answers for so long;
+    `killed` the process dies after it was applied, `killed before` before it is sent.
+    """
+
+    label: str
+    fate: str
+    seconds: float
+    whose: str = ""
+    sprung: str = ""
+
+
+def writes_of(txn: Txn) -> Iterator[Operation]:
+    """All that a transaction writes if its outer compares hold, nested ones included."""
+    for operation in txn.success:
+        if isinstance(operation, Txn):
+            yield from writes_of(operation)
+        else:
+            yield operation
+
+
+def label_of(txn: Txn) -> str:
+    """What a transaction is for."""
+    writes = list(writes_of(txn))
+    put = {write.key[:2] for write in writes if isinstance(write, Put)}
+    gone = {write.key[:2] for write in writes if isinstance(write, DeleteRange)}
+    if put & {b"m/"}:
+        return "map"
+    if names.OBJECTS in put:
+        return (
+            "rename" if names.OBJECTS in gone else "finish" if names.FINISHED in put else "object"
+        )
+    if names.PARTS in put:
+        return "part"
+    if names.UPLOADS in put:
+        return "upload"
+    if names.BUCKETS in gone:
+        return "end of bucket"
+    if names.OBJECTS in gone:
+        return "delete"
+    if put == {names.GARBAGE}:
+        return "claim"
+    if names.DAMAGE in gone:
+        return "marks"
+    return ""
 
 
 class Etcd:
@@ -34,6 +98,27 @@ class Etcd:
         self.lost_answers = 0.0
         """Share of transactions whose answer is lost."""
         self.unknown_outcomes = 0
+        self.watch_lag = 0.0
+        """How late watchers may learn of changes."""
+        self.ambushes: list[Ambush] = []
+        self.applied: Callable[[Txn], None] = lambda txn: None
+        """Told of every transaction that succeeded, at once."""
+
+    async def apply(self, txn: Txn) -> TxnResult:
+        """Carry it out."""
+        result = await self.store.txn(txn)
+        if result.succeeded:
+            self.applied(txn)
+        return result
+
+    def ambush(self, process: Process, label: str) -> Ambush | None:
+        """The one laid for this, if any: it springs once."""
+        for ambush in self.ambushes:
+            if ambush.label == label and process.name.startswith(ambush.whose):
+                ambush.sprung = process.name
+                self.ambushes.remove(ambush)
+                return ambush
+        return None
 
 
 class OrderedSet(dict[Any, None]):
@@ -52,6 +137,7 @@ class EtcdClient:
     def __init__(self, etcd: Etcd, process: Process) -> None:
         self._etcd = etcd
         self._process = process
+        self._losing_until = 0.0
 
     def _reached(self) -> bool:
         return self._etcd.quorum and self._etcd.network.reaches(self._process.name, NAME)
@@ -66,6 +152,8 @@ class EtcdClient:
     async def get_many(self, keys: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
         await self._pass()
         found = await self._etcd.store.get_many(keys)
+        if self._etcd.ambushes and any(key.startswith(names.OBJECTS) for key in keys):
+            await self._befall("look", "still after")
         await self._pass()
         return found
 
@@ -81,12 +169,43 @@ class EtcdClient:
         await self._pass()
         return found
 
+    async def _befall(self, label: str, *fates: str) -> Ambush | None:
+        """Spring what is laid for it; of the fates that pass, be done with it."""
+        ambush = self._etcd.ambush(self._process, label)
+        if ambush is not None and ambush.fate in fates:
+            await self._wait(ambush.seconds)
+        return ambush
+
+    async def _wait(self, seconds: float) -> None:
+        self._process.stand_still(seconds)
+        await asyncio.sleep(0)
+
     async def txn(self, txn: Txn) -> TxnResult:
-        etcd, random = self._etcd, self._process.random
+        etcd, random, process = self._etcd, self._process.random, self._process
+        ambush = await self._befall(label_of(txn), "still") if etcd.ambushes else None
+        fate = "" if ambush is None else ambush.fate
+        if fate == "killed before":
+            process.kill()
+            await asyncio.sleep(0)
         await self._pass()
-        if etcd.lost_answers and random.random() < etcd.lost_answers:
+        if fate == "lost all":
+            assert ambush is not None
+            self._losing_until = process.loop.time() + ambush.seconds
+        if fate == "never came" or (
+            process.loop.time() < self._losing_until and random.random() < 0.4
+        ):
+            await self._unknown(ambush)
+        if not fate and etcd.lost_answers and random.random() < etcd.lost_answers:
             await self._lose(txn)
-        result = await etcd.store.txn(txn)
+        result = await etcd.apply(txn)
+        if fate == "killed":
+            process.kill()
+            await asyncio.sleep(0)
+        if fate == "lost" or process.loop.time() < self._losing_until:
+            await self._unknown(ambush)
+        if fate == "still after":
+            assert ambush is not None
+            await self._wait(ambush.seconds)
         try:
             await self._pass()
         except MetastoreUnavailable as error:
@@ -94,12 +213,18 @@ class EtcdClient:
             raise OutcomeUnknown(str(error)) from error
         return result
 
+    async def _unknown(self, ambush: Ambush | None) -> None:
+        self._etcd.unknown_outcomes += 1
+        if ambush is not None and ambush.fate != "lost all":
+            await self._wait(ambush.seconds)
+        raise OutcomeUnknown("the answer was lost")
+
     async def _lose(self, txn: Txn) -> None:
         etcd, random = self._etcd, self._process.random
         etcd.unknown_outcomes += 1
         fate = random.random()
         if fate < 0.45:
-            await etcd.store.txn(txn)
+            await etcd.apply(txn)
         elif fate < 0.65:
             etcd.process.start(self._later(txn, random.uniform(0.0, LATE_SECONDS)))
         await asyncio.sleep(random.uniform(0.001, 0.5))
@@ -107,7 +232,7 @@ class EtcdClient:
 
     async def _later(self, txn: Txn, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self._etcd.store.txn(txn)
+        await self._etcd.apply(txn)
 
     async def watch(
         self,
@@ -123,6 +248,8 @@ class EtcdClient:
         )
         async for batch in changes:
             await self._pass()
+            if self._etcd.watch_lag:
+                await asyncio.sleep(self._process.random.uniform(0.0, self._etcd.watch_lag))
             yield batch
 
     async def lease_grant(self, ttl_seconds: int) -> int:

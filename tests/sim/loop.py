@@ -1,4 +1,4 @@
-"""An event loop on virtual time, and processes on it that can stop between two steps, for good.
+"""An event loop on virtual time, and processes on it that can stop between two steps, for good or a while.
 
 Every task and callback belongs to the process in whose context it was made. When a process dies its
 steps are no longer run: nothing is cancelled, no `finally` is entered, as after `kill -9`.
@@ -7,6 +7,7 @@ steps are no longer run: nothing is cancelled, no `finally` is entered, as after
 import asyncio
 import contextvars
 import hashlib
+import heapq
 import itertools
 import random
 import selectors
@@ -32,6 +33,9 @@ class Process:
         self.random = random.Random(int.from_bytes(digest[:8], "big"))
         self.wall_offset_seconds = self.random.uniform(-2.0, 2.0)
         self.on_death: list[Callable[[], None]] = []
+        self.still_until = 0.0
+        """Until then the machine under it stands still."""
+        self.held: list[asyncio.Handle] = []
         self.context = contextvars.copy_context()
         self.context.run(_process.set, self)
 
@@ -46,6 +50,12 @@ class Process:
             self.loop.drop_dead()
             for told in self.on_death:
                 told()
+
+    def stand_still(self, seconds: float) -> None:
+        """Nothing of it runs for a while, as when its machine is paused; its clocks go on."""
+        if self.alive and self.loop.time() >= self.still_until:
+            self.still_until = self.loop.time() + seconds
+            self.loop.hold(self)
 
     # The clock port: monotonic time counts from the start, wall time is a little off.
 
@@ -129,6 +139,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.steps += 1
         if _is_dead(handle):
             self._freeze(handle)
+        elif (process := _process_of(handle)) is not None and process.still_until > self.time():
+            self._ready.pop()  # type: ignore[attr-defined]
+            process.held.append(handle)
         return handle
 
     def call_at(  # type: ignore[override]
@@ -138,6 +151,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
+        process = _process.get() if context is None else context.get(_process)
+        if process is not None:
+            when = max(when, process.still_until)
         handle = super().call_at(when, callback, *args, context=context)
         if _is_dead(handle):
             self._freeze(handle)
@@ -151,6 +167,28 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self.frozen.append(task)
         for handle in [*self._ready, *self._scheduled]:  # type: ignore[attr-defined]
             if _is_dead(handle):
+                self._freeze(handle)
+
+    def hold(self, process: Process) -> None:
+        """A process stands still: what it was about to do waits until it goes on."""
+        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        for place, handle in enumerate(ready):
+            if _process_of(handle) is process:
+                # The loop may be walking over them: how many there are must not change.
+                ready[place] = asyncio.Handle(_nothing, (), self)
+                process.held.append(handle)
+        for timer in scheduled:
+            if _process_of(timer) is process:
+                timer._when = max(timer._when, process.still_until)
+        heapq.heapify(scheduled)
+        self.call_at(process.still_until, self._go_on, process, context=contextvars.Context())
+
+    def _go_on(self, process: Process) -> None:
+        held, process.held = process.held, []
+        if process.alive:
+            self._ready.extend(held)  # type: ignore[attr-defined]
+        else:
+            for handle in held:
                 self._freeze(handle)
 
     def _freeze(self, handle: asyncio.Handle) -> None:
@@ -181,8 +219,16 @@ def _make_task(
     return task
 
 
+def _nothing() -> None:
+    """In the place of what is held."""
+
+
+def _process_of(handle: asyncio.Handle) -> Process | None:
+    return handle._context.get(_process)  # type: ignore[attr-defined, no-any-return]
+
+
 def _is_dead(handle: asyncio.Handle) -> bool:
-    process = handle._context.get(_process)  # type: ignore[attr-defined]
+    process = _process_of(handle)
     return process is not None and not process.alive
 
 

@@ -24,11 +24,11 @@ from storage_node.care import DriveConfig, NodeConfig
 from storage_node.client import RemoteNodeClient
 from storage_node.directory import NodeDirectory
 from storage_node.identity import read_identity
-from storage_node.node import Node
 from storage_node.offload import InlineOffload
 from storage_node.server import serve_node
 from tests.sim.disks import DelayedFlusher, Disk, MountedFiles
 from tests.sim.etcd import Etcd, EtcdClient
+from tests.sim.ledger import Ledger, WatchedNode
 from tests.sim.loop import Process
 from tests.sim.network import Link, Network, Server
 
@@ -64,11 +64,13 @@ class NodeLife:
         host: str,
         boot_id: str,
         record_run: bytes,
+        ledger: Ledger,
     ) -> None:
         self.process = process
         self.host = host
         self.files = MountedFiles(process, dict(disks))
-        self.node: Node | None = None
+        self.node: WatchedNode | None = None
+        self._ledger = ledger
         self._network = network
         self._etcd = etcd
         self._boot_id = boot_id
@@ -102,7 +104,7 @@ class NodeLife:
         server.close()
         await node.close()
 
-    async def _opened(self, cluster_id: bytes, incarnation: int) -> Node:
+    async def _opened(self, cluster_id: bytes, incarnation: int) -> WatchedNode:
         """Again, as whoever supervises the process would, while a drive errs."""
         while True:
             try:
@@ -111,7 +113,7 @@ class NodeLife:
                 self.refusals.append(str(error))
                 await asyncio.sleep(1.0)
 
-    async def _open(self, cluster_id: bytes, incarnation: int) -> Node:
+    async def _open(self, cluster_id: bytes, incarnation: int) -> WatchedNode:
         drives = []
         for name in sorted(self.files.disks):
             path = f"/{name}"
@@ -127,7 +129,7 @@ class NodeLife:
             prewrite_size_bytes=PREWRITE_SIZE_BYTES,
             reserve_file_size_bytes=8 << 10,
         )
-        return await Node.open(
+        node = await WatchedNode.open(
             config,
             self.files,
             self.process,
@@ -136,6 +138,9 @@ class NodeLife:
             offload=InlineOffload(),
             boot_id=self._boot_id,
         )
+        assert isinstance(node, WatchedNode)
+        node.ledger = self._ledger
+        return node
 
     async def leave(self) -> None:
         """As on SIGTERM."""

@@ -6,7 +6,10 @@ A value is named by its ETag. Every body is written once only, so a name says wh
 from dataclasses import dataclass, field
 
 FOREVER = float("inf")
-REFUSED = "refused"
+
+
+class Wrong(AssertionError):
+    """The store broke a promise."""
 
 
 @dataclass(eq=False, slots=True)
@@ -84,8 +87,11 @@ def linearize(acts: list[Act], *, steps_max: int = 400_000) -> list[Act] | None:
     stack: list[tuple[int, str | None, list[tuple[int, str | None]]]] = []
 
     def candidates(placed: int, state: str | None) -> list[tuple[int, str | None]]:
-        """Acts that may come next, sure ones first: those called before any unplaced returned."""
+        """Acts that may come next, sure ones first: those called before any unplaced returned. Of
+        unsure ones that would do the same the first stands for all: it may be placed whenever
+        another of them may."""
         bound = FOREVER
+        alike: set[tuple[str, str | None, str, tuple[str, ...]]] = set()
         sure: list[tuple[int, str | None]] = []
         unsure: list[tuple[int, str | None]] = []
         for number, act in enumerate(acts):
@@ -94,6 +100,11 @@ def linearize(acts: list[Act], *, steps_max: int = 400_000) -> list[Act] | None:
             if placed >> number & 1:
                 continue
             bound = min(bound, act.returned)
+            if act.unsure:
+                signature = (act.kind, act.value, act.needs, act.choices)
+                if signature in alike:
+                    continue
+                alike.add(signature)
             states = act.after(state)
             looks = act.kind == "read" or act.refused
             if looks and states and not act.unsure and act.called <= bound:

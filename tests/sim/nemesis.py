@@ -2,17 +2,22 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from tests.sim.absences import Absences
 from tests.sim.disks import Disk
 from tests.sim.drive_faults import DriveFaults
 from tests.sim.etcd import NAME as ETCD
+from tests.sim.etcd import Ambush
+from tests.sim.tilt import STRIKES
+from tests.sim.workload import Client
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-QUIET_SECONDS_MAX = 4.0
+LURE_SECONDS = 12.0
+"""How long an ambush waits for somebody to come by."""
 
 
 class Nemesis:
@@ -25,28 +30,37 @@ class Nemesis:
         self._sick: set[str] = set()
         self._dark = False
         self.drives = DriveFaults(world, self)
+        self._accomplice = Client(world, world.process("accomplice"))
+        self._absences = Absences(world, self, self.drives)
         self._striking: set[asyncio.Task[None]] = set()
         self.stopped = False
 
     async def run(self) -> None:
         """Until stopped."""
-        strikes: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
-            (self.kill_node, 5),
-            (self.cut_power, 5),
-            (self.tear, 4),
-            (self.blackout, 5),
-            (self.partition, 5),
-            (self.break_connections, 3),
-            (self.slow_network, 2),
-            (self.lose_answers, 4),
-            (self.stop_etcd, 2),
-            (self.kill_gateway, 3),
-            (self.kill_keeper, 2),
+        strikes = [
+            self.kill_node,
+            self.cut_power,
+            self.tear,
+            self.blackout,
+            self.partition,
+            self.break_connections,
+            self.slow_network,
+            self.lose_answers,
+            self.stop_etcd,
+            self.lag_watches,
+            self.kill_gateway,
+            self.kill_keeper,
+            self.stand_still,
+            self.ambush,
             *self.drives.strikes(),
+            *self._absences.strikes(),
         ]
+        tilt = self._world.tilt
+        given = {**STRIKES, **tilt.strikes}
+        weights = [given.get(strike.__name__, 0) for strike in strikes]
         while not self.stopped:
-            await asyncio.sleep(self._random.uniform(0.2, QUIET_SECONDS_MAX))
-            strike = self._random.choices([s for s, _ in strikes], [w for _, w in strikes])[0]
+            await asyncio.sleep(self._random.uniform(0.2, tilt.quiet_seconds_max))
+            strike = self._random.choices(strikes, weights)[0]
             task = asyncio.get_running_loop().create_task(strike())
             self._striking.add(task)
             task.add_done_callback(self._striking.discard)
@@ -59,6 +73,8 @@ class Nemesis:
         world = self._world
         world.network.cut.clear()
         world.network.loss = world.network.slow = world.etcd.lost_answers = 0.0
+        world.etcd.watch_lag = 0.0
+        world.etcd.ambushes.clear()
         world.etcd.quorum = True
         await asyncio.sleep(5.0)
         await self.drives.scrub()
@@ -112,9 +128,10 @@ class Nemesis:
         """It is well again."""
         self._sick.discard(disk.name)
 
-    async def restart(self, host: str) -> None:
+    async def restart(self, host: str, *, at_once: bool = False) -> None:
         """After a while; a host without drives has nothing to run."""
-        await asyncio.sleep(self._random.choice([0.05, 1.0, 5.0, 15.0]) * self._random.random())
+        if not at_once:
+            await asyncio.sleep(self._random.choice([0.05, 1.0, 5.0, 15.0]) * self._random.random())
         if not self._world.mounts[host]:
             self.free_host(host)
             return
@@ -172,11 +189,8 @@ class Nemesis:
     async def blackout(self) -> None:
         """The power of all nodes goes at once: whatever was acknowledged must have been stored."""
         world = self._world
-        if self._dark:
+        if not await self.alone():
             return
-        self._dark = True  # nobody else is struck until it is over
-        while self._down or self._sick:  # noqa: ASYNC110 — time is virtual
-            await asyncio.sleep(0.2)
         hosts = [host for host in world.nodes if world.mounts[host]]
         wholly = self._random.random() < 0.7
         self.note("blackout")
@@ -185,6 +199,20 @@ class Nemesis:
             world.nodes[host].die(power=True, wholly=wholly)
             world.boots[host] += 1
         await asyncio.gather(*(self.restart(host) for host in hosts))
+        self.not_alone()
+
+    async def alone(self) -> bool:
+        """Wait until everybody is up; nobody else is struck until `not_alone`. False: somebody else
+        waits so already."""
+        if self._dark:
+            return False
+        self._dark = True
+        while self._down or self._sick:  # noqa: ASYNC110 — time is virtual
+            await asyncio.sleep(0.2)
+        return True
+
+    def not_alone(self) -> None:
+        """Others may strike again."""
         self._dark = False
 
     # -- the network -----------------------------------------------------------------------------
@@ -229,6 +257,12 @@ class Nemesis:
         await asyncio.sleep(self._random.choice([0.5, 3.0, 13.0]) * self._random.random())
         self._world.etcd.quorum = True
 
+    async def lag_watches(self) -> None:
+        self.note("watches lag")
+        self._world.etcd.watch_lag = self._world.tilt.watch_lag_seconds
+        await asyncio.sleep(self._random.uniform(1.0, 10.0))
+        self._world.etcd.watch_lag = 0.0
+
     # -- gateways and keepers ----------------------------------------------------------------------
 
     async def kill_gateway(self) -> None:
@@ -246,3 +280,53 @@ class Nemesis:
             self._world.keepers[number].process.kill()
             await asyncio.sleep(self._random.uniform(0.0, 5.0))
             self._world.keepers[number] = self._world.keeper(number)
+
+    async def stand_still(self) -> None:
+        """The machine of a gateway or keeper is paused, wherever it was, and then goes on."""
+        world = self._world
+        processes = [gateway.process for gateway in world.gateways]
+        processes += [keeper.process for keeper in world.keepers]
+        process = self._random.choice(processes)
+        self.note("stands still", process.name)
+        process.stand_still(self._random.choice([1.0, 8.0, 40.0]) * self._random.random())
+
+    async def ambush(self) -> None:
+        """Strike at the next one who is just about to do something."""
+        world = self._world
+        if world.etcd.ambushes:
+            return
+        lure = self._random.choice(world.tilt.lures)
+        seconds = self._random.uniform(lure.least, lure.most)
+        laid = Ambush(lure.label, lure.fate, seconds, lure.whose)
+        world.etcd.ambushes.append(laid)
+        end = world.loop.time() + LURE_SECONDS
+        while not laid.sprung and world.loop.time() < end:  # noqa: ASYNC110 — time is virtual
+            await asyncio.sleep(0.1)
+        if not laid.sprung:
+            if laid in world.etcd.ambushes:
+                world.etcd.ambushes.remove(laid)
+            return
+        self.note("ambush", f"{laid.label} {laid.fate} {laid.sprung} for {seconds:.1f} s")
+        if lure.then and not self.stopped:
+            await self._meanwhile(lure.then, laid.sprung)
+        if laid.fate.startswith("killed"):
+            await asyncio.sleep(self._random.uniform(0.0, 3.0))
+            self._replace_dead()
+
+    async def _meanwhile(self, what: str, besides: str) -> None:
+        """What makes the ambush dangerous, through the other gateways."""
+        strike = getattr(self.drives, what, None)
+        if strike is not None:
+            await strike()
+            return
+        self._accomplice.goes_to = lambda gateway: gateway != besides
+        await getattr(self._accomplice, what)()
+
+    def _replace_dead(self) -> None:
+        world = self._world
+        for number, gateway in enumerate(world.gateways):
+            if not gateway.process.alive:
+                world.gateways[number] = world.gateway(number)
+        for number, keeper in enumerate(world.keepers):
+            if not keeper.process.alive:
+                world.keepers[number] = world.keeper(number)

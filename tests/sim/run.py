@@ -8,16 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from storage_node.identity import DriveRefused
+from tests.sim.buckets import check_all_versions
+from tests.sim.drive_life import Loss, live
 from tests.sim.loop import VirtualLoop
+from tests.sim.model import Wrong
 from tests.sim.nemesis import Nemesis
 from tests.sim.truth import check_history, final_reads, unfinished, untold
-from tests.sim.workload import Wrong
+from tests.sim.workload import Client
 from tests.sim.world import World, prepare
 
 OPERATIONS = 520
-CALM_SECONDS = 20.0
+"""Requests of clients."""
+CALM_SECONDS = 12.0
 """After the last fault everybody answers again within so long."""
 QUIET_SECONDS = 900.0
+BROKEN_QUIET_SECONDS = 260.0
+"""For the cluster to come to rest; whoever waits for a failure waits less."""
 
 
 @dataclass
@@ -40,12 +47,12 @@ def run_seed(
 ) -> Verdict:
     """Run it; `broken` may take a rule away first. In a process of its own: what is frozen there is
     never freed."""
-    shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="ostraka-sim-", dir=shared) as folder:
+    with tempfile.TemporaryDirectory(prefix="ostraka-sim-", dir=_shared()) as folder:
         loop = VirtualLoop()
         asyncio.set_event_loop(loop)
         world = World(loop, Path(folder), seed, operations)
         prepare(world)
+        world.quiet_seconds = QUIET_SECONDS if broken is None else BROKEN_QUIET_SECONDS
         if broken is not None:
             broken(world)
         error = ""
@@ -70,11 +77,28 @@ def run_seed(
         )
 
 
+def run_drive_seed(seed: int, broken: Callable[[], None] | None = None) -> Verdict:
+    """The life of a single drive instead: its operations and faults are not counted."""
+    with tempfile.TemporaryDirectory(prefix="ostraka-sim-", dir=_shared()) as folder:
+        if broken is not None:
+            broken()
+        error = ""
+        try:
+            live(Path(folder) / "drive", seed)
+        except (Loss, AssertionError, DriveRefused) as caught:
+            error = str(caught) or repr(caught)
+        return Verdict(seed=seed, operations=0, faults=0, seconds=0.0, digest="", error=error)
+
+
+def _shared() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
 async def _live(world: World) -> None:
     await world.start()
     nemesis = Nemesis(world)
     striking = asyncio.ensure_future(nemesis.run())
-    await world.work()
+    await world.work(check_history)
     nemesis.stopped = True
     await striking
     await nemesis.mend()
@@ -82,8 +106,9 @@ async def _live(world: World) -> None:
     await asyncio.sleep(CALM_SECONDS)
     await final_reads(world)
     check_history(world)
-    await world.until("the cluster comes to rest", lambda: unfinished(world), QUIET_SECONDS)
-    await world.until("the drives tell the metadata", lambda: untold(world), QUIET_SECONDS)
+    await world.until("the cluster comes to rest", lambda: unfinished(world), world.quiet_seconds)
+    await world.until("the drives tell the metadata", lambda: untold(world), world.quiet_seconds)
+    await check_all_versions(world, Client(world, world.process("archivist")))
     await final_reads(world)
     check_history(world)
     for gateway in world.gateways:

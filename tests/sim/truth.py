@@ -4,7 +4,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from gateway.metadata import keys
-from gateway.metadata.records import BlobRef
+from gateway.metadata.records import BlobRef, UploadRecord
+from gateway.metadata.records import decode as decode_record
 from gateway.metadata.snapshots import is_copied
 from ops.keeper.inventory import blobs
 from ops.rebuild.restore import Identity, restore
@@ -20,13 +21,15 @@ from storage_node.quarantine import verify_shard
 from storage_node.record import shard_of
 from tests.sim.disks import Looking
 from tests.sim.members import CLUSTER_KEY
-from tests.sim.model import Act, TooHard, linearize
-from tests.sim.workload import BUCKET, Client, Wrong
+from tests.sim.model import FOREVER, Act, TooHard, Wrong, linearize
+from tests.sim.workload import BUCKET, Client
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 STORY_SECONDS = 15.0
+UNSEEN = "?"
+"""A value that nobody read or asked for: one is as good as another."""
 Held = dict[bytes, dict[int, list[DriveId]]]
 
 
@@ -68,7 +71,7 @@ async def unfinished(world: "World") -> str | None:
         (keys.NARROW, "narrow objects"),
     ):
         found = await etcd.range(Range(prefix, prefix_end(prefix), keys_only=True))
-        if found.kvs:
+        if found.kvs and (prefix != keys.GARBAGE or world.waits_for_tombstones):
             return f"{len(found.kvs)} keys of {what}"
     for life in world.nodes.values():
         if not world.mounts[life.host]:
@@ -80,6 +83,8 @@ async def unfinished(world: "World") -> str | None:
                 return f"{life.host} {report.path} is {report.condition}: {report.reason}"
         for drive in list(life.node._drives.values()):
             await drive.write_back()
+    if part := await _part_of_nothing(world):
+        return part
     used, held = await used_blobs(world), held_shards(world)
     topology = world.observer.topology
     if topology.map.open_epochs:
@@ -92,6 +97,18 @@ async def unfinished(world: "World") -> str | None:
     for blob in held:
         if blob not in used:
             return f"blob {blob.hex()} is an orphan: shards {sorted(held[blob])}"
+    return None
+
+
+async def _part_of_nothing(world: "World") -> str | None:
+    """A part whose upload has ended: nobody would ever delete it."""
+    etcd = world.etcd.store
+    uploads = await etcd.range(Range(keys.UPLOADS, prefix_end(keys.UPLOADS)))
+    alive = {kv.key[-16:] for kv in uploads.kvs if decode_record(UploadRecord, kv.value).state != "done"}
+    parts = await etcd.range(Range(keys.PARTS, prefix_end(keys.PARTS), keys_only=True))
+    for kv in parts.kvs:
+        if kv.key[2:18] not in alive:
+            return f"part {kv.key[18:].hex()} of upload {kv.key[2:18].hex()} is left over"
     return None
 
 
@@ -133,15 +150,24 @@ async def _copied(metastore: MemoryMetastore) -> dict[bytes, bytes]:
 
 
 def check_history(world: "World") -> None:
-    """Every key's acts fit one register. Raises Wrong with the acts."""
+    """Every key's acts fit one register, as far as they have come. Raises Wrong with the acts."""
     for key in world.history.keys:
-        acts = _resolved(world.history.of_key(key))
+        acts = _resolved(_so_far(world.history.of_key(key)))
         try:
             order = linearize(acts)
         except TooHard as error:
             raise Wrong(f"{key}: no order was found ({error})") from error
         if order is None:
             raise Wrong(f"{key}: no order of these acts is one of a register:\n{_story(acts)}")
+
+
+def _so_far(acts: list[Act]) -> list[Act]:
+    """What is under way may come about, or not; a read of it has seen nothing yet."""
+    return [
+        dataclasses.replace(act, unsure=True) if act.returned == FOREVER else act
+        for act in acts
+        if act.kind != "read" or act.returned != FOREVER
+    ]
 
 
 def _story(acts: list[Act]) -> str:
@@ -162,7 +188,14 @@ def _story(acts: list[Act]) -> str:
 def _resolved(acts: list[Act]) -> list[Act]:
     """Copies of which nobody knows what they wrote may have written whatever was seen."""
     seen = {act.value for act in acts if act.kind == "read" and act.value}
-    choices = (*sorted(seen), "?")
+    seen |= {act.needs for act in acts if act.needs}
+    choices = (*sorted(seen), UNSEEN)
+    acts = [
+        dataclasses.replace(act, value=UNSEEN)
+        if act.kind == "write" and act.unsure and act.value not in seen
+        else act
+        for act in acts
+    ]
     if not any(act.refused or act.needs for act in acts):
         # What nobody saw and nobody had to heed need not be placed.
         acts = [

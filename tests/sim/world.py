@@ -4,10 +4,14 @@ import asyncio
 import collections
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import gateway.objects.store
+import gateway.objects.topology
+import ops.keeper.garbage
+import storage_node.care
 from gateway.metadata import keys
 from gateway.metadata.records import AccountRecord, encode
 from ops.clients import Clients
@@ -17,17 +21,26 @@ from placement.map_changes import first_map
 from placement.membership import DRIVES, DriveRecord, decode
 from placement.metastore.port import Put, Range, Txn, prefix_end
 from placement.schemes import Scheme
+from tests.sim.buckets import Version, make_bucket, make_versioned
 from tests.sim.client import Answer
 from tests.sim.disks import Disk
 from tests.sim.etcd import Etcd, EtcdClient
+from tests.sim.ledger import Ledger
 from tests.sim.loop import InlineExecutor, Process, VirtualLoop
 from tests.sim.members import OWNER, GatewayLife, KeeperLife, NodeLife, connect
-from tests.sim.model import History
+from tests.sim.model import History, Wrong
 from tests.sim.network import Network
-from tests.sim.workload import BUCKET, Client, Wrong, pause
+from tests.sim.tilt import TILTS, tilt_of
+from tests.sim.uploads import Upload
+from tests.sim.workload import Client, pause
 
 PARTITIONS = 16
 STRIPE_SIZE_BYTES = 64 << 10
+CHECK_OPERATIONS = 60
+POLL_SECONDS = 2.0
+TICK_SECONDS = 0.5
+"""How often nodes are asked how they are, and look after their drives: most of what a simulation
+does in quiet times is this."""
 FAULTS_MIN = 22
 """Work goes on until there were so many."""
 
@@ -51,13 +64,14 @@ def shape_of(seed: int, operations: int) -> Shape:
     nodes, drives, k, m = chosen.choice(
         [(4, 1, 2, 1), (4, 1, 2, 2), (5, 1, 2, 2), (6, 1, 4, 2), (3, 2, 2, 1), (4, 2, 3, 2)]
     )
+    fewest, most = tilt_of(seed).keys
     return Shape(
         nodes=nodes,
         drives_per_node=drives,
         scheme=Scheme(k, m, STRIPE_SIZE_BYTES),
         gateways=chosen.randint(2, 3),
         clients=chosen.randint(3, 6),
-        keys=chosen.randint(4, 12),
+        keys=chosen.randint(fewest, most),
         operations=operations,
     )
 
@@ -69,9 +83,13 @@ class World:
         self.loop = loop
         self.seed = seed
         self.shape = shape_of(seed, operations)
+        self.tilt = tilt_of(seed)
+        self.partitions = PARTITIONS
         self.random = random.Random(f"world {seed}")
         self.network = Network(loop)
         self.etcd = Etcd(self.process("etcd"), self.network)
+        self.ledger = Ledger(self)
+        self.etcd.applied = self.ledger.applied
         self.folder = folder
         self.disks: dict[str, Disk] = {}
         self.mounts: dict[str, list[str]] = {}
@@ -83,10 +101,20 @@ class World:
         self.observer: Clients
         """Of a process that nothing befalls: looks at what is there."""
         self.grace_seconds = 40.0
-        self.sweep_seconds = 30.0
+        self.waits_for_tombstones = seed // len(TILTS) % 5 == 0
+        """Whether it stays until garbage is forgotten too, which takes as long as all else."""
+        self.quiet_seconds = 0.0
+        """How long the cluster may take to come to rest."""
+        self.sweep_seconds = self.tilt.sweep_seconds
         self.keys = [f"k{number}" for number in range(self.shape.keys)]
         self.bodies: dict[str, bytes] = {}
         self.history = History()
+        self.uploads: list[Upload] = []
+        """Those that several clients work at."""
+        self.versions: list[Version] = []
+        self.remaking = False
+        self.remade_at: list[float] = []
+        """When the bucket was deleted and made again."""
         self.operations = 0
         self.answers: collections.Counter[int] = collections.Counter()
         self.faults: collections.Counter[str] = collections.Counter()
@@ -128,10 +156,10 @@ class World:
         for life in self.gateways:
             await life.ready
         self.observer = await connect(self.process("observer"), self.network, self.etcd)
+        self.observer.topology._tasks[1].cancel()  # it asks no node how it is
         maker = Client(self, self.process("maker"))
-        answer = await maker.send("PUT", f"/{BUCKET}")
-        if answer.status != 200:
-            raise Wrong(f"the bucket could not be made: {answer.status} {answer.body!r}")
+        await make_bucket(maker)
+        await make_versioned(maker)
 
     async def registered(self) -> list[DriveRecord]:
         found = await self.etcd.store.range(Range(DRIVES, prefix_end(DRIVES)))
@@ -154,6 +182,7 @@ class World:
             host=host,
             boot_id=f"{host} boot {self.boots[host]}",
             record_run=run,
+            ledger=self.ledger,
         )
 
     def gateway(self, number: int) -> GatewayLife:
@@ -177,14 +206,19 @@ class World:
 
     # -- working it ------------------------------------------------------------------------------
 
-    async def work(self) -> None:
-        """Clients until the operations are done."""
+    async def work(self, check: "Callable[[World], None]") -> None:
+        """Clients until the operations are done, with a look at the history now and then."""
+
+        self.checked_at = 0
 
         async def client(number: int) -> None:
             process = self.process(f"client{number}")
             caller = Client(self, process)
             while self.operations < self.shape.operations or sum(self.faults.values()) < FAULTS_MIN:
                 await caller.act()
+                if self.operations >= self.checked_at + CHECK_OPERATIONS:
+                    self.checked_at = self.operations
+                    check(self)
                 await pause(process, 0.8)
 
         async with asyncio.TaskGroup() as group:
@@ -226,6 +260,10 @@ class _Complaints(logging.Handler):
 def prepare(world: World) -> None:
     """What must be in place before anything runs."""
     gateway.objects.store.ThreadPoolExecutor = InlineExecutor  # type: ignore[attr-defined,assignment]
+    gateway.objects.topology.POLL_SECONDS = POLL_SECONDS
+    ops.keeper.garbage.GRACE_SECONDS = world.tilt.garbage_seconds
+    storage_node.care.WRITE_BACK_TICK_SECONDS = TICK_SECONDS
+    storage_node.care.TEND_TICKS = 2
     root = logging.getLogger()
     root.handlers[:] = [_Complaints(world)]
     root.setLevel(logging.ERROR)

@@ -1,0 +1,289 @@
+"""Rules of buckets, groups and unknown outcomes, each taken out."""
+
+# What is taken out is a name inside a module: mypy cannot know that on purpose.
+# mypy: disable-error-code="attr-defined,assignment,misc,method-assign,arg-type"
+
+import contextvars
+from collections.abc import Sequence
+from typing import Any
+
+import gateway.metadata.commits
+import gateway.metadata.groups
+import gateway.metadata.outcomes
+import gateway.metadata.store
+import gateway.metadata.version_commits
+import gateway.objects.commit
+import ops.keeper.garbage
+import ops.keeper.sweep
+import ops.keeper.usage
+from gateway.metadata import keys
+from gateway.metadata.buckets import Buckets
+from gateway.metadata.commits import Commits
+from gateway.metadata.entries import BucketEntry, Committed
+from gateway.metadata.errors import NoSuchBucket
+from gateway.metadata.outcomes import Applied, Transactions
+from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
+from gateway.metadata.store import Metadata
+from placement.errors import OutcomeUnknown
+from placement.metastore.port import Put, Range, RangeResult, Txn
+from tests.sim.broken.registry import ALWAYS, Nothing, always, rule
+from tests.sim.world import World
+
+# -- reads check the bucket ----------------------------------------------------------------------
+
+
+@rule("GET and HEAD read the bucket's key with the object", "buckets")
+def stale_buckets_are_read(world: World) -> None:
+    """Readers trust the bucket that they remember."""
+
+    async def lookup(self: Any, bucket: str, key: str, principal: Any) -> Any:
+        entry = await self.buckets.guess(bucket)
+        record_key = keys.object_(entry.bucket_id, key.encode())
+        (found,) = await self.metastore.get_many((record_key,))
+        return entry, gateway.metadata.store.object_entry(record_key, found)
+
+    Metadata.lookup = lookup
+
+
+@rule("LIST reads the bucket's key with its page", "buckets")
+def stale_buckets_are_listed(world: World) -> None:
+    """A listing trusts the bucket that is remembered."""
+
+    async def bucket(self: Any, name: str, principal: Any) -> BucketEntry:
+        entry: BucketEntry = await self.buckets.guess(name)
+        return entry
+
+    async def snapshot(self: Any, entry: BucketEntry, requests: Sequence[Range]) -> Any:
+        return await self.metastore.read(tuple(requests))
+
+    Metadata.bucket, Metadata.snapshot = bucket, snapshot
+
+
+@rule("nothing absent is cached", "buckets")
+def absent_buckets_are_remembered(world: World) -> None:
+    """That there is no such bucket is believed until the watch tells otherwise."""
+    remember, changed, read = Buckets.remember, Buckets.changed, Buckets.read_unasked
+    absent: dict[int, set[str]] = {}
+
+    def noting(self: Buckets, name: str, found: Any) -> BucketEntry:
+        if found is None:
+            absent.setdefault(id(self), set()).add(name)
+        else:
+            absent.get(id(self), set()).discard(name)
+        return remember(self, name, found)
+
+    def told(self: Buckets, key: bytes) -> None:
+        absent.get(id(self), set()).discard(key[len(keys.BUCKETS) :].decode())
+        changed(self, key)
+
+    def unless_absent(method: Any) -> Any:
+        async def asked(self: Buckets, name: str) -> BucketEntry:
+            if name in absent.get(id(self), ()):
+                raise NoSuchBucket(name)
+            entry: BucketEntry = await method(self, name)
+            return entry
+
+        return asked
+
+    Buckets.remember, Buckets.changed = noting, told
+    Buckets.guess, Buckets.read_unasked = unless_absent(Buckets.guess), unless_absent(read)
+
+
+@rule("a commit compares the bucket", "buckets")
+def commits_ignore_the_bucket(world: World) -> None:
+    """Writes go into whatever bucket had that id."""
+    BucketEntry.unchanged = property(always)
+
+
+# -- what is replaced ----------------------------------------------------------------------------
+
+
+@rule("a commit compares the record that it replaces", "lost answers")
+def commits_ignore_what_they_replace(world: World) -> None:
+    """Of two racing conditional writes both win."""
+    gateway.metadata.commits.unchanged = always
+
+
+# -- groups, references, garbage -----------------------------------------------------------------
+
+
+@rule("a copy puts its reference in its own transaction", "copies")
+def copies_leave_no_references(world: World) -> None:
+    """Whoever reclaims does not see that a copy uses the group."""
+    replace = gateway.metadata.groups.replace
+
+    def unreferenced(*arguments: Any) -> Any:
+        return tuple(
+            write
+            for write in replace(*arguments)
+            if not (isinstance(write, Put) and write.key.startswith(keys.REFERENCES))
+        )
+
+    gateway.metadata.groups.replace = unreferenced
+
+
+@rule("a copy compares its source's revision", "copies")
+def copies_ignore_their_source(world: World) -> None:
+    """A copy is committed though its source ended, and its group was claimed, meanwhile."""
+    commit, unchanged = Commits.commit, gateway.metadata.commits.unchanged
+    sources: contextvars.ContextVar[bytes] = contextvars.ContextVar("source", default=b"")
+
+    async def noting(self: Commits, *arguments: Any, **named: Any) -> Committed:
+        source = named.get("source")
+        token = sources.set(b"" if source is None else source.record_key)
+        try:
+            return await commit(self, *arguments, **named)
+        finally:
+            sources.reset(token)
+
+    Commits.commit = noting
+    gateway.metadata.commits.unchanged = lambda key, revision: (
+        ALWAYS if key == sources.get() else unchanged(key, revision)
+    )
+
+
+def _claim_by(claim: Any) -> None:
+    for module in (ops.keeper.garbage, ops.keeper.sweep, ops.keeper.usage, gateway.metadata.groups):
+        module.claim = claim
+
+
+@rule("a group is claimed before it is deleted", "copies")
+def garbage_is_not_claimed(world: World) -> None:
+    """A queued group is deleted without asking whether a copy uses it."""
+
+    async def grab(metastore: Any, group: bytes, owner_key: bytes, *, now_ms: int) -> Txn:
+        entry = GarbageRecord(
+            commit_id=b"", queued_ms=now_ms, group=group, owner_key=owner_key, claimed=True
+        )
+        return Txn((), (Put(keys.garbage(group), encode(entry)),))
+
+    ops.keeper.garbage.claim = grab
+
+
+@rule("a claim looks for references", "copies")
+def claims_ignore_references(world: World) -> None:
+    """A group is free when its first owner is done with it."""
+    claim = gateway.metadata.groups.claim
+
+    class Unreferenced:
+        def __init__(self, metastore: Any) -> None:
+            self._metastore = metastore
+
+        async def read(self, requests: Sequence[Range]) -> Any:
+            found = await self._metastore.read(requests)
+            return [
+                RangeResult(result.revision, (), more=False, count=0)
+                if request.key.startswith(keys.REFERENCES)
+                else result
+                for request, result in zip(requests, found, strict=True)
+            ]
+
+    async def blind(metastore: Any, group: bytes, owner_key: bytes, *, now_ms: int) -> Txn | None:
+        txn = await claim(Unreferenced(metastore), group, owner_key, now_ms=now_ms)
+        if txn is None:
+            return None
+        compares = [c for c in txn.compares if not c.key.startswith(keys.REFERENCES)]
+        return Txn(tuple(compares), txn.success)
+
+    _claim_by(blind)
+
+
+@rule("a claim compares what it saw", "late commits")
+def claims_compare_nothing(world: World) -> None:
+    """A claim succeeds though the group came into use after it looked."""
+    claim = gateway.metadata.groups.claim
+
+    async def bold(metastore: Any, group: bytes, owner_key: bytes, *, now_ms: int) -> Txn | None:
+        txn = await claim(metastore, group, owner_key, now_ms=now_ms)
+        return None if txn is None else Txn((), txn.success)
+
+    _claim_by(bold)
+
+
+@rule("a group's first commit compares that nobody claimed it", "late commits")
+def first_commits_ignore_claims(world: World) -> None:
+    """A slow upload commits though the sweep has claimed its group."""
+    gateway.metadata.groups.first_commit_of = always
+
+
+# -- unknown outcomes ----------------------------------------------------------------------------
+
+
+@rule("after an unknown outcome a gateway deletes no shard", "lost answers")
+def shards_are_discarded_after_unknown_outcomes(world: World) -> None:
+    """A gateway that does not know whether it committed deletes the shards."""
+    gateway.objects.commit.OutcomeUnknown = Nothing
+    gateway.metadata.outcomes.UNKNOWN_TRIES = 2
+
+
+@rule("a refusal after a lost answer says nothing", "lost answers")
+def refusals_after_lost_answers_are_believed(world: World) -> None:
+    """A retry that is refused counts as a lost race, though the first try may have been applied."""
+    run = Transactions.run
+
+    async def certain(self: Transactions, txn: Txn) -> Applied:
+        applied = await run(self, txn)
+        return Applied(applied.succeeded, True, applied.revision)
+
+    Transactions.run = certain
+
+
+@rule("only the identical transaction is tried again", "lost answers")
+def lost_answers_count_as_refusals(world: World) -> None:
+    """What was not answered is built anew from what is there then."""
+
+    async def once(self: Transactions, txn: Txn) -> Applied:
+        try:
+            result = await self._metastore.txn(txn)
+        except OutcomeUnknown:
+            return Applied(False, True, 0)
+        return Applied(result.succeeded, True, result.revision)
+
+    Transactions.run = once
+
+
+@rule("garbage that bears one's own commit id means success", "lost answers")
+def ended_commits_are_not_recognised(world: World) -> None:
+    """A first try that was applied, and replaced since, counts as one that was not."""
+
+    async def settle(
+        self: Commits, record_key: bytes, record: ObjectRecord, *, is_new: bool
+    ) -> Committed | None:
+        (found,) = await self._metastore.get_many([record_key])
+        if found is not None and decode(ObjectRecord, found.value).group == record.group:
+            return Committed(record_key, record, found.mod_revision)
+        return None
+
+    Commits._settle_commit = settle
+
+
+@rule("garbage entries outlive the longest retry", "late commits")
+def garbage_is_forgotten_at_once(world: World) -> None:
+    """An entry goes with the shards."""
+    ops.keeper.garbage.RETENTION_SECONDS = 0.0
+
+
+@rule("a delete took effect when there was nothing", "lost answers")
+def deletes_are_settled_by_their_successors(world: World) -> None:
+    """A delete whose answer was lost counts as done when the object was overwritten."""
+
+    async def settle(self: Any, ending: Any) -> bool:
+        (found,) = await self._metastore.get_many([ending.record_key])
+        return found is None or found.mod_revision != ending.mod_revision
+
+    Commits._settle_delete = settle
+
+
+# -- order ---------------------------------------------------------------------------------------
+
+
+@rule("versions of a key are ordered by sequence, not by clock", "versions")
+def versions_are_ordered_by_the_clock(world: World) -> None:
+    """The newest version is the one whose gateway's clock is ahead."""
+    stamp = gateway.metadata.version_commits.new_stamp
+
+    def by_clock(versioning: str, *, above: int, now_ns: int, random: bytes) -> Any:
+        return stamp(versioning, above=-1, now_ns=now_ns, random=random)
+
+    gateway.metadata.version_commits.new_stamp = by_clock
+    gateway.metadata.version_commits.fits = lambda *ignored, **named: True
