@@ -104,7 +104,9 @@ async def _part_of_nothing(world: "World") -> str | None:
     """A part whose upload has ended: nobody would ever delete it."""
     etcd = world.etcd.store
     uploads = await etcd.range(Range(keys.UPLOADS, prefix_end(keys.UPLOADS)))
-    alive = {kv.key[-16:] for kv in uploads.kvs if decode_record(UploadRecord, kv.value).state != "done"}
+    alive = {
+        kv.key[-16:] for kv in uploads.kvs if decode_record(UploadRecord, kv.value).state != "done"
+    }
     parts = await etcd.range(Range(keys.PARTS, prefix_end(keys.PARTS), keys_only=True))
     for kv in parts.kvs:
         if kv.key[2:18] not in alive:
