@@ -131,11 +131,12 @@ class Grammar:
     """Checks heads by a parser of httptools, the same one for as long as it ends where it began:
     after a request without a body, on a connection that goes on."""
 
-    __slots__ = ("_head_ended", "_message_ended", "_parser")
+    __slots__ = ("_goes_on", "_head_ended", "_message_ended", "_parser")
 
     def __init__(self) -> None:
         self._head_ended = False
         self._message_ended = False
+        self._goes_on = False
         self._parser = httptools.HttpRequestParser(self)
 
     def on_headers_complete(self) -> None:
@@ -143,16 +144,18 @@ class Grammar:
         self._head_ended = True
 
     def on_message_complete(self) -> None:
-        """Called by the parser, after a head too when no body follows."""
+        """Called by the parser, after a head too when no body follows. What the client wants of the
+        connection is known here only: the parser forgets it after the call."""
         self._message_ended = True
+        self._goes_on = self._parser.should_keep_alive()
 
     def check(self, data: bytes) -> None:
         """RefusedError unless the head is what RFC 9112 allows, without folded lines or bare CR, LF."""
-        self._head_ended = self._message_ended = False
+        self._head_ended = self._message_ended = self._goes_on = False
         reusable = False
         try:
             self._parser.feed_data(data)
-            reusable = self._message_ended and self._parser.should_keep_alive()
+            reusable = self._message_ended and self._goes_on
         except httptools.HttpParserUpgrade:
             pass  # Upgrades are not offered; the request is served as if it had not asked.
         except httptools.HttpParserError:

@@ -226,3 +226,17 @@ def test_headers_are_what_httptools_finds(pairs: list[tuple[bytes, bytes]]) -> N
     for name, value in witness.headers:
         expected.setdefault(name.decode().lower(), []).append(value.decode("latin-1").strip(" \t"))
     assert parse(text).headers == {name: ",".join(found) for name, found in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Connection: close", "connection: Close", "Connection: keep-alive, close", "Upgrade: h2c"],
+)
+def test_a_client_that_hangs_up_does_not_spoil_the_next_ones_head(line: str) -> None:
+    """Heads of all connections go through one parser."""
+    parser = HeadParser(100)
+    plain = b"GET /b HTTP/1.1\r\nHost: x\r\n\r\n"
+    for version in ("1.1", "1.0"):
+        parser.parse(f"GET /a HTTP/{version}\r\nHost: x\r\n{line}\r\n\r\n".encode())
+        assert parser.parse(plain).headers == {"host": "x"}
+        assert parser.parse(plain).headers == {"host": "x"}
