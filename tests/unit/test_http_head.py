@@ -1,6 +1,7 @@
 """Request heads: what is served, what is refused, and with which answer."""
 
 import httptools
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -240,3 +241,41 @@ def test_a_client_that_hangs_up_does_not_spoil_the_next_ones_head(line: str) -> 
         parser.parse(f"GET /a HTTP/{version}\r\nHost: x\r\n{line}\r\n\r\n".encode())
         assert parser.parse(plain).headers == {"host": "x"}
         assert parser.parse(plain).headers == {"host": "x"}
+
+
+_LINES = st.sampled_from(
+    [
+        *(b"Connection: close", b"Connection: keep-alive", b"connection: Keep-Alive, Close"),
+        *(b"Connection: upgrade", b"Proxy-Connection: close", b"Upgrade: websocket"),
+        *(b"Content-Length: 0", b"Content-Length: 5", b"Content-Length: x"),
+        *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Expect: 100-continue"),
+        *(b"a: b", b"a b: c", b" folded", b"a: \x00"),
+    ]
+)
+_STARTS = st.sampled_from(
+    [
+        *(b"GET / HTTP/1.1", b"HEAD / HTTP/1.1", b"PUT /b/k HTTP/1.1", b"POST / HTTP/1.1"),
+        *(b"GET / HTTP/1.0", b"CONNECT /h HTTP/1.1", b"PRI * HTTP/2.0", b"nonsense"),
+    ]
+)
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda s, lines: with_headers(*lines, start=s), _STARTS, st.lists(_LINES, max_size=3)
+        ),
+        max_size=6,
+    )
+)
+def test_what_came_before_changes_nothing(heads: list[bytes]) -> None:
+    shared = HeadParser(100)
+
+    def outcome(parser: HeadParser, text: bytes) -> object:
+        try:
+            return msgspec.structs.astuple(parser.parse(text))
+        except RefusedError as error:
+            return error.refusal
+
+    for text in heads:
+        assert outcome(shared, text) == outcome(HeadParser(100), text)
