@@ -56,6 +56,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         "_continue_due",
         "_deadline",
         "_direct",
+        "_ended",
         "_loop",
         "_outlet",
         "_pending",
@@ -101,6 +102,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._direct = False
         self._continue_due = False
         self._close_after = False
+        self._ended = False
         self._responding = False
         self._refused = False
         self._reading_paused = False
@@ -179,7 +181,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         if self._body is not None and not self._body.complete:
             self._fail_body(refusals.INCOMPLETE_BODY)
             return False
-        self._close_after = True
+        self._ended = True
+        self._close_after = self._close_after or self._secure or not self._pending
         return not self._secure
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -264,6 +267,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
                 self._refuse(refusals.HEAD_TOO_LARGE)
             elif data and data != b"\r" and cannot_become_head(data):
                 self._refuse(refusals.BAD_REQUEST)
+            elif self._ended:
+                self._close()
             return
         end += len(END_OF_HEAD)
         try:
@@ -305,6 +310,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
             service.new_request_id(),
             service.host_id,
         )
+        if self._ended and body is not None and not body.complete:
+            self._fail_body(refusals.INCOMPLETE_BODY)
+            self._note(request)
+            return
         admission = service.admission
         cost_bytes = 0 if body is None else admission.cost_bytes(body.size_bytes)
         if not admission.enter(cost_bytes):
@@ -401,6 +410,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
             # Other connections come first, and a row of pipelined requests is no recursion.
             self._phase = Phase.QUEUED
             self._loop.call_soon(self._go_on)
+        elif self._ended:
+            self._close()
 
     def _go_on(self) -> None:
         """The next request's turn."""
@@ -542,7 +553,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         body = self._body
         unread = unread or bool(self._pending) or (body is not None and not body.complete)
         self._pending = b""
-        if not unread or self._secure:
+        if not unread or self._secure or self._ended:
             self._close()
             return
         self._phase = Phase.LINGERING

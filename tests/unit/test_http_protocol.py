@@ -469,6 +469,40 @@ def test_a_client_that_sends_no_more_still_gets_its_answer() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("last", "answers"),
+    [
+        (b"", 3),
+        (GET[:9], 3),
+        (b"\r\n", 3),
+        (PUT, 4),
+        (PUT[:-5], 4),
+    ],
+)
+def test_a_client_that_sends_no_more_gets_the_answers_to_all_its_requests(
+    last: bytes, answers: int
+) -> None:
+    async def scenario() -> None:
+        go = asyncio.Event()
+
+        async def wait(request: HttpRequest) -> S3Response:
+            await go.wait()
+            return await whole(request)
+
+        connection = Connection(wait)
+        await connection.feed(PUT + GET + GET + last)
+        assert connection.protocol.eof_received()
+        go.set()
+        await settle()
+        sent = bytes(connection.transport.sent)
+        assert sent.count(b"HTTP/1.1 ") == answers
+        assert sent.count(b"<Code>IncompleteBody</Code>") == (last == PUT[:-5])
+        assert len(connection.log) == answers
+        assert connection.transport.closed
+
+    run(scenario())
+
+
 def test_an_exception_or_unsafe_header_of_the_application_is_an_internal_error() -> None:
     async def scenario() -> None:
         async def fail(request: HttpRequest) -> S3Response:
