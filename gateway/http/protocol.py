@@ -317,29 +317,38 @@ class HttpProtocol(asyncio.BufferedProtocol):
         admission = service.admission
         cost_bytes = 0 if body is None else admission.cost_bytes(body.size_bytes)
         if not admission.enter(cost_bytes):
-            self._answer_at_once(request, body, service.overloaded(request))
+            self._answer_at_once(request, body, service.overloaded(request), None)
             return
         try:
             answer = service.application(request)
         except Exception:
             answer = self._not_answered(request)
         if isinstance(answer, S3Response) and isinstance(answer.body, bytes):
-            admission.leave(cost_bytes)
-            self._answer_at_once(request, body, answer)
+            self._answer_at_once(request, body, answer, cost_bytes)
         else:
             self._task = self._loop.create_task(self._serve(request, body, answer, cost_bytes))
 
     def _answer_at_once(
-        self, request: HttpRequest, body: RequestBody | None, response: S3Response
+        self,
+        request: HttpRequest,
+        body: RequestBody | None,
+        response: S3Response,
+        cost_bytes: int | None,
     ) -> None:
-        """Send an answer that needed no waiting; without a task, unless the client is slow."""
+        """Send an answer that needed no waiting; without a task, unless the client is slow. The
+        request stays admitted until then, for its answer is held in memory; `cost_bytes` None: it
+        was not admitted."""
         self._write_whole(request, response)
         if self._outlet.is_drained:
+            if cost_bytes is not None:
+                self._service.admission.leave(cost_bytes)
             self._end(request, body, sent=True)
         else:
-            self._task = self._loop.create_task(self._finish(request, body))
+            self._task = self._loop.create_task(self._finish(request, body, cost_bytes))
 
-    async def _finish(self, request: HttpRequest, body: RequestBody | None) -> None:
+    async def _finish(
+        self, request: HttpRequest, body: RequestBody | None, cost_bytes: int | None
+    ) -> None:
         """Go on to the next request when the client took the answer."""
         sent = False
         try:
@@ -348,6 +357,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         except ClientDisconnected:
             pass
         finally:
+            if cost_bytes is not None:
+                self._service.admission.leave(cost_bytes)
             self._end(request, body, sent=sent)
 
     async def _serve(

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import pytest
 
 from gateway.http.message import HttpRequest
+from gateway.http.settings import HttpSettings
 from gateway.s3.message import S3Response
 from tests.unit.http_doubles import Connection, FakeTransport, run, settle
 
@@ -91,6 +93,26 @@ def test_the_next_request_waits_until_the_client_took_the_answer() -> None:
         connection.transport.unstick()
         await settle()
         assert names(connection.transport) == [b"/b/1", b"/b/2"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", [FakeTransport.unstick, FakeTransport.close])
+def test_an_answer_that_waits_for_its_client_counts_among_the_requests_served(
+    end: Callable[[FakeTransport], None],
+) -> None:
+    """Its bytes are held in memory: slow clients must not gather more than admission allows."""
+
+    async def scenario() -> None:
+        connection = Connection(name, HttpSettings(requests_max=1))
+        admission = connection.service.admission
+        connection.transport.stuck = True
+        await connection.feed(GET % 1)
+        assert admission.requests == 1
+        assert not admission.enter(0)
+        end(connection.transport)
+        await settle()
+        assert admission.requests == 0
 
     run(scenario())
 
