@@ -30,12 +30,15 @@ def _tell(words: str) -> None:
 @rebuild_app.command("directory")
 def rebuild_directory(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of `serve`.")],
+    missing: Annotated[
+        int, typer.Option(help="Go on without so many of its drives: they are gone for good.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Make DIR/metadata anew from the drives of a store that does not run."""
     from ops.rebuild.places import rebuild_directory as work
 
-    _show(run(lambda: work(directory.absolute(), _tell)).shown(), as_json=as_json)
+    _show(run(lambda: work(directory.absolute(), missing, _tell)).shown(), as_json=as_json)
 
 
 @rebuild_app.command("cluster")

@@ -23,7 +23,7 @@ from storage_node.port import (
 from storage_node.shard import ShardEnvelope, decode_envelope
 
 PAGE_SHARDS = 500
-_READABLE = (DriveCondition.UP, DriveCondition.FULL, DriveCondition.RECOVERING)
+READABLE = (DriveCondition.UP, DriveCondition.FULL, DriveCondition.RECOVERING)
 
 log = logging.getLogger("ostraka.rebuild")
 
@@ -56,7 +56,7 @@ async def shards(
     for name in sorted(nodes):
         node = nodes[name]
         for report in await node.reports():
-            if report.condition not in _READABLE:
+            if report.condition not in READABLE:
                 continue
             after: ShardId | None = None
             while page := await node.list(report.drive, after, PAGE_SHARDS):

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from ops.clients import Clients, connect, dialler
 from ops.cluster_admin import session
 from ops.cluster_settings import node_tls, open_cluster_store
 from ops.directory import Directory, DirectoryRefused, load_directory, open_directory
+from ops.rebuild.drives import READABLE
 from ops.rebuild.restore import Identity, Restored, Tell, claim_store, restore
 from ops.refusal import Refused
 from ops.settings import ClusterSettings, DriveEntry, ProcessSettings
@@ -33,8 +34,9 @@ POLL_SECONDS = 0.2
 CONNECT_SECONDS = 10.0
 
 
-async def rebuild_directory(path: Path, tell: Tell) -> Restored:
-    """Make DIR/metadata of what the drives of a stopped store hold. Raises Refused."""
+async def rebuild_directory(path: Path, missing: int, tell: Tell) -> Restored:
+    """Make DIR/metadata of what the drives of a stopped store hold; so many of them may be missing.
+    Raises Refused."""
     if not (path / "ostraka.json").exists():
         raise Refused(f"{path} is no store: there is no ostraka.json")
     try:
@@ -42,13 +44,15 @@ async def rebuild_directory(path: Path, tell: Tell) -> Restored:
     except DirectoryRefused as error:
         raise Refused(str(error)) from error
     try:
-        return await _rebuild_opened(directory, tell)
+        return await _rebuild_opened(directory, missing, tell)
     finally:
         os.close(directory.lock)
 
 
-async def _rebuild_opened(directory: Directory, tell: Tell) -> Restored:
+async def _rebuild_opened(directory: Directory, missing: int, tell: Tell) -> Restored:
     drives = _drives_of(directory)
+    read = {path for path, _ in drives}
+    _demand_all([drive.path for drive in directory.drives], read, missing)
     incarnation = max(identity.incarnation for _, identity in drives) + 1
     identity = Identity(directory.cluster_id, incarnation, directory.cluster_key)
     clock = SystemClock()
@@ -76,6 +80,8 @@ async def _rebuild_opened(directory: Directory, tell: Tell) -> Restored:
             async with _served(node, directory) as client:
                 nodes = {NODE: client}
                 await settled(nodes, tell)
+                read = {r.path for r in await client.reports() if r.condition in READABLE}
+                _demand_all([drive.path for drive in directory.drives], read, missing)
                 return await restore(owner, nodes, identity, tell)
         finally:
             await node.close()
@@ -96,6 +102,17 @@ def _drives_of(directory: Directory) -> list[tuple[str, DriveIdentity]]:
     if not found:
         raise Refused("none of the store's drives is there")
     return found
+
+
+def _demand_all(paths: Sequence[str], read: Set[str], missing: int) -> None:
+    """Refuse to do without more drives than the operator knows to be gone: the newest copy of the
+    metadata may lie on them alone, and an older one looks just as whole. Raises Refused."""
+    away = [path for path in paths if path not in read]
+    if len(away) > missing:
+        raise Refused(
+            f"{len(away)} of the store's {len(paths)} drives cannot be read: {', '.join(away)};"
+            f" bring them back, or say --missing {len(away)} if they are gone for good"
+        )
 
 
 @asynccontextmanager

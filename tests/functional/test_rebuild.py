@@ -148,6 +148,32 @@ def test_lost_metadata_is_rebuilt_from_the_drives(store: StoreProcess) -> None:
     assert "later incarnation" in output
 
 
+def test_a_rebuild_does_without_drives_only_when_told(store: StoreProcess) -> None:
+    """The newest copy may lie on those that are away: an older one would look just as whole."""
+    check = fill(store.client())
+    await_snapshot(store.metrics)
+    store.stop()
+    shutil.rmtree(store.directory / "metadata")
+    identity = store.directory / "drive2" / "ostraka.drive"
+    away = store.directory / "away"
+    (store.directory / "drive5").rename(away)
+    refused = rebuild("directory", str(store.directory))
+    assert refused.returncode == 1
+    assert "1 of the store's 6 drives" in refused.stderr
+    assert "drive5" in refused.stderr
+    text = identity.read_bytes()
+    identity.unlink()  # such a drive is nobody's
+    refused = rebuild("directory", str(store.directory), "--missing", "1")
+    assert "2 of the store's 6 drives" in refused.stderr
+    identity.write_bytes(text)
+    # Neither try left anything behind that stands in the way.
+    (told,) = rebuilt("directory", str(store.directory), "--missing", "1")
+    assert told["unreadable_parts"] == 0
+    shutil.rmtree(store.directory / "drive5", ignore_errors=True)
+    away.rename(store.directory / "drive5")
+    check(store.start().client())
+
+
 def test_a_rebuild_needs_a_store_that_does_not_run(store: StoreProcess, tmp_path: Path) -> None:
     refused = rebuild("directory", str(store.directory))
     assert refused.returncode == 1
