@@ -15,6 +15,7 @@ from gateway.metadata.records import (
 from gateway.metadata.snapshots import SnapshotPart
 from gateway.objects.manifest import parts_of
 from gateway.objects.port import Objects
+from placement.cluster_map import MapDrive
 from placement.ids import BlobId, DriveId
 from placement.metastore.port import KeyValue, Metastore, Range, prefix_end
 from storage_node.port import NodePort
@@ -44,6 +45,11 @@ class Found:
         return tuple(i for i in range(self.ref.k + self.ref.m) if not self.shards.get(i))
 
     @property
+    def places(self) -> dict[int, list[DriveId]]:
+        """The drives of the shards, by index."""
+        return {i: [holding.drive for holding in held] for i, held in self.shards.items()}
+
+    @property
     def drives(self) -> set[DriveId]:
         """Drives that hold any shard of the blob."""
         return {holding.drive for held in self.shards.values() for holding in held}
@@ -54,6 +60,13 @@ class Found:
         drive are lost together, and so count once."""
         indexes = sum(1 for held in self.shards.values() if held)
         return min(indexes, len(self.drives)) - self.ref.k
+
+    def is_settled(self, order: Sequence[MapDrive]) -> bool:
+        """Whether every index has one shard, on the drive of its rank."""
+        width, places = self.ref.k + self.ref.m, self.places
+        return len(order) >= width and all(
+            places.get(index) == [order[index].drive_id] for index in range(width)
+        )
 
     def alone(self, index: int) -> bool:
         """Whether some shard of that index is on a drive that holds no other index."""

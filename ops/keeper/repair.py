@@ -15,6 +15,7 @@ import msgspec
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef
 from gateway.objects.port import Objects
+from ops.keeper.homes import homebound
 from ops.keeper.inventory import Found, Holding, blobs, find
 from ops.keeper.rebuild import Destination, NotRebuilt, Source, rebuild_shard
 from ops.keeper.usage import Usage, usage_of
@@ -198,57 +199,58 @@ class Repair:
     async def _complete(self, blob: Found) -> None:
         """Rebuild what a blob misses, and bring home what lies elsewhere."""
         view = self._view()
-        order = view.placement.write_order(BlobId(blob.ref.blob), blob.ref.k + blob.ref.m)
+        width = blob.ref.k + blob.ref.m
+        order = view.placement.write_order(BlobId(blob.ref.blob), width)
+        if blob.is_settled(order):
+            return
         for index in blob.missing:
             if index >= len(order) or order[index].drive_id not in view.waits:
-                await self._try(blob, index, None)
-        for index in range(blob.ref.k + blob.ref.m):
-            home = order[index].drive_id if index < len(order) else None
-            at_home = any(holding.drive == home for holding in blob.shards.get(index, ()))
-            free = home in view.live and home not in blob.drives
-            if blob.shards.get(index) and not at_home and (free or not blob.alone(index)):
-                await self._try(blob, index, blob.shards[index].copy())
-            elif at_home and len(blob.shards[index]) > 1:
-                await self._thin_out(blob, index, home)
-        homes = {i: drive.drive_id for i, drive in enumerate(order) if drive.drive_id in view.live}
-        lies = {i: held[0].drive for i, held in blob.shards.items() if len(held) == 1}
-        for indexes in cycles(lies, homes):
-            await self._exchange(blob, indexes)
+                await self._try(blob, index)
+        lies = blob.places
+        seats = {
+            index: drive
+            for index, drive in enumerate(order[:width])
+            if drive.drive_id in view.live or drive.drive_id in lies.get(index, ())
+        }
+        homes = {index: drive.drive_id for index, drive in seats.items()}
+        await self._bring_home(blob, {index: seats[index] for index in homebound(lies, homes)})
+        for index, drives in blob.places.items():
+            if drives and homes.get(index) not in drives and not blob.alone(index):
+                await self._try(blob, index)
 
-    async def _exchange(self, blob: Found, indexes: Sequence[int]) -> None:
-        """Shards that lie in each other's places: each is stored at home beside the one that is
-        there, and only then they leave their former places."""
-        former = {index: blob.shards[index][0] for index in indexes}
+    async def _bring_home(self, blob: Found, seats: Mapping[int, MapDrive]) -> None:
+        """Store these shards at home, beside whatever is there; only then those elsewhere go. Where
+        one was at home already (a drive that was given up brings back what was rebuilt meanwhile),
+        it is looked at before."""
         try:
-            for index in indexes:
-                size_bytes = await self._rebuild(blob, index, shares=True)
-                self.progress.moved += 1
-                self.progress.moved_bytes += size_bytes
-            for index, holding in former.items():
-                shard = ShardId(BlobId(blob.ref.blob), index)
-                await self._nodes[holding.node].delete([(holding.drive, shard)])
-                blob.shards[index].remove(holding)
+            for index, drive in seats.items():
+                held = blob.shards[index]
+                kept = next((h for h in held if h.drive == drive.drive_id), None)
+                if kept is None:
+                    self._moved(await self._rebuild(blob, index, drive))
+                elif len(held) > 1 and not await self._is_whole(blob, index, kept):
+                    raise NotRebuilt(f"shard {index} at home is damaged")
+            for index, drive in seats.items():
+                await self._delete_elsewhere(blob, index, drive.drive_id)
         except (NotRebuilt, PeerUnavailable) as error:
             self._hindered = True
-            log.debug("shards of %s are not exchanged: %s", blob.ref.blob.hex(), error)
+            log.debug("shards of %s stay where they are: %s", blob.ref.blob.hex(), error)
 
-    async def _thin_out(self, blob: Found, index: int, home: DriveId | None) -> None:
-        """A drive that was given up and came back brings shards that were rebuilt meanwhile: those
-        beside a whole one at home are deleted."""
+    async def _is_whole(self, blob: Found, index: int, holding: Holding) -> bool:
+        shard = ShardId(BlobId(blob.ref.blob), index)
+        (info,) = await self._nodes[holding.node].stat([(holding.drive, shard)], verify=True)
+        return isinstance(info, ShardInfo)
+
+    async def _delete_elsewhere(self, blob: Found, index: int, kept: DriveId) -> None:
         held = blob.shards[index]
         shard = ShardId(BlobId(blob.ref.blob), index)
-        kept = next(holding for holding in held if holding.drive == home)
-        try:
-            (info,) = await self._nodes[kept.node].stat([(kept.drive, shard)], verify=True)
-            if not isinstance(info, ShardInfo):
-                self._hindered = True
-                return
-            for holding in [holding for holding in held if holding.drive != home]:
-                await self._nodes[holding.node].delete([(holding.drive, shard)])
-                held.remove(holding)
-        except PeerUnavailable as error:
-            self._hindered = True
-            log.debug("shard %d of %s stays twice: %s", index, blob.ref.blob.hex(), error)
+        for holding in [holding for holding in held if holding.drive != kept]:
+            await self._nodes[holding.node].delete([(holding.drive, shard)])
+            held.remove(holding)
+
+    def _moved(self, size_bytes: int) -> None:
+        self.progress.moved += 1
+        self.progress.moved_bytes += size_bytes
 
     def _misplaced(self, blob: Found) -> int:
         """Shards on a drive that the newest map leaves out, or away from a home that is live."""
@@ -263,26 +265,29 @@ class Repair:
                 count += away or holding.drive not in takers
         return count
 
-    async def _try(self, blob: Found, index: int, former: list[Holding] | None) -> None:
-        """Rebuild one shard; then delete those of its index in their former places."""
+    async def _try(self, blob: Found, index: int) -> None:
+        """Rebuild one shard on a drive that has none of the blob; then delete others of its index."""
+        is_moved = bool(blob.shards.get(index))
         try:
-            size_bytes = await self._rebuild(blob, index)
-            if former:
-                self.progress.moved += 1
-                self.progress.moved_bytes += size_bytes
+            drive = self._free_drive(blob, index)
+            size_bytes = await self._rebuild(blob, index, drive)
+            if is_moved:
+                self._moved(size_bytes)
+                await self._delete_elsewhere(blob, index, drive.drive_id)
             else:
                 self.progress.rebuilt += 1
-            for holding in former or ():
-                shard = ShardId(BlobId(blob.ref.blob), index)
-                await self._nodes[holding.node].delete([(holding.drive, shard)])
-                blob.shards[index].remove(holding)
         except (NotRebuilt, PeerUnavailable) as error:
             self._hindered = True
             log.debug("shard %d of %s is not rebuilt: %s", index, blob.ref.blob.hex(), error)
 
-    async def _rebuild(self, blob: Found, index: int, *, shares: bool = False) -> int:
-        """One shard more, on a drive that has none of the blob, or that `shares`; its bytes. Raises
-        NotRebuilt."""
+    def _free_drive(self, blob: Found, index: int) -> MapDrive:
+        drive = destination_of(self._view(), blob.ref, index, blob.drives)
+        if drive is None:
+            raise NotRebuilt("no drive is free for it")
+        return drive
+
+    async def _rebuild(self, blob: Found, index: int, drive: MapDrive) -> int:
+        """One shard more, on that drive; its bytes. Raises NotRebuilt."""
         sources = {
             i: Source(self._nodes[held[0].node], held[0].drive, i)
             for i, held in blob.shards.items()
@@ -290,9 +295,6 @@ class Repair:
         }
         if len(sources) < blob.ref.k:
             raise NotRebuilt(f"{len(sources)} of {blob.ref.k} shards are left")
-        drive = destination_of(self._view(), blob.ref, index, set() if shares else blob.drives)
-        if drive is None:
-            raise NotRebuilt("no drive is free for it")
         envelope = await self._envelope(blob.ref, list(sources.values()), index)
         node = self._nodes[drive.node]
         size_bytes = await rebuild_shard(
@@ -344,7 +346,7 @@ class Repair:
                 )
                 (blob,) = await find([ref], self._nodes)
                 if shard.index in blob.missing:
-                    await self._rebuild(blob, shard.index)
+                    await self._rebuild(blob, shard.index, self._free_drive(blob, shard.index))
                     self.progress.rebuilt += 1
         # Rebuilt elsewhere, unused, or without a shard that says what it was: an inventory finds
         # what is missing by the records, so the note on the drive has done its duty. A shard that
@@ -366,24 +368,6 @@ class Repair:
                 except ValueError:
                     await node.report_damage(info.drive, info.shard)
         return None
-
-
-def cycles(lies: Mapping[int, DriveId], homes: Mapping[int, DriveId]) -> list[list[int]]:
-    """Indexes of a blob each of which lies at the home of another of them, so that none can go home
-    first. By index: the drive on which a shard lies, and the drive where it belongs."""
-    at = {drive: index for index, drive in lies.items()}
-    found: list[list[int]] = []
-    seen: set[int] = set()
-    for start in lies:
-        walk: list[int] = []
-        index: int | None = start
-        while index is not None and index not in seen:
-            seen.add(index)
-            walk.append(index)
-            index = at.get(homes[index]) if index in homes else None
-        if index in walk[:-1]:
-            found.append(walk[walk.index(index) :])
-    return found
 
 
 def destination_of(view: View, ref: BlobRef, index: int, taken: set[DriveId]) -> MapDrive | None:
