@@ -26,6 +26,7 @@ from placement.clock import Clock, SystemClock, SystemRandomness
 from placement.cluster_map import ClusterMap
 from placement.errors import MetastoreDenied, MetastoreUnavailable
 from placement.ids import Epoch
+from placement.map_changes import weighed_by_size
 from placement.membership import (
     CLUSTER,
     ClusterRecord,
@@ -47,6 +48,8 @@ from placement.metastore.port import (
     unchanged,
 )
 from placement.metastore.sqlite import SqliteOwner
+from storage_node.files import RealFiles
+from storage_node.identity import DriveRefused, read_identity
 
 MIGRATION = keys.MIGRATION
 PATIENCE_SECONDS = 60.0
@@ -346,8 +349,9 @@ class _Migration:
             start = end
 
     async def _finish(self, now: ClusterMap) -> int:
-        """The map in which the drives are where they are: the same order, on a host with a name."""
-        new = dataclasses.replace(
+        """The map in which the drives are where they are: the same order, on a host with a name,
+        with the weights of a cluster."""
+        moved = dataclasses.replace(
             now,
             epoch=Epoch(now.epoch + 1),
             drives=tuple(
@@ -357,6 +361,7 @@ class _Migration:
                 for drive in now.drives
             ),
         )
+        new = weighed_by_size(moved, _mean_capacity_bytes(self._directory))
         done = await self._target.txn(
             Txn(
                 (absent(keys.MAP_CURRENT),),
@@ -370,6 +375,18 @@ class _Migration:
         if not done.succeeded:
             raise Refused("somebody else put a cluster map into this etcd")
         return new.epoch
+
+
+def _mean_capacity_bytes(directory: Directory) -> float:
+    """Of the drives that are there; 0 when none is."""
+    files, sizes = RealFiles(), []
+    for drive in directory.drives:
+        try:
+            if read_identity(files, drive.path) is not None:
+                sizes.append(files.space(drive.path).capacity_bytes)
+        except (OSError, DriveRefused):
+            continue  # away or broken: the others tell
+    return sum(sizes) / len(sizes) if sizes else 0.0
 
 
 def _moves(kv: KeyValue) -> bool:

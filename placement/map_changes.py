@@ -28,6 +28,17 @@ def weight_of(record: DriveRecord) -> float:
     return max(round(record.capacity_bytes / WEIGHT_UNIT_BYTES, 6), 1e-6)
 
 
+def weighed_by_size(cluster: ClusterMap, mean_capacity_bytes: float) -> ClusterMap:
+    """A map whose weights are only relative to each other, in the unit of `weight_of`: drives that
+    are added later get shares that fit. All weights grow alike, so no shard moves."""
+    mean = sum(drive.weight for drive in cluster.drives) / max(len(cluster.drives), 1)
+    if mean <= 0 or mean_capacity_bytes <= 0:
+        return cluster
+    factor = mean_capacity_bytes / WEIGHT_UNIT_BYTES / mean
+    drives = (dataclasses.replace(d, weight=d.weight * factor) for d in cluster.drives)
+    return dataclasses.replace(cluster, drives=tuple(drives))
+
+
 def first_map(
     records: Sequence[DriveRecord], scheme: Scheme | None, partition_count: int
 ) -> ClusterMap:

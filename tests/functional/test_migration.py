@@ -167,6 +167,9 @@ def test_a_store_moves_to_a_cluster_whatever_kills_the_move(
     assert added["done"]
     shown = cluster.admin("map", "show")
     assert [drive["host"] for drive in shown["drives"]] == ["first"] * 6 + ["host2"]
+    # All lie on one filesystem: a new drive's share is that of the old ones.
+    weights = [drive["weight"] for drive in shown["drives"]]
+    assert weights == pytest.approx([weights[-1]] * 7, rel=1e-4)
     eventually(lambda: not cluster.admin("map", "show")["open_epochs"], 120)
     check(s3)
 

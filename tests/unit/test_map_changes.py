@@ -21,6 +21,7 @@ from placement.map_changes import (
     put_out,
     remove,
     replace,
+    weighed_by_size,
     weight_of,
     with_scheme,
 )
@@ -67,6 +68,20 @@ def test_weights_follow_sizes() -> None:
     assert weight_of(record(1)) == 1.0
     assert weight_of(record(1, capacity=4 * TIB)) == 4.0
     assert weight_of(record(1, capacity=1000)) > 0
+
+
+def test_a_map_of_relative_weights_is_weighed_by_size_and_nothing_moves() -> None:
+    records = [record(number) for number in range(1, 7)]
+    before = first_map(records, Scheme(4, 2), 64)
+    after = weighed_by_size(before, 16.3 * TIB)
+    assert {drive.weight for drive in after.drives} == {16.3}
+    for partition in map(Partition, range(64)):
+        old, new = (
+            [drive.slot for drive in Placement(cluster).write_order_of(partition)]
+            for cluster in (before, after)
+        )
+        assert old == new
+    assert weighed_by_size(before, 0) == before
 
 
 def test_adding_opens_the_epoch_before_and_one_move_runs_at_a_time() -> None:
