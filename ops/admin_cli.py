@@ -146,9 +146,10 @@ def scrub_line(scrub: dict[str, Any]) -> str:
 
 def snapshot_line(snapshot: dict[str, Any]) -> str:
     """What the drives know of the metadata, for people."""
-    age = f"metadata on the drives: as of {snapshot['age_seconds']:.0f} s ago"
+    seconds = f"{snapshot['age_seconds']:.0f} s ago"
     if "number" not in snapshot:
-        return f"{age}, no snapshot yet"
+        return f"metadata on the drives: not looked at yet, the keeper began {seconds}"
+    age = f"metadata on the drives: as of {seconds}"
     state = "being copied" if snapshot["running"] else "whole"
     line = f"{age}, snapshot {snapshot['number']:.0f} {state}, {snapshot['bytes'] / 1e6:.1f} MB"
     if snapshot.get("unconfirmed"):

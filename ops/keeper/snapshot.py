@@ -288,7 +288,9 @@ class Snapshot:
         if present < pending.last:
             raise Compacted(present)  # the metadata is another one, restored from earlier
         if not pending.changes:
-            pending.since = now
+            # What is found at the first look waited through a restart: it is written at once.
+            has_looked = self._polled_at >= 0
+            pending.since = now if has_looked else now - self._log_seconds
         if present > pending.last:
             await self._read_changes(pending, present)
         self._polled_at = now
