@@ -23,6 +23,7 @@ from ops.keeper.garbage import Garbage
 from ops.keeper.inventory import Found
 from ops.keeper.moves import Moves
 from ops.keeper.repair import Repair
+from placement.cluster_map import MapDrive
 from placement.ids import BlobId, DriveId
 from placement.map_changes import close_epochs
 from storage_node.port import ShardId
@@ -59,11 +60,11 @@ def delete_before_a_move_is_verified(world: World) -> None:
     """What moves is deleted in its former place before it is stored in the new one."""
     rebuild = Repair._rebuild
 
-    async def hasty(self: Any, blob: Found, index: int, **how: bool) -> int:
+    async def hasty(self: Any, blob: Found, index: int, drive: MapDrive) -> int:
         for holding in blob.shards.get(index, []):
             shard = ShardId(blob.ref.blob, index)
             await self._nodes[holding.node].delete([(holding.drive, shard)])
-        return await rebuild(self, blob, index, **how)
+        return await rebuild(self, blob, index, drive)
 
     Repair._rebuild = hasty
 
