@@ -10,6 +10,7 @@ import typer
 from ops.admin_options import Json
 from ops.cluster_admin_cli import run, settings_of
 from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey, KeyFile
+from ops.folder_owner import act_as_owner
 
 rebuild_app = typer.Typer(help="Metadata from the drives, when it is lost.", no_args_is_help=True)
 Running = Annotated[
@@ -35,9 +36,10 @@ def rebuild_directory(
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Make DIR/metadata anew from the drives of a store that does not run."""
+    """Make DIR/metadata anew from the drives of a store that does not run. Root becomes DIR's owner."""
     from ops.rebuild.places import rebuild_directory as work
 
+    act_as_owner(directory)
     _show(run(lambda: work(directory.absolute(), missing, _tell)).shown(), as_json=as_json)
 
 

@@ -1,9 +1,11 @@
 """The metadata of a store is lost, and made anew from its drives."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -172,6 +174,29 @@ def test_a_rebuild_does_without_drives_only_when_told(store: StoreProcess) -> No
     shutil.rmtree(store.directory / "drive5", ignore_errors=True)
     away.rename(store.directory / "drive5")
     check(store.start().client())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_what_root_makes_in_the_folder_of_another_belongs_to_that_one() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        folder = Path(place) / "store"
+        folder.mkdir(mode=0o700)
+        os.chown(folder, 12345, 12346)
+        program = (
+            "import os, pathlib, sys; from ops.folder_owner import act_as_owner;"
+            "folder = pathlib.Path(sys.argv[1]); act_as_owner(folder);"
+            "(folder / 'made').touch(); print(os.getuid(), os.getgid(), os.getgroups())"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(folder)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout.split() == ["12345", "12346", "[12346]"]
+        assert (folder / "made").stat().st_uid == 12345
 
 
 def test_a_rebuild_needs_a_store_that_does_not_run(store: StoreProcess, tmp_path: Path) -> None:
