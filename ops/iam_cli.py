@@ -75,7 +75,7 @@ def _show(items: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) 
     table = Table(*columns)
     for item in items:
         table.add_row(*(str(item.get(column) or "") for column in columns))
-    Console().print(table)
+    Console(width=160).print(table)
 
 
 def _done(what: str, as_json: bool) -> None:

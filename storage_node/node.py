@@ -397,7 +397,8 @@ class Node:
                 return
             if not await drive.prove_apart() or drive.find(key) != entry:
                 return  # replaced or deleted meanwhile
-        log.warning("shard %s.%d on %s is damaged", shard.blob.hex(), shard.index, drive.root)
+        found = "missing" if entry is None else "damaged"
+        log.warning("shard %s.%d on %s is %s", shard.blob.hex(), shard.index, drive.root, found)
         await self._log(RecordKind.DAMAGED, [(drive, key, _place_of(drive, entry))])
 
     async def damaged(self, limit: int) -> tuple[tuple[DriveId, ShardId], ...]:
