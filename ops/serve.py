@@ -91,7 +91,8 @@ def serve(config: ServeConfig, given: Credentials | None) -> int:
             say("warning: one drive has no redundancy: losing it loses everything")
     if websites:
         say_websites(config, websites[0])
-    _welcome(config, port, admin.getsockname()[1], credentials, directory.path, fresh=fresh)
+    kept = None if given is not None else directory.path / "credentials.json"
+    _welcome(config, port, admin.getsockname()[1], credentials, kept, fresh=fresh)
     supervisor.run()
     say("stopping")
     supervisor.stop()
@@ -168,7 +169,7 @@ def _welcome(
     port: int,
     admin_port: int,
     credentials: Credentials,
-    path: Path,
+    kept: Path | None,
     *,
     fresh: bool,
 ) -> None:
@@ -178,12 +179,14 @@ def _welcome(
     scheme = "https" if config.tls_cert else "http"
     url = f"{scheme}://{host}:{port}"
     if fresh:
-        say("root credentials, shown once (kept in " + str(path / "credentials.json") + "):")
+        say(f"root credentials, shown once (kept in {kept}):")
         say(f"  access key  {credentials.access_key}")
         say(f"  secret key  {credentials.secret_key!s}")
     say(f"ready {url}")
     say(f"admin {scheme}://{host}:{admin_port} (health, metrics)")
-    say("use it with the aws CLI:")
+    # Also of a start after one that failed before it could show them.
+    place = "" if kept is None else f" (the secret key is in {kept})"
+    say(f"use it with the aws CLI{place}:")
     say(f"  export AWS_ACCESS_KEY_ID={credentials.access_key} AWS_SECRET_ACCESS_KEY=…")
     say(f"  export AWS_DEFAULT_REGION={config.region} AWS_ENDPOINT_URL={url}")
     say("  aws s3 mb s3://my-bucket")

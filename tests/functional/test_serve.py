@@ -34,6 +34,7 @@ def test_a_first_start_prints_credentials_once_and_a_second_goes_on(directory: P
         assert store.stop() == 0
         store.start()
         assert secret_key not in store.output
+        assert f"the secret key is in {directory / 'credentials.json'}" in store.output
         assert store.client().get_object(Bucket="kept", Key="a")["Body"].read() == b"body"
         assert store.stop() == 0
     finally:
@@ -73,6 +74,7 @@ def test_credentials_of_the_environment_are_used_and_not_written(directory: Path
     try:
         store.start()
         assert "a-secret-of-the-test" not in store.output
+        assert "credentials.json" not in store.output
         assert not (directory / "credentials.json").exists()
         assert store.client().list_buckets()["Buckets"] == []
     finally:
