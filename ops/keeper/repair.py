@@ -100,6 +100,7 @@ class Repair:
         self._moved_some = False
         self._hindered = False
         self._again_at = 0.0
+        self._away_meanwhile: frozenset[DriveId] = frozenset()
 
     async def work(self) -> bool:
         """One round: reported damage, then, if it is due, a whole inventory. True if it found work."""
@@ -167,6 +168,7 @@ class Repair:
         await self._forget_marks()
         view = self._view()
         live, epoch = view.live, view.placement.map.epoch
+        self._away_meanwhile = view.waits
         missing = unreadable = misplaced = 0
         moved_before = self.progress.moved
         self.progress.examined = 0
@@ -182,10 +184,13 @@ class Repair:
                 missing += blob.ref.m - left
                 unreadable += left < 0
                 tolerance = left if tolerance is None else min(tolerance, left)
-        # A drive that came back meanwhile may hold what was missing: look again.
-        self.progress.covered = live & self._view().live
+        # A drive that came back meanwhile, however short it was away, may hold what was missing: look
+        # again.
         now = self._view()
-        self.progress.due = bool(now.live - live) or now.placement.map.epoch > epoch
+        self.progress.covered = (live & now.live) - self._away_meanwhile
+        self.progress.due = (
+            bool(now.live - self.progress.covered) or now.placement.map.epoch > epoch
+        )
         self.progress.epoch = epoch
         self.progress.misplaced = misplaced
         # Where one made room, another may follow; where none could move, trying again is idle.
@@ -199,6 +204,7 @@ class Repair:
     async def _complete(self, blob: Found) -> None:
         """Rebuild what a blob misses, and bring home what lies elsewhere."""
         view = self._view()
+        self._away_meanwhile |= view.waits
         width = blob.ref.k + blob.ref.m
         order = view.placement.write_order(BlobId(blob.ref.blob), width)
         if blob.is_settled(order):

@@ -20,9 +20,9 @@ from placement.errors import PeerUnavailable
 from placement.hashing import Placement
 from placement.ids import BlobId, BucketId, DriveId, Epoch, Partition, Slot
 from placement.metastore.memory import MemoryMetastore
-from placement.metastore.port import DeleteRange, Put, Txn
+from placement.metastore.port import DeleteRange, Put, Range, RangeResult, Txn
 from placement.schemes import Scheme
-from storage_node.port import Outcome, PutShard, ShardId
+from storage_node.port import Outcome, PutShard, ShardId, ShardInfo
 from storage_node.shard import ShardEnvelope, decode_envelope, encode_envelope
 from tests.unit.memory_node import MemoryNode
 
@@ -209,6 +209,36 @@ def test_what_a_drive_holds_that_is_waited_for_is_not_rebuilt_elsewhere() -> Non
         await cluster.repair.work()
         assert cluster.bodies() == before
         assert cluster.repair.progress.pending_with(cluster.live) == 0
+
+    run(scenario)
+
+
+def test_a_drive_that_went_and_came_back_within_an_inventory_is_looked_at_again() -> None:
+    """Else nobody would ever count on what it holds, nor bring home what lies there."""
+
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.repair.work()
+        away, locate, read = DRIVES[2], cluster.node.locate, cluster.metastore.range
+
+        async def without_it(blobs: Sequence[BlobId]) -> tuple[tuple[ShardInfo, ...], ...]:
+            cluster.live, cluster.waits = frozenset(DRIVES) - {away}, frozenset({away})
+            found = await locate(blobs)
+            return tuple(tuple(info for info in infos if info.drive != away) for infos in found)
+
+        async def with_it_again(wanted: Range) -> RangeResult:
+            if wanted.key.startswith(keys.PARTS):  # behind the objects
+                cluster.live, cluster.waits = frozenset(DRIVES), frozenset()
+                cluster.node.locate = locate  # type: ignore[method-assign]
+            return await read(wanted)
+
+        cluster.node.locate = without_it  # type: ignore[method-assign]
+        cluster.metastore.range = with_it_again  # type: ignore[method-assign,assignment]
+        cluster.repair.progress.due = True
+        await cluster.repair.work()
+        assert cluster.repair.progress.missing
+        await cluster.repair.work()
+        assert cluster.repair.progress.pending_with(cluster.live) == 0
+        assert cluster.repair.progress.tolerance == 2
 
     run(scenario)
 
