@@ -74,8 +74,10 @@ async def shards(
 async def find_parts(
     nodes: Mapping[str, NodePort], cluster_id: bytes, seen: Callable[[int], None]
 ) -> FoundParts:
-    """All parts of this cluster's snapshots."""
+    """All parts of this cluster's snapshots. Headers of shards are read without a checksum, so where
+    the shards of a part differ in what they tell of it, most of them are believed."""
     found = FoundParts()
+    told: dict[bytes, list[SnapshotPart]] = {}
     async for node, info, envelope in shards(nodes, seen):
         if not envelope.owner_key.startswith(keys.SNAPSHOT_PARTS):
             continue
@@ -86,9 +88,10 @@ async def find_parts(
             continue
         if part.cluster_id != cluster_id or part.data.blob != envelope.blob:
             continue
-        found.parts[envelope.blob] = part
+        told.setdefault(envelope.blob, []).append(part)
         holder = Holder(node, info.drive, info.shard.index)
         found.holders.setdefault(envelope.blob, []).append(holder)
+    found.parts = {blob: max(parts, key=parts.count) for blob, parts in told.items()}
     return found
 
 
