@@ -76,14 +76,16 @@ def objects_move(world: World) -> None:
         path: str,
         body: bytes = b"",
         headers: dict[str, str] | None = None,
+        *,
+        pace: float = 0.0,
     ) -> Any:
         makes = (method == "PUT" and path.count("/") > 1 and "?" not in path) or (
             method == "POST" and path.endswith("?uploads")
         )
-        known = self._world.observer.topology.map.classes if hasattr(self, "_world") else ()
-        if makes and known and self._random.random() < 0.3:
-            headers = {**(headers or {}), "x-amz-storage-class": self._random.choice(known)[0]}
-        return await send(self, method, path, body, headers)
+        known = self.world.observer.topology.map.classes
+        if makes and known and self.random.random() < 0.3:
+            headers = {**(headers or {}), "x-amz-storage-class": self.random.choice(known)[0]}
+        return await send(self, method, path, body, headers, pace=pace)
 
     def begun(self: Lifecycle, *arguments: Any) -> None:
         begin(self, *arguments)
