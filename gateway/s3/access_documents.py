@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from lxml import etree
 
-from gateway.s3.elements import malformed, name_of, parse, text_of
+from gateway.s3.elements import boolean, malformed, name_of, parse, text_of, texts_of
 from gateway.s3.errors import ErrorCode, S3Error
 
 ACCESS_DOCUMENT_LIMIT_BYTES: Final = 128 * 1024
@@ -82,12 +82,8 @@ def parse_ownership(text: bytes) -> str:
 
 def parse_public_access_block(text: bytes) -> tuple[bool, bool, bool, bool]:
     """The four settings; what is not named is off. Raises MalformedXML."""
-    found: dict[str, bool] = {}
-    for child in parse(text, "PublicAccessBlockConfiguration"):
-        name, value = name_of(child), text_of(child).strip().lower()
-        if name not in _BLOCK_SETTINGS or name in found or value not in ("true", "false"):
-            raise malformed(f"{name} is no setting, or neither true nor false, or there twice")
-        found[name] = value == "true"
+    texts = texts_of(parse(text, "PublicAccessBlockConfiguration"), _BLOCK_SETTINGS)
+    found = {name: boolean(value) for name, value in texts.items()}
     first, second, third, fourth = (found.get(name, False) for name in _BLOCK_SETTINGS)
     return first, second, third, fourth
 

@@ -92,12 +92,17 @@ def parse_delete(text: bytes) -> DeleteDocument:
                 )
             )
         elif name == "Quiet":
-            quiet = boolean(text_of(child))
+            quiet = _is_quiet(text_of(child).strip())
         else:
             raise malformed(f"unknown element {name}")
     if not objects:
         raise malformed("no keys")
     return DeleteDocument(objects=tuple(objects), quiet=quiet)
+
+
+def _is_quiet(text: str) -> bool:
+    """Some clients write the numbers that XML Schema has for a boolean."""
+    return text == "1" or (text != "0" and boolean(text))
 
 
 _OBJECT_FIELDS: Final = frozenset({"Key", "VersionId", "ETag", "LastModifiedTime", "Size"})

@@ -65,9 +65,9 @@ def text_of(leaf: "etree._Element") -> str:
 def boolean(text: str) -> bool:
     """`true` or `false`, in any case."""
     value = text.strip().lower()
-    if value not in ("true", "false", "1", "0"):
+    if value not in ("true", "false"):
         raise malformed("not a boolean")
-    return value in ("true", "1")
+    return value == "true"
 
 
 def children_of(parent: "etree._Element", known: Collection[str]) -> dict[str, "etree._Element"]:

@@ -62,6 +62,7 @@ def test_a_rule_is_read(text: bytes, rule: EncryptionRule) -> None:
         document(by_default("<SSEAlgorithm><a/></SSEAlgorithm>")),
         document(AES + AES),
         document(f"{AES}<BucketKeyEnabled>yes</BucketKeyEnabled>"),
+        document(f"{AES}<BucketKeyEnabled>1</BucketKeyEnabled>"),
         document(f"{AES}<Unknown/>"),
         document(BLOCKED.format("SSE-S3")),
         document("<BlockedEncryptionTypes/>"),
