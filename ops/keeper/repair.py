@@ -18,7 +18,7 @@ from gateway.objects.port import Objects
 from ops.keeper.homes import homebound
 from ops.keeper.inventory import Found, Holding, blobs, find
 from ops.keeper.rebuild import Destination, NotRebuilt, Source, rebuild_shard
-from ops.keeper.usage import Usage, usage_of
+from ops.keeper.usage import Usage, ref_of, usage_of
 from placement.clock import Clock
 from placement.cluster_map import MapDrive
 from placement.errors import PeerUnavailable
@@ -343,14 +343,7 @@ class Repair:
         if envelope is not None:
             now_ms = self._clock.now_ns() // 1_000_000
             if await usage_of(self._metastore, envelope, now_ms=now_ms) is Usage.USED:
-                ref = BlobRef(
-                    blob=envelope.blob,
-                    k=envelope.k,
-                    m=envelope.m,
-                    stripe_size_bytes=envelope.stripe_size_bytes,
-                    size_bytes=envelope.size_bytes,
-                )
-                (blob,) = await find([ref], self._nodes)
+                (blob,) = await find([ref_of(envelope)], self._nodes)
                 if shard.index in blob.missing:
                     await self._rebuild(blob, shard.index, self._free_drive(blob, shard.index))
                     self.progress.rebuilt += 1

@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.metadata import keys
-from gateway.metadata.records import BlobRef, RecordError, decode, encode
+from gateway.metadata.records import RecordError, decode, encode
 from ops.config import SCRUB_PASS_SECONDS
 from ops.keeper import scrub_plan
 from ops.keeper.decoding import Verdict, decode_and_compare, expected_md5
 from ops.keeper.inventory import find
 from ops.keeper.rebuild import STRIPES_PER_STEP, Source, geometry_of, verified_fragments
 from ops.keeper.scrub_plan import PASS_SECONDS, Pace, ScrubRecord
+from ops.keeper.usage import ref_of
 from placement.clock import Clock, Randomness
 from placement.errors import PeerUnavailable
-from placement.ids import BlobId, DriveId
+from placement.ids import DriveId
 from placement.metastore.port import Metastore, Put, Range, Txn, unchanged
 from storage_node.port import DriveCondition, GetShard, NodePort, Outcome, ShardId, ShardInfo
 from storage_node.shard import ShardEnvelope, decode_envelope
@@ -232,7 +233,7 @@ class Scrub:
     async def _verify_long(self, node: NodePort, info: ShardInfo) -> None:
         """A shard of many stripes, a few at a time, with rests between."""
         try:
-            geometry = geometry_of(_ref(decode_envelope(info.envelope)))
+            geometry = geometry_of(ref_of(decode_envelope(info.envelope)))
         except ValueError:
             await self._judge(node, info, Outcome.DAMAGED)
             return
@@ -273,7 +274,7 @@ class Scrub:
                     log.info("blob %s is not decoded: %s", info.shard.blob.hex(), error)
 
     async def _decode(self, envelope: ShardEnvelope) -> None:
-        ref = _ref(envelope)
+        ref = ref_of(envelope)
         (blob,) = await find([ref], self._nodes)
         sources = {
             index: Source(self._nodes[held[0].node], held[0].drive, index)
@@ -311,16 +312,6 @@ def _calls(infos: Sequence[ShardInfo]) -> list[list[ShardInfo]]:
         calls[-1].append(info)
         size_bytes += info.length
     return calls
-
-
-def _ref(envelope: ShardEnvelope) -> BlobRef:
-    return BlobRef(
-        blob=BlobId(envelope.blob),
-        k=envelope.k,
-        m=envelope.m,
-        stripe_size_bytes=envelope.stripe_size_bytes,
-        size_bytes=envelope.size_bytes,
-    )
 
 
 def _name(shard: ShardId) -> str:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from gateway.metadata import keys, uploads
 from gateway.metadata.groups import claim
-from gateway.metadata.records import BlobRef, ObjectRecord, decode
+from gateway.metadata.records import ObjectRecord, decode
 from ops.keeper.garbage import delete_blobs
-from ops.keeper.usage import Usage, claim_part, usage_of
+from ops.keeper.usage import Usage, claim_part, ref_of, usage_of
 from placement.clock import Clock
-from placement.ids import BlobId
 from placement.metastore.port import Metastore, Txn
 from storage_node.port import DriveCondition, NodePort, ShardId, ShardInfo
 from storage_node.shard import ShardEnvelope, decode_envelope
@@ -137,13 +136,6 @@ class Sweep:
             claimed = txn is not None and (await self._metastore.txn(txn)).succeeded
         if not claimed:
             return False
-        ref = BlobRef(
-            blob=BlobId(envelope.blob),
-            k=envelope.k,
-            m=envelope.m,
-            stripe_size_bytes=envelope.stripe_size_bytes,
-            size_bytes=envelope.size_bytes,
-        )
-        self.progress.removed += await delete_blobs(self._nodes, [ref])
+        self.progress.removed += await delete_blobs(self._nodes, [ref_of(envelope)])
         log.info("orphan blob %s removed", envelope.blob.hex())
         return True

@@ -4,10 +4,22 @@ from enum import Enum
 
 from gateway.metadata import keys, uploads
 from gateway.metadata.groups import claim
-from gateway.metadata.records import RecordError, decode
+from gateway.metadata.records import BlobRef, RecordError, decode
 from gateway.metadata.snapshots import SnapshotPart, SnapshotState, has_passed, place_of
+from placement.ids import BlobId
 from placement.metastore.port import Metastore, Put, Txn, unchanged
 from storage_node.shard import ShardEnvelope
+
+
+def ref_of(envelope: ShardEnvelope) -> BlobRef:
+    """The blob that a shard is of."""
+    return BlobRef(
+        blob=BlobId(envelope.blob),
+        k=envelope.k,
+        m=envelope.m,
+        stripe_size_bytes=envelope.stripe_size_bytes,
+        size_bytes=envelope.size_bytes,
+    )
 
 
 class Usage(Enum):

@@ -13,7 +13,6 @@ from gateway.metadata import keys, uploads
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import MetadataError
 from gateway.metadata.records import (
-    BlobRef,
     BucketRecord,
     ObjectRecord,
     PartRecord,
@@ -27,7 +26,7 @@ from gateway.objects.port import Stored
 from gateway.s3.message import Principal
 from ops.clients import Clients
 from ops.keeper.inventory import find
-from ops.keeper.usage import Usage, usage_of
+from ops.keeper.usage import Usage, ref_of, usage_of
 from ops.rebuild.drives import shards
 from ops.refusal import Refused
 from placement.ids import BucketId, UploadId
@@ -187,14 +186,7 @@ def _read(envelope: ShardEnvelope, names: dict[bytes, str], *, readable: bool) -
 
 
 async def _is_readable(clients: Clients, envelope: ShardEnvelope) -> bool:
-    ref = BlobRef(
-        blob=envelope.blob,
-        k=envelope.k,
-        m=envelope.m,
-        stripe_size_bytes=envelope.stripe_size_bytes,
-        size_bytes=envelope.size_bytes,
-    )
-    (found,) = await find([ref], clients.nodes)
+    (found,) = await find([ref_of(envelope)], clients.nodes)
     return found.tolerance >= 0
 
 
