@@ -8,7 +8,7 @@ sweep off while this process copies, and ends with it.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,7 +21,7 @@ from gateway.metadata.groups import end_of, first_commit_of
 from gateway.metadata.records import BlobRef, ObjectRecord, PartRef, encode
 from gateway.objects.manifest import encode_parts, parts_of
 from gateway.objects.port import Objects, Staged, Stored
-from gateway.s3.message import Buffer
+from gateway.operations.source_body import StreamBody
 from placement.clock import Clock, Randomness
 from placement.errors import LeaseNotFound, MetastoreUnavailable, OutcomeUnknown
 from placement.ids import GroupId
@@ -48,44 +48,6 @@ class _Unhashed:
 
     def update_rest(self, buffer: memoryview) -> None:
         """Nothing to add."""
-
-
-class StreamBody:
-    """A stored blob's stream as the body of a new one."""
-
-    def __init__(self, size_bytes: int, groups: AsyncIterator[Sequence[Buffer]]) -> None:
-        self.size_bytes = size_bytes
-        self.trailers: dict[str, str] = {}
-        self._groups = groups
-        self._rest: list[memoryview] = []
-
-    async def read_into(self, buffer: memoryview) -> int:
-        """Fill the buffer from the stream; fewer bytes only at its end."""
-        filled = 0
-        while filled < len(buffer):
-            if not self._rest:
-                group = await anext(self._groups, None)
-                if group is None:
-                    break
-                self._rest = [memoryview(piece).cast("B") for piece in group if len(piece)]
-                continue
-            piece = self._rest[0]
-            taken = min(len(piece), len(buffer) - filled)
-            buffer[filled : filled + taken] = piece[:taken]
-            filled += taken
-            if taken == len(piece):
-                self._rest.pop(0)
-            else:
-                self._rest[0] = piece[taken:]
-        return filled
-
-    async def read_all(self, limit_bytes: int) -> bytes:
-        """The whole rest; ValueError beyond the limit."""
-        data = bytearray(min(self.size_bytes, limit_bytes + 1))
-        filled = await self.read_into(memoryview(data))
-        if filled > limit_bytes:
-            raise ValueError("the blob is longer than the limit")
-        return bytes(data[:filled])
 
 
 @dataclass(slots=True)
@@ -242,9 +204,8 @@ class Recoding:
         if not ref.size_bytes:
             return await self._objects.stage_bytes(b"", group=group, scheme=scheme)
         stream = await self._objects.read([(ref, 0, ref.size_bytes)])
-        body = StreamBody(ref.size_bytes, stream.chunks())
         return await self._objects.stage(
-            body, ref.size_bytes, _Unhashed(), group=group, scheme=scheme
+            StreamBody(stream), ref.size_bytes, _Unhashed(), group=group, scheme=scheme
         )
 
     async def _commit(
