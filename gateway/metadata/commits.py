@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.domain.conditions import DeleteConditions, WriteConditions
 from gateway.metadata import groups, keys
@@ -141,22 +142,13 @@ class Commits:
             ]
             if is_new:
                 own.append(groups.first_commit_of(record.group))
-            writes = groups.replace(
-                record_key,
-                record,
-                value,
-                None if previous is None else previous.record,
-                self._now_ms(),
-            )
+            ended = None if previous is None else previous.record
+            writes = groups.replace(record_key, record, value, ended, self._now_ms())
             if telling is not None:
                 writes = (*writes, telling(record))
             txn = Txn((*own, *relied), (*writes, *extra))
-            if self._quotas.active:
-                ended = None if previous is None else previous.record
-                growth = growth_of(record, ended, counted_bytes)
-                applied = await self._quotas.run(entry, growth, txn, carrier)
-            else:
-                applied = await self._transactions.run(txn, carrier)
+            growth = partial(growth_of, record, ended, counted_bytes)
+            applied = await self._quotas.run(entry, growth, txn, carrier)
             if applied.succeeded:
                 return Committed(record_key, record, applied.revision)
             if not applied.certain:

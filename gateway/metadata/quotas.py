@@ -8,6 +8,7 @@ it does not know (`ops/decisions/0024-quotas.md`).
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -140,13 +141,18 @@ class Quotas:
             _demand(quota.quota, self.held_by_account(owner), growth, "the bucket's account")
 
     async def run(
-        self, entry: BucketEntry, growth: Amount, txn: Txn, carrier: Carrier | None = None
+        self,
+        entry: BucketEntry,
+        work_out: Callable[[], Amount],
+        txn: Txn,
+        carrier: Carrier | None = None,
     ) -> Applied:
-        """Run a transaction that adds so much to the bucket. Raises QuotaExceeded, and what
-        `Transactions.run` raises."""
+        """Run a transaction that adds so much to the bucket, which is worked out only where there is
+        a quota. Raises QuotaExceeded, and what `Transactions.run` raises."""
         owner, bucket_id = entry.record.owner, bytes(entry.bucket_id)
         if bucket_id not in self.buckets and owner not in self.accounts:
             return await self._transactions.run(txn, carrier)
+        growth = work_out()
         self.demand(entry, growth)
         under_way = growth.demand
         self._holding(bucket_id, owner)

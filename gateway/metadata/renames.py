@@ -6,6 +6,7 @@ copy and a delete would leave it, but at one instant.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -86,7 +87,7 @@ class Renames:
                 txn = self._version_txn(entry, source, destination, record)
                 # What the old key held stays: the object is there twice.
                 ended = versions.replaced_null(destination, record)
-                growth = growth_of(record, None if ended is None else ended.record)
+                growth = partial(growth_of, record, None if ended is None else ended.record)
                 applied = await self._quotas.run(entry, growth, txn)
             else:
                 txn = self._plain_txn(entry, source, destination, record)

@@ -1,6 +1,7 @@
 """The transactions that begin, fill, complete and abort multipart uploads. Reading is in `uploads`."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -101,12 +102,8 @@ async def commit_part(
             *stored.compares,
         )
         txn = Txn(compares, tuple(writes))
-        if metadata.quotas.active:
-            replaced = 0 if previous is None else decode(PartRecord, previous.value).size_bytes
-            growth = Amount(part.size_bytes - replaced)
-            applied = await metadata.quotas.run(bucket, growth, txn)
-        else:
-            applied = await metadata.transactions.run(txn)
+        growth = partial(_growth_of_part, part, previous)
+        applied = await metadata.quotas.run(bucket, growth, txn)
         if applied.succeeded:
             return
         bucket, found = await _read_again(metadata, bucket, wanted)
@@ -135,6 +132,12 @@ def _part_was_applied(part: PartRecord, found: KeyValue | None, garbage: KeyValu
     if garbage is None:
         return False
     return decode(GarbageRecord, garbage.value).commit_id == part.commit_id
+
+
+def _growth_of_part(part: PartRecord, previous: KeyValue | None) -> Amount:
+    """What a part adds to its bucket, when it takes another's place."""
+    replaced = 0 if previous is None else decode(PartRecord, previous.value).size_bytes
+    return Amount(part.size_bytes - replaced)
 
 
 def _garbage_of_part(part: PartRecord, now_ms: int) -> Put:

@@ -6,6 +6,7 @@ plain buckets.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -204,12 +205,9 @@ class VersionCommits:
             if write.is_new:
                 compares.append(groups.first_commit_of(record.group))
             txn = Txn(tuple(compares), writes.operations((*write.operations, *telling)))
-            if self._quotas.active:
-                gone = None if ended is None else ended.record
-                growth = growth_of(record, gone, write.counted_bytes)
-                applied = await self._quotas.run(entry, growth, txn, write.carrier)
-            else:
-                applied = await self._transactions.run(txn, write.carrier)
+            gone = None if ended is None else ended.record
+            growth = partial(growth_of, record, gone, write.counted_bytes)
+            applied = await self._quotas.run(entry, growth, txn, write.carrier)
             if applied.succeeded:
                 return Committed(write.object_key, record, applied.revision)
             if not applied.certain:
