@@ -132,7 +132,7 @@ def _part_number(text: str | None) -> int | None:
 
 def _head_now(context: Context, asked: Read) -> Found | None:
     found = _current_now(context, asked)
-    if found is None or asked.part_number is not None:
+    if found is None:
         return None
     entry, current = found
     record = current.record
@@ -159,8 +159,8 @@ async def _head(context: Context, asked: Read) -> Found:
 
 def _get_now(context: Context, asked: Read) -> Found | None:
     """For what is stored plain in one blob; None too where its shards have to be waited for."""
-    found = _current_now(context, asked)
-    if found is None or asked.part_number is not None or asked.encryption is not None:
+    found = None if asked.encryption is not None else _current_now(context, asked)
+    if found is None:
         return None
     entry, current = found
     record = current.record
@@ -201,8 +201,9 @@ async def _get(context: Context, asked: Read) -> Found:
 
 
 def _current_now(context: Context, asked: Read) -> tuple[BucketEntry, ObjectEntry] | None:
-    """The current version, without waiting. Raises NoSuchKey."""
-    if asked.version is not None:
+    """The current version, without waiting, for who asks for no other and for no part of it. Raises
+    NoSuchKey."""
+    if asked.version is not None or asked.part_number is not None:
         return None
     found = context.metadata.lookup_now(asked.bucket, asked.key, asked.principal)
     if found is None:
