@@ -11,6 +11,7 @@ from ops.admin_options import Json
 from ops.cluster_admin_cli import run, settings_of
 from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey, KeyFile
 from ops.folder_owner import act_as_owner
+from ops.settings import ClusterSettings
 
 rebuild_app = typer.Typer(help="Metadata from the drives, when it is lost.", no_args_is_help=True)
 Running = Annotated[
@@ -22,6 +23,20 @@ Running = Annotated[
 def register(admin: typer.Typer) -> None:
     """Add these commands to `ostraka admin`."""
     admin.add_typer(rebuild_app, name="rebuild")
+
+
+def _unless(
+    directory: Path | None,
+    etcd: list[str] | None,
+    etcd_ca: Path | None,
+    etcd_cert: Path | None,
+    etcd_key: Path | None,
+    cluster_key_file: Path | None,
+) -> ClusterSettings | None:
+    """The cluster that is meant; None where it is the store of a folder."""
+    if directory is not None:
+        return None
+    return settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
 
 
 def _tell(words: str) -> None:
@@ -101,11 +116,7 @@ def later(
     from ops.rebuild.later import put_back as commit
     from ops.rebuild.places import running
 
-    settings = (
-        None
-        if directory is not None
-        else settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
-    )
+    settings = _unless(directory, etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
     wanted = set(only or ())
 
     async def work() -> dict[str, int]:
@@ -162,11 +173,7 @@ def confirm(
     from ops.rebuild.places import running
     from ops.rebuild.restore import confirm as work
 
-    settings = (
-        None
-        if directory is not None
-        else settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
-    )
+    settings = _unless(directory, etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
 
     async def confirmed() -> int:
         async with running(directory, settings) as clients:
