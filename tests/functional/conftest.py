@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.functional.store_process import StoreProcess
+from tests.functional.store_process import StoreProcess, served
 
 _numbers = itertools.count(1)
 
@@ -17,13 +17,8 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
     """A running store of six drives."""
-    running = StoreProcess(tmp_path_factory.mktemp("store") / "data")
-    try:
-        yield running.start()
-        status = running.stop()
-        assert status == 0, running.output
-    finally:
-        running.kill()
+    with served(tmp_path_factory.mktemp("store") / "data") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

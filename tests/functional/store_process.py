@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,11 +150,22 @@ class StoreProcess:
 
     def admin(self, *arguments: str) -> Any:
         """Run `ostraka admin … --json` against this store; its decoded answer."""
+        done = self._run_admin(*arguments, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def refused(self, *arguments: str) -> str:
+        """What `ostraka admin …` says, which this store refuses."""
+        done = self._run_admin(*arguments)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return done.stderr
+
+    def _run_admin(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         access_key, secret_key = self.credentials
-        done = subprocess.run(
+        return subprocess.run(
             [
                 sys.executable, "-c", "from ops.cli import main; main()", "admin",
-                *arguments, "--json", "--url", self.admin_url,
+                *arguments, "--url", self.admin_url,
             ],
             capture_output=True,
             text=True,
@@ -165,8 +177,6 @@ class StoreProcess:
             },
             check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)
 
     def command(self, *arguments: str) -> Any:
         """The same in this process: quicker, where many commands are to be run."""
@@ -183,3 +193,16 @@ class StoreProcess:
             lines = answer.read().decode().splitlines()
         samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
+
+
+@contextlib.contextmanager
+def served(
+    directory: Path, options: tuple[str, ...] = (), environment: dict[str, str] | None = None
+) -> Iterator[StoreProcess]:
+    """A running store, which must stop in order too."""
+    running = StoreProcess(directory, options, environment or {})
+    try:
+        yield running.start()
+        assert running.stop() == 0, running.output
+    finally:
+        running.kill()

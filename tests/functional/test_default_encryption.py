@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.functional.conftest import error_of
-from tests.functional.store_process import StoreProcess
+from tests.functional.store_process import StoreProcess, served
 from tests.functional.test_aws_cli import Aws, aws
 from tests.waiting import eventually
 
@@ -23,12 +23,8 @@ RULE = {
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
     """A store whose setting is turned on while it runs."""
-    running = StoreProcess(tmp_path_factory.mktemp("encrypted") / "data", ("--workers", "1"))
-    try:
-        yield running.start()
-        assert running.stop() == 0, running.output
-    finally:
-        running.kill()
+    with served(tmp_path_factory.mktemp("encrypted") / "data", ("--workers", "1")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

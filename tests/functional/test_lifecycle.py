@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.functional.conftest import error_of
-from tests.functional.store_process import StoreProcess
+from tests.functional.store_process import served
 
 RULE = {
     "ID": "r",
@@ -25,12 +25,9 @@ RULE = {
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[Any]:
     """A client of a store whose lifecycle days last a second."""
-    running = StoreProcess(tmp_path / "data", environment={"OSTRAKA_LIFECYCLE_DAY_SECONDS": "1"})
-    try:
-        yield running.start().client()
-        assert running.stop() == 0, running.output
-    finally:
-        running.kill()
+    environment = {"OSTRAKA_LIFECYCLE_DAY_SECONDS": "1"}
+    with served(tmp_path / "data", environment=environment) as running:
+        yield running.client()
 
 
 def _put(s3: Any, bucket: str, *rules: dict[str, Any]) -> None:

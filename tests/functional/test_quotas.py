@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ops.admin_cli import admin, call
 from tests.functional.conftest import empty_and_delete, error_of
-from tests.functional.store_process import StoreProcess
+from tests.functional.store_process import StoreProcess, served
 from tests.functional.test_aws_cli import Aws, aws
 from tests.waiting import eventually
 
@@ -26,12 +26,8 @@ NOTICED_SECONDS = 20
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
     """A store with one worker: it knows all that it wrote, so what it refuses is certain."""
-    running = StoreProcess(tmp_path_factory.mktemp("one-worker") / "data", ("--workers", "1"))
-    try:
-        yield running.start()
-        assert running.stop() == 0, running.output
-    finally:
-        running.kill()
+    with served(tmp_path_factory.mktemp("one-worker") / "data", ("--workers", "1")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

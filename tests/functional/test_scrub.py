@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.store_process import StoreProcess
+from tests.functional.store_process import StoreProcess, served
 
 SMALL = random.Random(1).randbytes(60_000)
 LARGE = random.Random(2).randbytes(3_000_000)
@@ -20,12 +20,9 @@ LARGE = random.Random(2).randbytes(3_000_000)
 @pytest.fixture
 def scrubbed(tmp_path: Path) -> Iterator[StoreProcess]:
     """A store whose scrub goes round in a few seconds."""
-    store = StoreProcess(tmp_path / "data", environment={"OSTRAKA_SCRUB_PASS_SECONDS": "3"})
-    try:
-        yield store.start()
-        assert store.stop() == 0, store.output
-    finally:
-        store.kill()
+    environment = {"OSTRAKA_SCRUB_PASS_SECONDS": "3"}
+    with served(tmp_path / "data", environment=environment) as store:
+        yield store
 
 
 def _metric(store: StoreProcess, name: str) -> float:

@@ -2,15 +2,13 @@
 it."""
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.functional.conftest import empty_and_delete, error_of
-from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
+from tests.functional.store_process import StoreProcess, served
 from tests.functional.test_post_object import upload
 from tests.waiting import eventually
 
@@ -26,19 +24,12 @@ MOVED_SECONDS = 120
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
     """A store of six drives, 4+2, that knows two classes, and whose lifecycle days last a second."""
-    running = StoreProcess(
-        tmp_path_factory.mktemp("classes") / "data",
-        ("--workers", "1"),
-        {"OSTRAKA_LIFECYCLE_DAY_SECONDS": "1"},
-    )
-    try:
-        running.start()
+    folder = tmp_path_factory.mktemp("classes") / "data"
+    environment = {"OSTRAKA_LIFECYCLE_DAY_SECONDS": "1"}
+    with served(folder, ("--workers", "1"), environment) as running:
         running.admin("scheme", "class", "set", "GLACIER_IR", "2+1")
         running.admin("scheme", "class", "set", "COLD", "5+1")
         yield running
-        assert running.stop() == 0, running.output
-    finally:
-        running.kill()
 
 
 @pytest.fixture(scope="module")
@@ -93,28 +84,6 @@ class Shards:
 UNDER_2_1 = {32: 3}
 UNDER_5_1 = {12: 6}
 UNDER_4_2 = {16: 6}
-
-
-def refused(store: StoreProcess, *arguments: str) -> str:
-    """What an operator's command that is refused says."""
-    access_key, secret_key = store.credentials
-    done = subprocess.run(
-        [
-            sys.executable, "-c", "from ops.cli import main; main()", "admin", *arguments,
-            "--url", store.admin_url,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={
-            **CLEAN_ENVIRONMENT,
-            "OSTRAKA_ROOT_ACCESS_KEY": access_key,
-            "OSTRAKA_ROOT_SECRET_KEY": secret_key,
-        },
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    return done.stderr
 
 
 def test_a_mapped_class_keeps_the_object_and_is_shown(
@@ -270,7 +239,7 @@ def test_operators_are_told_what_cannot_be(classes: StoreProcess, pail: str) -> 
         (("bucket", "scheme", pail, "8+3"), "needs 11 drives"),
         (("bucket", "scheme", "nobodys-bucket", "2+1"), "no bucket"),
     ):
-        assert words in refused(classes, *arguments)
+        assert words in classes.refused(*arguments)
 
 
 def test_a_class_that_lost_its_scheme_takes_nothing_new(

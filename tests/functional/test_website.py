@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.functional.conftest import error_of
-from tests.functional.store_process import StoreProcess
+from tests.functional.store_process import StoreProcess, served
 
 CONFIGURATION = {
     "IndexDocument": {"Suffix": "index.html"},
@@ -55,9 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
     """A store that serves websites, one of them public."""
     directory: Path = tmp_path_factory.mktemp("websites") / "data"
     options = ("--website-port", "0", "--workers", "1", "--domain", "web.test")
-    running = StoreProcess(directory, options)
-    try:
-        running.start()
+    with served(directory, options) as running:
         s3 = running.client()
         for bucket in (BUCKET, "closed"):
             s3.create_bucket(Bucket=bucket)
@@ -74,9 +72,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
             s3.put_object(Bucket=BUCKET, Key=key, Body=key.encode(), ContentType="text/html")
         s3.put_object(Bucket=BUCKET, Key="moved", WebsiteRedirectLocation="/page")
         yield running
-        assert running.stop() == 0, running.output
-    finally:
-        running.kill()
 
 
 @pytest.fixture

@@ -50,6 +50,8 @@ from gateway.s3.signature import (
     Verified,
 )
 from tests.fuzz import seeds
+from tests.unit.post_forms import PlainBody
+from tests.unit.s3_requests import NoBody
 
 NOW_SECONDS: Final = 1_700_000_000
 REGION: Final = "us-east-1"
@@ -63,31 +65,6 @@ class Target:
     name: str
     feed: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
-
-
-class _Body:
-    """A body that arrives in pieces of a few bytes."""
-
-    trailers: Final[dict[str, str]] = {}
-
-    def __init__(self, data: bytes, piece_bytes: int = 7) -> None:
-        self.size_bytes = len(data)
-        self._rest = data
-        self._piece_bytes = piece_bytes
-
-    async def read_into(self, buffer: memoryview) -> int:
-        """As `gateway.s3.message.Body`: fewer bytes only at the end."""
-        count = min(len(buffer), len(self._rest))
-        for start in range(0, count, self._piece_bytes):
-            piece = self._rest[start : min(count, start + self._piece_bytes)]
-            buffer[start : start + len(piece)] = piece
-        self._rest = self._rest[count:]
-        return count
-
-    async def read_all(self, limit_bytes: int) -> bytes:
-        """As `gateway.s3.message.Body`."""
-        data, self._rest = self._rest[:limit_bytes], b""
-        return data
 
 
 class _Facts:
@@ -233,7 +210,7 @@ def _post_form(data: bytes) -> None:
 
 async def _post(data: bytes) -> None:
     boundary = boundary_of(f"multipart/form-data; boundary={seeds.BOUNDARY}")
-    parser, file = await read_form(_Body(data), boundary)
+    parser, file = await read_form(PlainBody(data), boundary)
     buffer = memoryview(bytearray(512))
     read_bytes = 0
     while count := await file.read_into(buffer):
@@ -271,7 +248,7 @@ def _request(data: bytes) -> None:
         headers=head.headers,
         raw_path=raw_path,
         raw_query=raw_query,
-        body=_Body(b""),
+        body=NoBody(),
         request_id="R",
         virtual_host=address.virtual_host,
     )

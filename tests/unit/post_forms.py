@@ -12,6 +12,20 @@ BOUNDARY = "----WebKitFormBoundaryx7"
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 
 
+class PlainBody:
+    """Bytes that are all there."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size_bytes = len(data)
+        self._rest = data
+
+    async def read_into(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
 def form(
     fields: Sequence[tuple[str, str | bytes]],
     data: bytes | None,

@@ -15,23 +15,9 @@ from gateway.s3.form import (
     is_form,
     read_form,
 )
-from tests.unit.post_forms import BOUNDARY, FORM_TYPE, form
+from tests.unit.post_forms import BOUNDARY, FORM_TYPE, PlainBody, form
 
 DELIMITER = b"\r\n--" + BOUNDARY.encode()
-
-
-class PlainBody:
-    """Bytes that are all there."""
-
-    def __init__(self, data: bytes) -> None:
-        self.size_bytes = len(data)
-        self._rest = data
-
-    async def read_into(self, buffer: memoryview) -> int:
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
 
 
 async def drain(file: FormFile, piece_bytes: int) -> bytes:
