@@ -17,6 +17,7 @@ from ops.keeper.departures import Departures
 from ops.keeper.history import History
 from ops.keeper.keeper import Duty, Keeper
 from ops.keeper.moves import Moves
+from ops.keeper.snapshot import FINISH_SECONDS
 from ops.keeper_process import BUFFERS, Duties
 from ops.map_store import MapStore
 from ops.process_counts import ProcessWatch
@@ -98,6 +99,15 @@ class LedDuties:
                     await task
         return False
 
+    async def finish(self) -> None:
+        """The last piece of work of a keeper that stops in order: the drives are told what changed
+        last, unless another keeper will do that."""
+        with contextlib.suppress(MetastoreUnavailable, TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                leads = await self._leadership.leads("snapshot")
+            if leads:
+                await self.duties.snapshot.finish()
+
     async def _departures(self) -> None:
         leads = await self._leadership.leads("departures")
         await self.departures.work(decides=leads)
@@ -172,6 +182,8 @@ async def run_cluster_keeper(
             with contextlib.suppress(asyncio.CancelledError):
                 await working
         if duties is not None:
+            if stop.is_set():
+                await duties.finish()
             await duties.duties.accounting.close()
         if leadership is not None:
             with contextlib.suppress(MetastoreUnavailable):

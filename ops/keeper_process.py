@@ -144,6 +144,8 @@ async def run_keeper(
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working
+        if stop.is_set():
+            await duties.snapshot.finish()
         await duties.accounting.close()
         await port.stop()
         await backend.close()

@@ -5,6 +5,7 @@ stands is one key, compared with every part, so that another keeper goes on wher
 two that both believe to lead one counts. Memory: one part, and one batch of a watch.
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ from gateway.objects.errors import ObjectsError
 from gateway.objects.port import Objects, Stored
 from ops.config import SNAPSHOT_SECONDS
 from placement.clock import Clock, Randomness
-from placement.errors import Compacted, OutcomeUnknown
+from placement.errors import Compacted, OutcomeUnknown, PlacementError
 from placement.ids import GroupId
 from placement.membership import CLUSTER, ClusterRecord
 from placement.membership import decode as decode_membership
@@ -64,9 +65,12 @@ EVERY_SECONDS = 86_400.0
 LOG_SECONDS_MAX = 30.0
 """Changes reach the drives at least so often."""
 POLL_SECONDS_MAX = 5.0
-FIRST_SHARE = 2880
+FIRST_SHARE = 17_280
 FIRST_SECONDS_MAX = 600.0
-"""The duty begins this share of the interval after its process: half a minute of a day."""
+"""The duty begins this share of the interval after its process: five seconds of a day. What was
+changed before a crash waits for it."""
+FINISH_SECONDS = 5.0
+"""A keeper that is stopped tries for so long to write what changed last."""
 GAP_SECONDS_MAX = 300.0
 """After the metadata forgot changes before they were copied, a new snapshot waits so long since the
 last one was begun."""
@@ -93,11 +97,13 @@ class _Overtaken(Exception):
 
 @dataclass(slots=True)
 class _Pending:
-    """Changes that are read and not written: those after `first` up to `last`."""
+    """Changes that are read and not written: those after `first` up to `last`. The oldest may have
+    been made at `since` (monotonic); what they lead to is all there was at `as_of_ms`."""
 
     first: int
     last: int
     since: float
+    as_of_ms: int
     changes: list[Change]
     size_bytes: int = 0
 
@@ -125,7 +131,7 @@ class Snapshot:
         self.first_after_seconds = min(FIRST_SECONDS_MAX, self._every_seconds / FIRST_SHARE)
         self._pending: _Pending | None = None
         self._polled_at = self._noted_at = -1e9
-        self._polled_ms = self._complete_ms = self._now_ms()
+        self._complete_ms = self._now_ms()
         self._knows_completeness = False
         self._state: SnapshotState | None = None
         self.parts_written = 0
@@ -155,7 +161,28 @@ class Snapshot:
             log.warning("the snapshot of the metadata waits: %s", error)
             return False
 
-    async def _step(self) -> bool:
+    async def finish(self) -> None:
+        """Write what changed since the last part, and end what was begun: after an orderly stop the
+        drives tell all. Takes FINISH_SECONDS at the most, a stuck drive is not waited for."""
+        writing = asyncio.ensure_future(self._finish())
+        await asyncio.wait({writing}, timeout=FINISH_SECONDS)
+        if not writing.done():
+            writing.cancel()
+            log.warning("the last changes of the metadata could not be written in time")
+            return
+        try:
+            writing.result()
+        except (ObjectsError, _Overtaken, PlacementError) as error:
+            log.warning("the last changes of the metadata are not written: %s", error)
+
+    async def _finish(self) -> None:
+        more = True
+        while more:
+            self._polled_at = -1e9  # look now, and write what is found
+            more = await self._step(ends=True)
+
+    async def _step(self, *, ends: bool = False) -> bool:
+        """`ends`: this process does, so nothing new is begun or deleted."""
         state, revision = await self._load()
         if state is None:
             state, revision = await self._begin(None, revision, gap=True)
@@ -170,12 +197,14 @@ class Snapshot:
             return True
         pending = self._pending
         assert pending is not None
-        if self._is_flush_due(state, pending):
+        if (ends and pending.changes) or self._is_flush_due(state, pending):
             await self._write_changes(state, revision, pending)
             return True
         if not state.paged:
             await self._write_page(state, revision)
             return True
+        if ends:
+            return False
         if is_due(state, self._now_ms(), self._every_seconds):
             await self._begin(state, revision, gap=False)
             return True
@@ -261,7 +290,7 @@ class Snapshot:
         if pending.changes or pending.last == state.logged or now < self._noted_at + NOTE_SECONDS:
             return
         self._noted_at = now
-        noted = msgspec.structs.replace(state, logged=pending.last, logged_ms=self._polled_ms)
+        noted = msgspec.structs.replace(state, logged=pending.last, logged_ms=pending.as_of_ms)
         await self._put_state(noted, revision)
 
     def _age_seconds(self, state: SnapshotState) -> float:
@@ -277,7 +306,8 @@ class Snapshot:
         now = self._clock.monotonic()
         pending = self._pending
         if pending is None or pending.first != state.logged:
-            pending = self._pending = _Pending(state.logged, state.logged, now, [])
+            pending = _Pending(state.logged, state.logged, now, state.logged_ms, [])
+            self._pending = pending
         ends = state.paged and not state.whole
         if pending.size_bytes >= PART_SIZE_BYTES or not (
             ends or now >= self._polled_at + self._poll_seconds
@@ -288,14 +318,14 @@ class Snapshot:
         if present < pending.last:
             raise Compacted(present)  # the metadata is another one, restored from earlier
         if not pending.changes:
-            # What is found at the first look waited through a restart: it is written at once.
-            has_looked = self._polled_at >= 0
-            pending.since = now if has_looked else now - self._log_seconds
+            # What is found now came after the last look. At the first look that was long ago: it
+            # waited through a restart, and is written at once.
+            pending.since = self._polled_at
         if present > pending.last:
             await self._read_changes(pending, present)
         self._polled_at = now
         if pending.last >= present:
-            self._polled_ms = asked_ms
+            pending.as_of_ms = asked_ms
             if not pending.changes and state.is_restorable:
                 self._complete_ms, self._knows_completeness = asked_ms, True
 
@@ -324,7 +354,8 @@ class Snapshot:
         if state.paged and not state.whole:
             return pending.last >= state.paged_revision
         waited = self._clock.monotonic() - pending.since
-        return bool(pending.changes) and waited >= self._log_seconds
+        # The next look comes a pause later, and would be too late.
+        return bool(pending.changes) and waited > self._log_seconds - self._poll_seconds
 
     async def _write_changes(self, state: SnapshotState, revision: int, pending: _Pending) -> None:
         whole = state.paged and pending.last >= state.paged_revision
@@ -332,10 +363,12 @@ class Snapshot:
         if whole and not state.whole:
             kept = (*kept, state.number)[-WHOLE_KEPT:]
         after = msgspec.structs.replace(
-            state, logged=pending.last, logged_ms=self._polled_ms, whole=whole, kept=kept
+            state, logged=pending.last, logged_ms=pending.as_of_ms, whole=whole, kept=kept
         )
         await self._write(state, revision, CHANGES, pending.changes, pending.last, after)
         self._pending = None
+        if after.is_restorable:
+            self._complete_ms, self._knows_completeness = pending.as_of_ms, True
         if whole and not state.whole:
             log.info("snapshot %d of the metadata is whole: %d keys", state.number, state.keys)
 
@@ -397,7 +430,7 @@ class Snapshot:
                 first_revision=state.logged,
                 last_revision=last_revision,
                 whole=after.whole,
-                as_of_ms=self._polled_ms,
+                as_of_ms=after.logged_ms,
                 keys=len(changes),
                 digest=digest_of(data),
                 before=state.before,

@@ -33,6 +33,7 @@ from ops.rebuild.plan import plans
 from ops.rebuild.restore import Identity, Restored, claim_store, confirm, restore
 from ops.refusal import Refused
 from placement.cluster_map import ClusterMap, MapDrive
+from placement.errors import PeerUnavailable
 from placement.ids import DriveId, Epoch, Slot
 from placement.membership import CLUSTER, cluster_record, node_key
 from placement.membership import encode as encode_membership
@@ -40,7 +41,7 @@ from placement.metastore.execution import EVERYTHING_AFTER
 from placement.metastore.memory import MemoryMetastore
 from placement.metastore.port import DeleteRange, Put, Range, Txn, prefix_end
 from placement.schemes import Scheme
-from storage_node.port import ShardId
+from storage_node.port import Outcome, ShardId
 from storage_node.shard import decode_envelope
 from tests.unit.memory_node import MemoryNode
 from tests.unit.metadata_doubles import SeededRandomness
@@ -390,6 +391,91 @@ def test_what_waited_through_a_restart_is_written_at_the_first_look(
         await store.put({b"j/later": b"x"})
         assert not await restarted.work()
         assert b"j/later" not in (await store.rebuilt())[0]
+
+    run(story, monkeypatch)
+
+
+def test_what_changed_last_is_written_when_the_keeper_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(store: Store) -> None:
+        await store.fill(300)
+        await store.duty.finish()  # stopped before its first look
+        assert (await store.state()).whole
+        assert (await store.rebuilt())[0] == await store.content()
+        assert not await store.duty.work()
+        store.clock.now += 6
+        await store.put({b"j/early": b"read by the duty, and waiting"})
+        assert not await store.duty.work()
+        assert b"j/early" not in (await store.rebuilt())[0]
+        await store.put({b"j/late": b"not read yet"})
+        await store.duty.finish()
+        assert (await store.rebuilt())[0] == await store.content()
+        assert store.duty.told()["age_seconds"] == 0
+        # Nothing changed: nothing is written.
+        written = store.duty.parts_written
+        await store.duty.finish()
+        assert store.duty.parts_written == written
+
+    run(story, monkeypatch)
+
+
+def test_a_keeper_that_stops_does_not_wait_for_stuck_drives(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(store: Store) -> None:
+        await store.fill(10)
+        await store.work()
+        await store.put({b"j/late": b"x"})
+        answers = asyncio.Event()
+
+        async def put(*_: object, **__: object) -> tuple[Outcome, ...]:
+            await answers.wait()
+            raise PeerUnavailable("never")
+
+        monkeypatch.setattr(duty, "FINISH_SECONDS", 0.05)
+        monkeypatch.setattr(store.node, "put", put)
+        await store.duty.finish()
+        assert "could not be written in time" in caplog.text
+        answers.set()
+
+    run(story, monkeypatch)
+
+
+def test_a_keeper_that_stops_without_drives_or_metadata_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(store: Store) -> None:
+        await store.fill(10)
+        await store.work()
+        await store.put({b"j/late": b"x"})
+        store.node.down = True
+        await store.topology.poll()
+        await store.duty.finish()
+        assert "are not written" in caplog.text
+
+    run(story, monkeypatch)
+
+
+def test_a_change_reaches_the_drives_within_half_a_minute_however_busy_the_store_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(store: Store) -> None:
+        await store.fill(10)
+        await store.work()
+        made: dict[bytes, float] = {}
+        for second in range(120):
+            key = b"j/second-%03d" % second
+            await store.put({key: b"x"})
+            made[key] = store.clock.now
+            if second % 5 == 0:  # the duty's pace
+                while await store.duty.work():
+                    pass
+                told = (await store.rebuilt())[0]
+                late = [store.clock.now - made[key] for key in made if key not in told]
+                assert max(late, default=0.0) <= 30
+                assert store.duty.told()["age_seconds"] <= 30
+            store.clock.now += 1
 
     run(story, monkeypatch)
 
