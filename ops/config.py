@@ -16,6 +16,8 @@ SCRUB_PASS_SECONDS = "OSTRAKA_SCRUB_PASS_SECONDS"  # noqa: S105 - no password
 """Seconds in which the keeper verifies every shard once (the keeper reads it)."""
 SNAPSHOT_SECONDS = "OSTRAKA_SNAPSHOT_SECONDS"
 """Seconds between whole copies of the metadata to the drives (the keeper reads it)."""
+HUNG_SECONDS = "OSTRAKA_HUNG_SECONDS"
+"""Seconds after which a supervisor replaces a process that stands still."""
 ROOT_ACCESS_KEY = "OSTRAKA_ROOT_ACCESS_KEY"
 ROOT_SECRET_KEY = "OSTRAKA_ROOT_SECRET_KEY"  # noqa: S105 - the variable's name
 ETCD = "OSTRAKA_ETCD"
@@ -31,6 +33,7 @@ _KNOWN_VARIABLES = frozenset(
         LIFECYCLE_DAY_SECONDS,
         SCRUB_PASS_SECONDS,
         SNAPSHOT_SECONDS,
+        HUNG_SECONDS,
     }
 )
 _PREFIX = "OSTRAKA_"

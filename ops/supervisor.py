@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from ops.config import HUNG_SECONDS
 from ops.heartbeats import Heartbeats
 from ops.settings import ProcessSettings
 
@@ -29,13 +30,25 @@ _RESTART_PAUSE_SECONDS = 0.2
 _RESTART_PAUSE_SECONDS_MAX = 10.0
 _CALM_SECONDS = 30.0
 CHECK_SECONDS = 2.0
-HUNG_SECONDS = {"storage": 60.0}
-HUNG_SECONDS_OTHERS = 30.0
-"""A process whose event loop stood still for so long is replaced. The storage process is given more
-time: without it nothing can be written, so it must not be killed for a busy minute."""
+HUNG_DEFAULT_SECONDS = 30.0
+HUNG_SECONDS_MIN = 5.0
+HUNG_SECONDS_MAX = 3600.0
+"""A process whose event loop stood still for so long is replaced."""
+HUNG_FACTORS = {"storage": 2.0}
+"""The storage process is given more time: without it nothing can be written, so it must not be killed
+for a busy minute."""
 DEATH_SECONDS = 10.0
 """A killed process that waits in the kernel for a disk dies when that answers. After this time
 another takes its place all the same, save for the storage process, whose locks it still holds."""
+
+
+def hung_seconds() -> float:
+    """How long a process may stand still: half a minute, or what the environment says."""
+    try:
+        said = float(os.environ.get(HUNG_SECONDS, HUNG_DEFAULT_SECONDS))
+    except ValueError:
+        return HUNG_DEFAULT_SECONDS
+    return said if HUNG_SECONDS_MIN <= said <= HUNG_SECONDS_MAX else HUNG_DEFAULT_SECONDS
 
 
 class StartFailed(Exception):
@@ -111,6 +124,7 @@ class Supervisor:
         self._children = children
         self._start_timeout_seconds = start_timeout_seconds
         self._report = report
+        self._hung_seconds = hung_seconds()
         self._stopping = False
         self._hung_up = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -173,7 +187,7 @@ class Supervisor:
             return
         if child.killed_at is None:
             silent = self._heartbeats.silent_seconds(slot)
-            if silent >= HUNG_SECONDS.get(role, HUNG_SECONDS_OTHERS):
+            if silent >= self._hung_seconds * HUNG_FACTORS.get(role, 1.0):
                 self._report(f"{child.name} has stood still for {silent:.0f} s; it is killed")
                 # Unlike SIGTERM this ends a stopped process, too: it does not wake again.
                 process.kill()

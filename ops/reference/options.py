@@ -9,6 +9,7 @@ import typer
 from ops.admin_cli import admin
 from ops.cli import app
 from ops.config import (
+    HUNG_SECONDS,
     LIFECYCLE_DAY_SECONDS,
     ROOT_ACCESS_KEY,
     ROOT_SECRET_KEY,
@@ -45,6 +46,8 @@ def variables() -> dict[str, str]:
         " 1209600, 14 days, is the default). Shorter passes read more of the drives.",
         SNAPSHOT_SECONDS: "How many seconds apart the keeper copies the whole metadata to the drives (1 to"
         " 31622400; 86400, a day, is the default); changes are copied twice a minute.",
+        HUNG_SECONDS: "After how many seconds `serve` and `gateway` replace a process that stands still (5"
+        " to 3600; 30 is the default). The storage process has twice as long.",
     }
     for _, command in commands():
         for parameter in command.params:

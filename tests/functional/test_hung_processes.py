@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ops.config import HUNG_SECONDS
 from tests.functional.store_process import StoreProcess
 from tests.functional.test_serve import processes_of
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+OPTIONS = ("--workers", "1", "--drives", "3")
+SOON = {HUNG_SECONDS: "6"}
+"""Instead of half a minute; the storage process has twice as long."""
 
 
 def is_replaced(store: StoreProcess, role: str, stopped: int) -> bool:
@@ -21,7 +26,7 @@ def is_replaced(store: StoreProcess, role: str, stopped: int) -> bool:
 
 
 def test_a_worker_and_a_keeper_that_stand_still_are_replaced(tmp_path: Path) -> None:
-    store = StoreProcess(tmp_path / "data", options=("--workers", "1", "--drives", "3"))
+    store = StoreProcess(tmp_path / "data", OPTIONS, SOON)
     try:
         store.start()
         s3 = store.client()
@@ -55,7 +60,7 @@ def test_a_worker_and_a_keeper_that_stand_still_are_replaced(tmp_path: Path) -> 
 def test_a_storage_process_that_stands_still_is_killed_before_another_takes_over(
     tmp_path: Path,
 ) -> None:
-    store = StoreProcess(tmp_path / "data", options=("--workers", "1", "--drives", "3"))
+    store = StoreProcess(tmp_path / "data", OPTIONS, SOON)
     try:
         store.start()
         s3 = store.client()
