@@ -33,12 +33,15 @@ def main() -> int:
     parser.add_argument(
         "--rules", action="store_true", help="take out every rule in turn; print who noticed"
     )
+    parser.add_argument(
+        "--by-seeds", action="store_true", help="with --rules: by seeds too, where one is known"
+    )
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of bytes must have one order
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
     if options.rules:
-        return 0 if tell_all(options.workers) else 1
+        return 0 if tell_all(options.workers, by_seeds=options.by_seeds) else 1
     first = options.seed if options.seed is not None else int(time.time()) % 1_000_000 * 1000
     seeds = range(first, first + options.seeds)
     operations = faults = failed = 0

@@ -6,7 +6,7 @@ answered. A transaction whose answer is lost was applied, was not, or will be a 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gateway.metadata import keys as names
@@ -40,8 +40,10 @@ class Ambush:
 
     Fates: `still` the process stands still before it is sent, `still after` when the answer comes;
     `lost` it is applied and the answer lost, `never came` it is not even applied, and in both cases
-    the process stands still before it goes on; `lost all` so are all its answers for so long;
-    `killed` the process dies after it was applied, `killed before` before it is sent.
+    the process stands still before it goes on; `lost all` so are all its answers for so long, or
+    they never come; `unanswered` the same, but this one is applied;
+    `killed` the process dies after it was applied, `killed before` before it is sent; `held` it is
+    on its way until `released`, `held after` so is the answer, and the process goes on meanwhile.
     """
 
     label: str
@@ -49,6 +51,7 @@ class Ambush:
     seconds: float
     whose: str = ""
     sprung: str = ""
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def writes_of(txn: Txn) -> Iterator[Operation]:
@@ -153,7 +156,7 @@ class EtcdClient:
         await self._pass()
         found = await self._etcd.store.get_many(keys)
         if self._etcd.ambushes and any(key.startswith(names.OBJECTS) for key in keys):
-            await self._befall("look", "still after")
+            await self._befall("look", "still after", "held after")
         await self._pass()
         return found
 
@@ -173,7 +176,10 @@ class EtcdClient:
         """Spring what is laid for it; of the fates that pass, be done with it."""
         ambush = self._etcd.ambush(self._process, label)
         if ambush is not None and ambush.fate in fates:
-            await self._wait(ambush.seconds)
+            if ambush.fate.startswith("held"):
+                await ambush.released.wait()
+            else:
+                await self._wait(ambush.seconds)
         return ambush
 
     async def _wait(self, seconds: float) -> None:
@@ -182,17 +188,19 @@ class EtcdClient:
 
     async def txn(self, txn: Txn) -> TxnResult:
         etcd, random, process = self._etcd, self._process.random, self._process
-        ambush = await self._befall(label_of(txn), "still") if etcd.ambushes else None
+        ambush = await self._befall(label_of(txn), "still", "held") if etcd.ambushes else None
         fate = "" if ambush is None else ambush.fate
         if fate == "killed before":
             process.kill()
             await asyncio.sleep(0)
         await self._pass()
-        if fate == "lost all":
+        if fate in ("lost all", "unanswered"):
             assert ambush is not None
             self._losing_until = process.loop.time() + ambush.seconds
         if fate == "never came" or (
-            process.loop.time() < self._losing_until and random.random() < 0.4
+            fate != "unanswered"
+            and process.loop.time() < self._losing_until
+            and random.random() < 0.4
         ):
             await self._unknown(ambush)
         if not fate and etcd.lost_answers and random.random() < etcd.lost_answers:
@@ -215,7 +223,7 @@ class EtcdClient:
 
     async def _unknown(self, ambush: Ambush | None) -> None:
         self._etcd.unknown_outcomes += 1
-        if ambush is not None and ambush.fate != "lost all":
+        if ambush is not None and ambush.fate not in ("lost all", "unanswered"):
             await self._wait(ambush.seconds)
         raise OutcomeUnknown("the answer was lost")
 

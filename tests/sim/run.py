@@ -4,16 +4,20 @@ import asyncio
 import hashlib
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import ops.keeper.garbage
 from storage_node.identity import DriveRefused
 from tests.sim.buckets import check_all_versions
 from tests.sim.drive_life import Loss, live
 from tests.sim.loop import VirtualLoop
 from tests.sim.model import Wrong
 from tests.sim.nemesis import Nemesis
+from tests.sim.scenarios import SCENARIOS
+from tests.sim.scenarios.scene import Scenario, Scene
 from tests.sim.truth import check_history, final_reads, unfinished, untold
 from tests.sim.workload import Client
 from tests.sim.world import World, prepare
@@ -25,6 +29,9 @@ CALM_SECONDS = 12.0
 QUIET_SECONDS = 900.0
 BROKEN_QUIET_SECONDS = 260.0
 """For the cluster to come to rest; whoever waits for a failure waits less."""
+SWEEP_SECONDS = 4.0
+SWEEPLESS_SECONDS = 1e6
+"""Between two sweeps of a scenario."""
 
 
 @dataclass
@@ -40,6 +47,7 @@ class Verdict:
     journal: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     answers: dict[int, int] = field(default_factory=dict)
+    acts: list[str] = field(default_factory=list)
 
 
 def run_seed(
@@ -55,26 +63,49 @@ def run_seed(
         world.quiet_seconds = QUIET_SECONDS if broken is None else BROKEN_QUIET_SECONDS
         if broken is not None:
             broken(world)
-        error = ""
-        try:
-            loop.run_until_complete(_live(world))
-        except Exception as caught:  # whatever it is, it is this seed's verdict
-            cause: BaseException = caught
-            while isinstance(cause, BaseExceptionGroup):
-                cause = cause.exceptions[0]
-            story = "".join(traceback.format_exception(cause))
-            error = str(cause) if isinstance(cause, Wrong) else story
-        return Verdict(
-            seed=seed,
-            operations=world.operations,
-            faults=sum(world.faults.values()),
-            seconds=loop.time(),
-            digest=_digest(world),
-            error=error,
-            journal=world.journal,
-            counts=dict(sorted(world.faults.items())),
-            answers=dict(sorted(world.answers.items())),
-        )
+        return _verdict(world, _live(world))
+
+
+def run_scenario(name: str, broken: Callable[[World], None] | None = None) -> Verdict:
+    """A script in the place of chance; see `run_seed`."""
+    script = SCENARIOS[name]
+    with tempfile.TemporaryDirectory(prefix="ostraka-sim-", dir=_shared()) as folder:
+        loop = VirtualLoop()
+        asyncio.set_event_loop(loop)
+        world = World(loop, Path(folder), 0, 0, script.shape)
+        world.partitions = script.partitions
+        prepare(world)
+        ops.keeper.garbage.GRACE_SECONDS = script.garbage_seconds
+        world.keeper_count = 1 if script.keepers else 0
+        world.sweep_seconds = SWEEP_SECONDS if script.sweeps else SWEEPLESS_SECONDS
+        world.quiet_seconds = BROKEN_QUIET_SECONDS
+        if broken is not None:
+            broken(world)
+        return _verdict(world, _play(world, script))
+
+
+def _verdict(world: World, life: Coroutine[Any, Any, None]) -> Verdict:
+    error = ""
+    try:
+        world.loop.run_until_complete(life)
+    except Exception as caught:  # whatever it is, it is this seed's verdict
+        cause: BaseException = caught
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        story = "".join(traceback.format_exception(cause))
+        error = str(cause) if isinstance(cause, Wrong) else story
+    return Verdict(
+        seed=world.seed,
+        operations=world.operations,
+        faults=sum(world.faults.values()),
+        seconds=world.loop.time(),
+        digest=_digest(world),
+        error=error,
+        journal=world.journal,
+        counts=dict(sorted(world.faults.items())),
+        answers=dict(sorted(world.answers.items())),
+        acts=[str(act) for act in world.history.acts],
+    )
 
 
 def run_drive_seed(seed: int, broken: Callable[[], None] | None = None) -> Verdict:
@@ -111,6 +142,26 @@ async def _live(world: World) -> None:
     await check_all_versions(world, Client(world, world.process("archivist")))
     await final_reads(world)
     check_history(world)
+    _complain(world)
+
+
+async def _play(world: World, script: Scenario) -> None:
+    await world.start()
+    await script.act(Scene(world))
+    _complain(world)
+    check_history(world)
+    await final_reads(world)
+    check_history(world)
+    if script.rests:
+        await world.until(
+            "the cluster comes to rest", lambda: unfinished(world), world.quiet_seconds
+        )
+        await final_reads(world)
+        check_history(world)
+    _complain(world)
+
+
+def _complain(world: World) -> None:
     for gateway in world.gateways:
         world.problems += gateway.cut_bodies
     if world.problems:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tests.sim import buckets, uploads
@@ -35,6 +35,8 @@ class Client:
         self._connection = Connection(process)
         self._process = process
         self._bodies = 0
+        self.sizes: Sequence[int] = SIZES
+        """Of bodies."""
         self.goes_to: Callable[[str], bool] = lambda gateway: True
         """Which gateways this client uses."""
         weights = {**ACTS, **world.tilt.acts}
@@ -63,7 +65,7 @@ class Client:
     def body(self) -> bytes:
         """One that was never written before; its first bytes say by whom."""
         self._bodies += 1
-        size = self.random.choice(SIZES)
+        size = self.random.choice(self.sizes)
         head = f"{self._process.name}/{self._bodies}/".encode()
         if size < len(head):
             return head
@@ -189,6 +191,10 @@ class Client:
 
     async def copy(self) -> None:
         source, target = self.random.sample(self.world.keys, 2)
+        await self.copy_of(source, target)
+
+    async def copy_of(self, source: str, target: str) -> None:
+        """An object to another key."""
         read, write = self.begin(source, "read"), self.begin(target, "write")
         answer = await self.send(
             "PUT", f"/{BUCKET}/{target}", headers={"x-amz-copy-source": f"/{BUCKET}/{source}"}

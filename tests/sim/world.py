@@ -79,10 +79,17 @@ def shape_of(seed: int, operations: int) -> Shape:
 class World:
     """The processes, the network between them, and what clients saw."""
 
-    def __init__(self, loop: VirtualLoop, folder: Path, seed: int, operations: int) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        folder: Path,
+        seed: int,
+        operations: int,
+        shape: Shape | None = None,
+    ) -> None:
         self.loop = loop
         self.seed = seed
-        self.shape = shape_of(seed, operations)
+        self.shape = shape or shape_of(seed, operations)
         self.tilt = tilt_of(seed)
         self.partitions = PARTITIONS
         self.random = random.Random(f"world {seed}")
@@ -98,6 +105,7 @@ class World:
         self.nodes: dict[str, NodeLife] = {}
         self.gateways: list[GatewayLife] = []
         self.keepers: list[KeeperLife] = []
+        self.keeper_count = 2
         self.observer: Clients
         """Of a process that nothing befalls: looks at what is there."""
         self.grace_seconds = 40.0
@@ -146,12 +154,12 @@ class World:
         for node in self.nodes.values():
             await node.ready
         client = EtcdClient(self.etcd, self.process("operator"))
-        new = first_map(await self.registered(), shape.scheme, PARTITIONS)
+        new = first_map(await self.registered(), shape.scheme, self.partitions)
         assert await MapStore(client).replace(new, 0)
         await client.txn(Txn((), (Put(keys.account(OWNER.account_id), encode(_account())),)))
         for number in range(shape.gateways):
             self.gateways.append(self.gateway(number))
-        for number in range(2):
+        for number in range(self.keeper_count):
             self.keepers.append(self.keeper(number))
         for life in self.gateways:
             await life.ready

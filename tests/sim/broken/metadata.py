@@ -7,12 +7,14 @@ import contextvars
 from collections.abc import Sequence
 from typing import Any
 
+import gateway.metadata.accounts
 import gateway.metadata.commits
 import gateway.metadata.groups
 import gateway.metadata.outcomes
 import gateway.metadata.store
 import gateway.metadata.version_commits
 import gateway.objects.commit
+import gateway.objects.store
 import ops.keeper.garbage
 import ops.keeper.sweep
 import ops.keeper.usage
@@ -24,7 +26,9 @@ from gateway.metadata.errors import NoSuchBucket
 from gateway.metadata.outcomes import Applied, Transactions
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.store import Metadata
+from ops.keeper_process import Duties
 from placement.errors import OutcomeUnknown
+from placement.ids import BucketId
 from placement.metastore.port import Put, Range, RangeResult, Txn
 from tests.sim.broken.registry import ALWAYS, Nothing, always, rule
 from tests.sim.world import World
@@ -160,6 +164,49 @@ def garbage_is_not_claimed(world: World) -> None:
     ops.keeper.garbage.claim = grab
 
 
+@rule("the sweep claims a group before it deletes it", "late commits")
+def the_sweep_does_not_claim(world: World) -> None:
+    """What has no record goes, whoever may be about to commit it."""
+
+    async def nothing(metastore: Any, group: bytes, owner_key: bytes, *, now_ms: int) -> Txn | None:
+        txn = await claim(metastore, group, owner_key, now_ms=now_ms)
+        return None if txn is None else Txn((), (Put(keys.SCRUB, b""),))
+
+    claim = gateway.metadata.groups.claim
+    ops.keeper.sweep.claim = nothing
+
+
+@rule("the transaction that ends a record queues its group", "power")
+def nothing_is_queued(world: World) -> None:
+    """What was replaced or deleted is left to the sweep."""
+    gateway.metadata.groups.end_of = lambda *ignored: ()
+
+
+@rule("a shard's header names its group and owner record", "fair")
+def shards_name_no_owner(world: World) -> None:
+    """Whoever finds a shard does not know whose it is."""
+    envelopes_of = gateway.objects.store.envelopes_of
+
+    def unowned(ref: Any, group: Any, owner_key: bytes, *rest: Any) -> Any:
+        return envelopes_of(ref, group, keys.object_(BucketId(bytes(8)), b"nobody"), *rest)
+
+    gateway.objects.store.envelopes_of = unowned
+
+
+@rule("the sweep knows snapshots", "power")
+def snapshots_are_swept(world: World) -> None:
+    """What no object names is an orphan, also a copy of the metadata."""
+
+    async def orphan(*ignored: Any) -> Any:
+        return ops.keeper.usage.Usage.ORPHAN
+
+    async def claimed(*ignored: Any) -> bool:
+        return True
+
+    ops.keeper.usage._usage_of_part = orphan
+    ops.keeper.sweep.claim_part = claimed
+
+
 @rule("a claim looks for references", "copies")
 def claims_ignore_references(world: World) -> None:
     """A group is free when its first owner is done with it."""
@@ -206,6 +253,15 @@ def first_commits_ignore_claims(world: World) -> None:
     gateway.metadata.groups.first_commit_of = always
 
 
+# -- restored metadata ---------------------------------------------------------------------------
+
+
+@rule("garbage and sweep stay off until an operator confirms restored metadata", "power")
+def reclaiming_does_not_wait_for_an_operator(world: World) -> None:
+    """What metadata of yesterday does not name is deleted."""
+    Duties._once_confirmed = lambda self, work: work
+
+
 # -- unknown outcomes ----------------------------------------------------------------------------
 
 
@@ -221,8 +277,8 @@ def refusals_after_lost_answers_are_believed(world: World) -> None:
     """A retry that is refused counts as a lost race, though the first try may have been applied."""
     run = Transactions.run
 
-    async def certain(self: Transactions, txn: Txn) -> Applied:
-        applied = await run(self, txn)
+    async def certain(self: Transactions, *arguments: Any) -> Applied:
+        applied = await run(self, *arguments)
         return Applied(applied.succeeded, True, applied.revision)
 
     Transactions.run = certain
@@ -232,7 +288,7 @@ def refusals_after_lost_answers_are_believed(world: World) -> None:
 def lost_answers_count_as_refusals(world: World) -> None:
     """What was not answered is built anew from what is there then."""
 
-    async def once(self: Transactions, txn: Txn) -> Applied:
+    async def once(self: Transactions, txn: Txn, carrier: Any = None) -> Applied:
         try:
             result = await self._metastore.txn(txn)
         except OutcomeUnknown:
@@ -272,6 +328,15 @@ def deletes_are_settled_by_their_successors(world: World) -> None:
         return found is None or found.mod_revision != ending.mod_revision
 
     Commits._settle_delete = settle
+
+
+# -- identities ----------------------------------------------------------------------------------
+
+
+@rule("how stale an identity may be is bounded", "buckets")
+def identities_do_not_age(world: World) -> None:
+    """An identity is remembered until the watch tells otherwise."""
+    gateway.metadata.accounts.IDENTITY_AGE_SECONDS_MAX = float("inf")
 
 
 # -- order ---------------------------------------------------------------------------------------

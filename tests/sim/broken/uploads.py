@@ -38,6 +38,20 @@ def parts_ignore_the_upload(world: World) -> None:
     )
 
 
+@rule("a part compares that nobody claimed its blob", "uploads")
+def parts_ignore_claims(world: World) -> None:
+    """A slow part commits though the sweep has claimed its blob."""
+    module = gateway.metadata.upload_commits
+    absent = module.absent
+    module.absent = lambda key: ALWAYS if key.startswith(keys.GARBAGE) else absent(key)
+
+
+@rule("what a completion does not use is queued", "uploads")
+def unused_parts_are_not_queued(world: World) -> None:
+    """Parts that are not in the object are left to the sweep."""
+    gateway.metadata.upload_commits._garbage_of_unused = lambda *ignored: ()
+
+
 @rule("a completion compares that the parts are as it read them", "uploads")
 def completions_ignore_the_parts(world: World) -> None:
     """A part that was replaced meanwhile goes into the object, and to the garbage."""

@@ -1,0 +1,77 @@
+"""Changes of the cluster map, and drives that leave it."""
+
+import asyncio
+
+from tests.sim.scenarios.scene import Scene, scenario
+from tests.sim.scenarios.writes import MEDIUM
+
+AWAY_SECONDS = 5.0
+
+
+@scenario("commits_ignore_the_epoch", "renewed_wherever_they_lie", nodes=5, sweeps=False)
+async def a_drive_is_emptied_before_a_commit(scene: Scene) -> None:
+    """The commit's shards lie there, and no mover saw them."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    laid = scene.ambush("object", "held")
+    writing = scene.begin(client.put())
+    await scene.sprung(laid)
+    drive = await scene.drive_of_some_shard()
+    await scene.drain(drive)
+    await scene.faults.settled()
+    assert await scene.remove(drive)
+    laid.released.set()
+    await writing
+    scene.look_alone(drive)
+
+
+@scenario("epochs_closed_unverified", "moves_do_not_wait_for_each_other", nodes=5, sweeps=False)
+async def an_impatient_operator_removes_a_drive(scene: Scene) -> None:
+    """While the keeper does not reach a node, and so cannot have emptied it."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    await client.put()
+    drive = await scene.drive_of_some_shard()
+    others = [host for host in scene.world.nodes if host != scene.host_of(drive)]
+    scene.cut("keeper0", others[0])
+    await scene.drain(drive)
+    await scene.pause(AWAY_SECONDS)
+    await scene.remove(drive)
+    await scene.heal()
+    await scene.faults.settled()
+    await scene.remove(drive)
+
+
+@scenario("absences_are_counted_unseen", sweeps=False)
+async def a_host_is_away_while_etcd_is_unwell(scene: Scene) -> None:
+    """For how long, nobody saw."""
+    world = scene.world
+    host = "node3"
+    world.nodes[host].die(power=False)
+    await scene.pause(14.0)
+    world.etcd.quorum = False
+    await scene.pause(world.grace_seconds * 1.5)
+    world.etcd.quorum = True
+    await scene.pause(15.0)
+    await scene.nemesis.restart(host, at_once=True)
+
+
+@scenario("put_out_in_twos", nodes=6, sweeps=False)
+async def two_hosts_are_away(scene: Scene) -> None:
+    """The fault may be another than theirs."""
+    world = scene.world
+    hosts = ["node4", "node5"]
+    for host in hosts:
+        world.nodes[host].die(power=False)
+    await scene.pause(world.grace_seconds + 25.0)
+    await asyncio.gather(*(scene.nemesis.restart(host, at_once=True) for host in hosts))
+
+
+@scenario("delete_before_a_move_is_verified", nodes=5, sweeps=False)
+async def a_shard_moves(scene: Scene) -> None:
+    """It is there all the time."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    await client.put()
+    await scene.drain(await scene.drive_of_some_shard())
+    await scene.faults.settled()

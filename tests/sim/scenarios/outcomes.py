@@ -1,0 +1,84 @@
+"""Transactions of whose outcome nobody heard."""
+
+from tests.sim.scenarios.scene import Scene, scenario
+
+LOST_SECONDS = 25.0
+"""Longer than a transaction is tried."""
+
+
+@scenario(
+    "ended_commits_are_not_recognised", "refusals_after_lost_answers_are_believed", keepers=False
+)
+async def a_commit_whose_answer_was_lost_was_replaced_since(scene: Scene) -> None:
+    """Its writer, who asked for nothing to be there, must not hear that he lost."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "lost", 3.0)
+    writing = scene.begin(slow.put("*", "k0"))
+    await scene.sprung(laid)
+    await scene.pause(1.0)
+    await quick.get("k0")
+    await quick.put(key="k0")
+    await writing
+
+
+@scenario("lost_answers_count_as_refusals", keepers=False)
+async def a_commit_whose_answer_was_lost_was_applied(scene: Scene) -> None:
+    """Its writer must not hear that he lost to himself."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "lost", 1.0)
+    writing = scene.begin(slow.put("*", "k0"))
+    await scene.sprung(laid)
+    await scene.pause(0.5)
+    await quick.get("k0")
+    await writing
+
+
+@scenario("shards_are_discarded_after_unknown_outcomes", keepers=False)
+async def a_commit_is_never_answered(scene: Scene) -> None:
+    """It was applied; its shards are an object's."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "unanswered", LOST_SECONDS)
+    writing = scene.begin(slow.put(key="k0"))
+    await scene.sprung(laid)
+    await writing
+    await quick.get("k0")
+    await scene.pause(LOST_SECONDS)
+
+
+@scenario("garbage_is_forgotten_at_once", sweeps=False)
+async def a_commit_is_tried_again_when_its_shards_are_gone(scene: Scene) -> None:
+    """It had been applied, and its object was deleted since."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "lost", 14.0)
+    writing = scene.begin(slow.put(key="k0"))
+    await scene.sprung(laid)
+    await scene.pause(1.0)
+    await quick.delete_keys(["k0"])
+    await writing
+    await quick.get("k0")
+
+
+@scenario("deletes_are_settled_by_their_successors", keepers=False)
+async def a_delete_that_never_came_meets_another_object(scene: Scene) -> None:
+    """One that was written on the condition that there was something."""
+    slow, quick = scene.client(0), scene.client(1)
+    await quick.put(key="k0")
+    await scene.pause(0.1)
+    laid = scene.ambush("delete", "never came", 3.0)
+    deleting = scene.begin(slow.delete_keys(["k0"]))
+    await scene.sprung(laid)
+    await quick.put_if_same("k0")
+    await deleting
+    await quick.get("k0")
+
+
+@scenario("commits_ignore_what_they_replace", keepers=False)
+async def two_writers_each_want_to_be_the_first(scene: Scene) -> None:
+    """One of them is."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "held")
+    writing = scene.begin(slow.put("*", "k0"))
+    await scene.sprung(laid)
+    await quick.put("*", "k0")
+    laid.released.set()
+    await writing

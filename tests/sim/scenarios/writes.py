@@ -1,0 +1,91 @@
+"""Writes that leave drives out, and the marks that tell of it."""
+
+import asyncio
+
+from tests.sim import buckets
+from tests.sim.scenarios.scene import Scene, scenario
+
+MEDIUM = (40_000,)
+"""Sizes of bodies that are k + m shards."""
+
+
+@scenario("commit_before_the_quorum", keepers=False)
+async def a_write(scene: Scene) -> None:
+    """Its shards are stored before it is committed."""
+    await scene.client().put()
+
+
+@scenario("skip_one_flush", keepers=False, keys=8)
+async def the_power_goes_after_a_write(scene: Scene) -> None:
+    """Of all hosts at once, and with it all that was not flushed."""
+    client, world = scene.client(), scene.world
+    for key in world.keys:
+        await client.put(key=key)
+    for host in world.nodes:
+        world.nodes[host].die(power=True, wholly=True)
+        world.boots[host] += 1
+    await asyncio.gather(*(scene.nemesis.restart(host, at_once=True) for host in world.mounts))
+    await scene.pause(5.0)
+
+
+@scenario("versions_are_ordered_by_the_clock", keepers=False, keys=1)
+async def a_clock_is_ahead(scene: Scene) -> None:
+    """What was written through its gateway is not newer for it."""
+    ahead, client = scene.client(0), scene.client(1)
+    scene.gateway(0).process.wall_offset_seconds += 3600.0
+    for writer in (ahead, client, client):
+        await buckets.put_version(writer)
+        await scene.pause(0.1)
+    await buckets.check_versions(client, "k0")
+
+
+@scenario("writes_leave_no_marks", m=2, keepers=False)
+async def a_write_does_without_a_drive(scene: Scene) -> None:
+    """It says so."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    scene.cut("gateway0", "node3")
+    await client.put()
+    await scene.heal()
+
+
+@scenario("too_few_shards_suffice", m=2, keepers=False)
+async def half_of_the_drives_are_out_of_reach(scene: Scene) -> None:
+    """So few shards are not enough for an object."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    scene.cut("gateway0", "node2")
+    scene.cut("gateway0", "node3")
+    await client.put()
+    await scene.heal()
+
+
+@scenario("commits_ignore_the_marks", m=2, sweeps=False, rests=True)
+async def an_inventory_passes_before_a_commit(scene: Scene) -> None:
+    """It took the mark away that the commit relies on, and saw nothing of its object."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    scene.cut("gateway0", "node3")
+    laid = scene.ambush("object", "held")
+    writing = scene.begin(client.put())
+    await scene.sprung(laid)
+    await scene.heal()
+    await scene.pause(10.0)
+    laid.released.set()
+    await writing
+
+
+@scenario(
+    "marks_forgotten_after_the_inventory", nodes=5, m=2, sweeps=False, rests=True, partitions=1
+)
+async def a_write_comes_while_marks_are_forgotten(scene: Scene) -> None:
+    """The inventory did not see it; its mark stays."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    laid = scene.ambush("marks", "held", whose="keeper")
+    scene.cut("gateway0", scene.host_of_rank(0))
+    await client.put(key="k0")
+    await scene.sprung(laid)
+    await client.put(key="k1")
+    laid.released.set()
+    await scene.heal()
