@@ -255,6 +255,20 @@ async def progress_of(clients: Clients) -> dict[str, dict[str, Any]]:
     return {kv.key[len(PROGRESS) :].decode(): json.loads(kv.value) for kv in found.kvs}
 
 
+async def why_moves_wait(clients: Clients) -> str:
+    """To be added to a refusal while moves cannot end because drives are away; else nothing."""
+    if not clients.topology.map.open_epochs:
+        return ""
+    waits_for = (await progress_of(clients)).get("moves", {}).get("waits_for", [])
+    if not waits_for:
+        return ""
+    names = ", ".join(drive[:12] for drive in waits_for)
+    return (
+        f" (it waits for drives that are away: {names}; those that are gone for good are given up with"
+        " `ostraka admin drive out`)"
+    )
+
+
 def choose(drives: Sequence[DriveView], wanted: Sequence[str]) -> list[DriveView]:
     """The drives that operators name: by the beginning of the id, by slot, or NODE:PATH. Raises
     MapRefused."""

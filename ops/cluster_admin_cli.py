@@ -18,6 +18,7 @@ from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey, KeyFile, refuse
 from ops.cluster_settings import cluster_settings
 from ops.config import ConfigError, credentials_from
 from ops.directory import new_credentials, write_durably
+from ops.drive_out import give_up, plan_out
 from ops.map_store import MapStore
 from ops.object_locate import locate
 from ops.refusal import Refused
@@ -197,12 +198,20 @@ def _change(settings: ClusterSettings, edit: Edit, *, dry_run: bool, as_json: bo
             records = dict(clients.member.view.drives)
             maps = MapStore(clients.metastore)
             now = clients.topology.map
-            plan = cluster_admin.plan_of(now, edit(now, drives, records), drives)
-            if not dry_run:
-                await maps.change(lambda current: edit(current, drives, records))
+            try:
+                plan = cluster_admin.plan_of(now, edit(now, drives, records), drives)
+                if not dry_run:
+                    await maps.change(lambda current: edit(current, drives, records))
+            except MapRefused as refused:
+                raise MapRefused(
+                    f"{refused}{await cluster_admin.why_moves_wait(clients)}"
+                ) from None
             return plan
 
-    plan = run(work)
+    _show_plan(run(work), dry_run=dry_run, as_json=as_json)
+
+
+def _show_plan(plan: Plan, *, dry_run: bool, as_json: bool) -> None:
     document = {
         "epoch": plan.new.epoch,
         "moved_share": round(plan.moved_share, 6),
@@ -280,6 +289,31 @@ def drain_drive(
         dry_run=dry_run,
         as_json=as_json,
     )
+
+
+@drive_app.command("out")
+def put_drive_out(
+    drives: Drives,
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Declare drives that are away gone for good: the keeper rebuilds elsewhere what they held, and
+    waits for them no longer; their folders are free for new drives."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+
+    async def work() -> Plan:
+        async with cluster_admin.session(settings) as clients:
+            seen = await cluster_admin.drives_of(clients)
+            if dry_run:
+                return plan_out(clients.topology.map, seen, drives)
+            return await give_up(clients, seen, drives)
+
+    _show_plan(run(work), dry_run=dry_run, as_json=as_json)
 
 
 @drive_app.command("remove")
@@ -434,7 +468,7 @@ def show_map(
 
 @map_app.command("plan")
 def plan_map(
-    change: Annotated[str, typer.Argument(help="add, drain or remove.")],
+    change: Annotated[str, typer.Argument(help="add, drain, out or remove.")],
     drives: Drives,
     etcd: Etcd = None,
     etcd_ca: EtcdCa = None,
@@ -447,10 +481,11 @@ def plan_map(
     commands: dict[str, Callable[..., None]] = {
         "add": add_drive,
         "drain": drain_drive,
+        "out": put_drive_out,
         "remove": remove_drive,
     }
     if change not in commands:
-        raise refuse("what is planned is add, drain or remove")
+        raise refuse("what is planned is add, drain, out or remove")
     commands[change](
         drives=drives,
         etcd=etcd,

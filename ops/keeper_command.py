@@ -122,6 +122,7 @@ class LedDuties:
         repair = self.duties.repair.progress
         told = asdict(repair)
         told["covered"] = len(repair.covered)
+        told["unseen"] = len(repair.unseen)
         topology = self._clients.topology
         told["pending"] = repair.pending_with(self.duties.view().live)
         told["away"] = len(topology.map.drives) - len(topology.writable)
@@ -139,7 +140,7 @@ class LedDuties:
             "lifecycle": asdict(self.duties.lifecycle.progress),
             "re-encoding": asdict(self.duties.reencode.progress),
             "departures": self.departures.told(),
-            "moves": {"closed": self.moves.closed},
+            "moves": self.moves.told(),
         }
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,22 +15,25 @@ from ops.admin_port import AdminPort
 from ops.clients import log_to_stderr
 from ops.cluster_settings import open_cluster
 from ops.config import ConfigError
+from ops.map_store import MapStore
 from ops.node_health import NodeHealth
 from ops.process_counts import ProcessWatch
 from ops.refusal import Refused
 from ops.settings import ClusterSettings
 from placement.clock import SystemClock, SystemRandomness
 from placement.errors import MetastoreUnavailable
-from placement.ids import Slot
+from placement.ids import DriveId, Slot
 from placement.membership import ClusterRecord, DriveRecord, MembershipRefused, NodeRecord
 from placement.membership_registrar import Registrar
+from placement.metastore.port import Metastore
 from placement.rpc.handshake import ClusterKey, format_address
 from placement.rpc.server import RpcServer
+from placement.served_places import Served, bound, remember
 from storage_node.care import DriveConfig, NodeConfig
 from storage_node.files import RealFiles
-from storage_node.identity import DriveRefused, read_identity
+from storage_node.identity import DriveIdentity, DriveRefused, read_identity
 from storage_node.node import Node
-from storage_node.port import DriveReport
+from storage_node.port import DriveCondition, DriveReport
 from storage_node.recovery import read_boot_id
 from storage_node.server import serve_node
 
@@ -95,8 +98,12 @@ async def _serve(
     node: Node | None = None
     server: RpcServer | None = None
     registrar: Registrar | None = None
+    remembering: asyncio.Task[None] | None = None
     try:
-        node = await _open_node(options, cluster, clock, randomness)
+        name = f"{options.host}:{options.listen_port}"
+        held = await _held_before(metastore, name, options.drives)
+        drives = await _drives_of(options.drives, held)
+        node = await _open_node(drives, cluster, clock, randomness)
         _refuse_twins(node.reports())
         server = RpcServer(serve_node(node), name="node")
         try:
@@ -123,9 +130,14 @@ async def _serve(
         registrar = await _register(metastore, record, node, clock)
         health.registered = True
         ready(record.name)
+        remembering = asyncio.create_task(_remember(metastore, name, node, drives))
         await _tell_until(stop, registrar, record, node)
     finally:
         health.registered = False
+        if remembering is not None:
+            remembering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await remembering
         if registrar is not None:
             await registrar.close()
             await asyncio.sleep(LEAVE_SECONDS)
@@ -138,9 +150,9 @@ async def _serve(
 
 
 async def _register(
-    metastore: object, record: NodeRecord, node: Node, clock: SystemClock
+    metastore: Metastore, record: NodeRecord, node: Node, clock: SystemClock
 ) -> Registrar:
-    registrar = Registrar(metastore, record, clock)  # type: ignore[arg-type]
+    registrar = Registrar(metastore, record, clock)
     while True:
         try:
             await registrar.start(_records(record, node.reports(), {}))
@@ -169,6 +181,22 @@ async def _tell_until(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REPORT_SECONDS):
                 await stop.wait()
+
+
+async def _remember(
+    metastore: Metastore, name: str, node: Node, drives: Sequence[DriveConfig]
+) -> None:
+    """Write down which drive each folder holds, as often as one has another. Does not end."""
+    slots = {drive.path: drive.slot for drive in drives}
+    written: dict[str, DriveId] = {}
+    while True:
+        for report in node.reports():
+            if report.condition is DriveCondition.UP and written.get(report.path) != report.drive:
+                served = Served(report.drive, slots[report.path])
+                with contextlib.suppress(MetastoreUnavailable):  # with the next look, then
+                    await remember(metastore, name, report.path, served)
+                    written[report.path] = report.drive
+        await asyncio.sleep(REPORT_SECONDS)
 
 
 def _records(
@@ -201,35 +229,76 @@ def _records(
     return records
 
 
-async def _open_node(
-    options: NodeOptions, cluster: ClusterRecord, clock: SystemClock, randomness: SystemRandomness
-) -> Node:
-    files = RealFiles()
-    drives = []
-    for path in options.drives:
+async def _held_before(
+    metastore: Metastore, name: str, paths: Sequence[str]
+) -> Mapping[str, Served]:
+    """Which drives these folders held when this node served them last."""
+    while True:
+        try:
+            now, _ = await MapStore(metastore).current()
+            return await bound(metastore, now, name, paths)
+        except MembershipRefused as error:
+            raise Refused(str(error)) from error
+        except MetastoreUnavailable as error:
+            log.warning("cannot read what was served before (trying on): %s", error)
+            await asyncio.sleep(REPORT_SECONDS)
+
+
+async def _drives_of(paths: Sequence[str], held: Mapping[str, Served]) -> tuple[DriveConfig, ...]:
+    """The drives that are there. Raises Refused."""
+    identities: dict[str, DriveIdentity | None] = {}
+    for path in paths:
         if not await asyncio.to_thread(Path(path).is_dir):
             # Most likely a mount that is not mounted: no reason to keep the other drives back.
             log.error("drive %s is not a folder: it is left out until the node starts again", path)
             continue
         try:
-            identity = read_identity(files, path)
+            identities[path] = read_identity(RealFiles(), path)
         except DriveRefused as error:
             raise Refused(str(error)) from error
-        drives.append(
-            DriveConfig(
-                slot=UNASSIGNED_SLOT if identity is None else identity.slot,
-                path=path,
-                may_adopt=False,
-                expected=None if identity is None else identity.drive,
-            )
-        )
-    if not drives:
+    if not identities:
         raise Refused("none of the drives is there")
-    config = NodeConfig(cluster.cluster_id, cluster.incarnation, tuple(drives))
+    here = {identity.drive for identity in identities.values() if identity is not None}
+    # A drive that is mounted elsewhere on this host now has left its folder free.
+    missed = {path: served for path, served in held.items() if served.drive not in here}
+    return tuple(_drive_at(path, identity, missed) for path, identity in identities.items())
+
+
+async def _open_node(
+    drives: tuple[DriveConfig, ...],
+    cluster: ClusterRecord,
+    clock: SystemClock,
+    randomness: SystemRandomness,
+) -> Node:
+    config = NodeConfig(cluster.cluster_id, cluster.incarnation, drives)
     try:
-        return await Node.open(config, files, clock, randomness)
+        return await Node.open(config, RealFiles(), clock, randomness)
     except DriveRefused as error:
         raise Refused(str(error)) from error
+
+
+def _drive_at(
+    path: str, identity: DriveIdentity | None, missed: Mapping[str, Served]
+) -> DriveConfig:
+    """The drive as its folder says it is; an empty one is made a drive unless another is missed
+    there: that one is waited for."""
+    if identity is not None:
+        return DriveConfig(identity.slot, path, may_adopt=False, expected=identity.drive)
+    served = missed.get(path)
+    if served is None:
+        return DriveConfig(UNASSIGNED_SLOT, path, may_adopt=False)
+    log.error("%s", _not_free(path, served.drive))
+    return DriveConfig(served.slot, path, may_adopt=False, expected=served.drive)
+
+
+def _not_free(path: str, drive: DriveId) -> str:
+    name = drive.hex()[:12]
+    return (
+        f"drive {path} is refused: it is empty, but this node served drive {name} from there, and the"
+        " cluster map names that drive. If its mount failed, mount it: it is taken back by itself. If"
+        f" it is gone for good, say so with `ostraka admin drive out {name}`, start the node again,"
+        f" and give its place to the new drive with `ostraka admin drive replace {name} NEW`"
+    )
 
 
 def _refuse_twins(reports: Sequence[DriveReport]) -> None:

@@ -3,6 +3,7 @@
     m/cluster               the cluster's id, and a check of the cluster key
     m/node/<name>           a node process, while its lease lives
     m/drive/<drive id 16>   a drive and the node that serves it, under the same lease
+    m/served/<node>, <path> which drive a node served last from a folder; outlives the lease
     m/lead/<duty>           which keeper leads a duty, under that keeper's lease
     m/progress/<duty>       what the leader last said of its work
 
@@ -24,6 +25,7 @@ from placement.metastore.port import Metastore, Put, Txn, absent
 CLUSTER = b"m/cluster"
 NODES = b"m/node/"
 DRIVES = b"m/drive/"
+SERVED = b"m/served/"
 LEADERS = b"m/lead/"
 PROGRESS = b"m/progress/"
 VERSION = 1
@@ -58,6 +60,13 @@ class NodeRecord(_Stored, frozen=True, kw_only=True):
     tls: bool = False
     boot_id: str = ""
     """The kernel's: who has the same one may look for the drives' files."""
+
+
+class ServedRecord(_Stored, frozen=True, kw_only=True):
+    """The drive that a node served last from a folder, and the slot that its identity names."""
+
+    drive: bytes
+    slot: int
 
 
 class DriveRecord(_Stored, frozen=True, kw_only=True):

@@ -1,7 +1,13 @@
-"""Moves: an earlier epoch is closed when an inventory found every shard where the newest map wants it."""
+"""Moves: an earlier epoch is closed when an inventory found every shard where the newest map wants it.
+
+An inventory that could not ask a drive which may come back has not found that: what the drive holds
+may be what is still to be moved. The drive comes back, or is out in the end, by itself or by an
+operator's word; either way another inventory follows.
+"""
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from ops.keeper.repair import RepairProgress
 from ops.map_store import MapStore
@@ -17,12 +23,23 @@ class Moves:
     def __init__(self, maps: MapStore, progress: Callable[[], RepairProgress]) -> None:
         self._maps = maps
         self._progress = progress
+        self._waits_for: list[str] = []
         self.closed = 0
+
+    def told(self) -> dict[str, Any]:
+        """For operators: `waits_for` are the drives that hold an epoch open because they are away."""
+        return {"closed": self.closed, "waits_for": self._waits_for}
 
     async def work(self) -> None:
         """Close what is done."""
         progress = self._progress()
+        self._waits_for = []
         if progress.due or progress.misplaced or not progress.epoch:
+            return
+        if progress.unseen:
+            now, _ = await self._maps.current()
+            if now is not None and now.open_epochs:
+                self._waits_for = sorted(drive.hex() for drive in progress.unseen)
             return
         verified = progress.epoch
 

@@ -53,10 +53,12 @@ class View:
 class RepairProgress:
     """What the gauges show. `due` while an inventory is wanted or running; `covered` are the drives
     that the last whole inventory counted on; `reported` shards were set aside and not rebuilt yet;
-    `misplaced` ones lie where the map of `epoch`, under which it ran, does not want them."""
+    `misplaced` ones lie where the map of `epoch`, under which it ran, does not want them. `unseen`
+    drives were away meanwhile and may come back: what they hold, nobody has seen."""
 
     due: bool = True
     covered: frozenset[DriveId] = frozenset()
+    unseen: frozenset[DriveId] = frozenset()
     missing: int = 0
     reported: int = 0
     rebuilt: int = 0
@@ -111,6 +113,8 @@ class Repair:
         self.progress.covered &= live
         if (
             live - self.progress.covered
+            # Not waited for any longer, and not back: what it held is to be rebuilt.
+            or self.progress.unseen - view.waits - live
             or view.placement.map.epoch > self.progress.epoch
             or self._moved_some
             or (self._hindered and self._clock.monotonic() >= self._again_at)
@@ -188,6 +192,7 @@ class Repair:
         # again.
         now = self._view()
         self.progress.covered = (live & now.live) - self._away_meanwhile
+        self.progress.unseen = self._away_meanwhile
         self.progress.due = (
             bool(now.live - self.progress.covered) or now.placement.map.epoch > epoch
         )

@@ -28,6 +28,7 @@ from placement.membership import (
     LEADERS,
     NODES,
     PROGRESS,
+    SERVED,
     ClusterRecord,
     MembershipRefused,
     cluster_record,
@@ -50,7 +51,7 @@ from storage_node.port import NodePort
 BATCH_KEYS = 100
 BATCH_SIZE_BYTES = 512 << 10
 """Well below etcd's 128 operations and 1.5 MiB a request."""
-_KEPT_PREFIXES = (DRIVES, LEADERS, NODES, PROGRESS)
+_KEPT_PREFIXES = (DRIVES, LEADERS, NODES, PROGRESS, SERVED)
 _SET_APART = (CLUSTER, keys.REBUILT, keys.MAP_CURRENT)
 
 log = logging.getLogger("ostraka.rebuild")

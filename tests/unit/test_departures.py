@@ -17,7 +17,7 @@ from placement.clock import SystemClock
 from placement.cluster_map import DriveState
 from placement.errors import Compacted, MetastoreUnavailable
 from placement.ids import DriveId
-from placement.map_changes import MapRefused, add_drives, first_map
+from placement.map_changes import MapRefused, add_drives, drain, first_map
 from placement.membership import DriveRecord, drive_key, encode
 from placement.membership_view import LiveView
 from placement.metastore.memory import MemoryMetastore
@@ -244,6 +244,30 @@ def test_an_epoch_is_closed_when_the_inventory_under_it_found_nothing_out_of_pla
         assert await epochs() == (3,)
         assert progress.epoch == 3
         assert await epochs() == (3,)
+
+    run(scene())
+
+
+def test_an_epoch_stays_open_while_a_drive_that_the_inventory_could_not_ask_may_come_back() -> None:
+    """A draining drive and the home of what it holds are both away: nothing that was seen lies out of
+    place, and yet nothing was moved."""
+
+    async def scene() -> None:
+        rig = await Rig().open(8)
+        await rig.maps.change(lambda now: drain(now, [DriveId(record(7).drive)]))
+        progress = RepairProgress(due=False, epoch=2, unseen=frozenset({DriveId(record(7).drive)}))
+        moves = Moves(rig.maps, lambda: progress)
+        await moves.work()
+        assert moves.told() == {"closed": 0, "waits_for": [record(7).drive.hex()]}
+        now, _ = await rig.maps.current()
+        assert now is not None
+        assert now.open_epochs == (1,)
+        progress.unseen = frozenset()
+        await moves.work()
+        assert moves.told() == {"closed": 1, "waits_for": []}
+        now, _ = await rig.maps.current()
+        assert now is not None
+        assert not now.open_epochs
 
     run(scene())
 

@@ -1,6 +1,7 @@
 """Repair over nodes in memory: what is missing is rebuilt on drives of their own, and brought home."""
 
 import asyncio
+import dataclasses
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,7 +15,7 @@ from ops.keeper.inventory import find
 from ops.keeper.repair import Repair, View
 from ops.keeper.sweep import Sweep
 from placement.clock import SystemClock
-from placement.cluster_map import ClusterMap, MapDrive
+from placement.cluster_map import ClusterMap, DriveState, MapDrive
 from placement.codec import checksum_bytes, codec_for
 from placement.errors import PeerUnavailable
 from placement.hashing import Placement
@@ -239,6 +240,49 @@ def test_a_drive_that_went_and_came_back_within_an_inventory_is_looked_at_again(
         await cluster.repair.work()
         assert cluster.repair.progress.pending_with(cluster.live) == 0
         assert cluster.repair.progress.tolerance == 2
+
+    run(scenario)
+
+
+def test_what_an_inventory_could_not_ask_is_told_until_one_has_asked_it() -> None:
+    """A drive that is draining and the one that takes over from it, away together and one after the
+    other: as long as one of them may come back, nobody knows that the moves are done."""
+
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.repair.work()
+        assert cluster.repair.progress.unseen == frozenset()
+        leaving, home = DRIVES[5], DRIVES[0]
+        locate = cluster.node.locate
+        drives = tuple(
+            dataclasses.replace(d, state=DriveState.DRAINING) if d.drive_id == leaving else d
+            for d in cluster.placement.map.drives
+        )
+        cluster.placement = Placement(
+            ClusterMap(Epoch(2), drives, Scheme(4, 2, STRIPE), open_epochs=(Epoch(1),))
+        )
+        away: set[DriveId] = set()
+
+        async def of_those_there(blobs: Sequence[BlobId]) -> tuple[tuple[ShardInfo, ...], ...]:
+            found = await locate(blobs)
+            return tuple(tuple(i for i in infos if i.drive not in away) for infos in found)
+
+        cluster.node.locate = of_those_there  # type: ignore[method-assign]
+
+        async def look(*gone: DriveId) -> frozenset[DriveId]:
+            away.clear()
+            away.update(gone)
+            cluster.live, cluster.waits = frozenset(DRIVES) - away, frozenset(gone)
+            await cluster.repair.work()
+            return cluster.repair.progress.unseen
+
+        assert await look(leaving, home) == {leaving, home}
+        assert await look(leaving) == {leaving}
+        assert await look() == frozenset()
+        # What has a drive left to go to has gone there.
+        for found in await find(cluster.refs, {"local": cluster.node}):
+            if found.ref.k == 1:
+                assert leaving not in found.drives
+                assert found.tolerance == 2
 
     run(scenario)
 
