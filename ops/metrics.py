@@ -13,6 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from gateway.metrics import LATENCY_BOUNDS_SECONDS, Histogram, RequestCounts
+from ops.metadata_headroom import OBJECT_SIZE_BYTES, objects_left
 from ops.process_counts import MetadataFacts, ProcessCounts
 from storage_node.port import DriveCondition, DriveReport
 
@@ -208,6 +209,11 @@ def _metadata_families(counts: StoreCounts) -> Iterator[Metric]:
         "ostraka_metadata_quota_bytes",
         "What that file may grow to: etcd's quota (told by etcd 3.6), or the room on the disk.",
     )
+    left = GaugeMetricFamily(
+        "ostraka_metadata_objects_left",
+        f"Plain objects that still fit, an estimate: {OBJECT_SIZE_BYTES} bytes each of what the file may"
+        " grow to and does not use. Not told where the quota is not.",
+    )
     full = GaugeMetricFamily(
         "ostraka_metadata_full", "1 while the metadata store refuses what needs room."
     )
@@ -216,8 +222,11 @@ def _metadata_families(counts: StoreCounts) -> Iterator[Metric]:
         size.add_metric(["used"], counts.metadata.in_use_bytes)
         if counts.metadata.quota_bytes:
             quota.add_metric([], counts.metadata.quota_bytes)
+            left.add_metric(
+                [], objects_left(counts.metadata.in_use_bytes, counts.metadata.quota_bytes)
+            )
         full.add_metric([], float(counts.metadata.full))
-    yield from (size, quota, full)
+    yield from (size, quota, left, full)
 
 
 def _commit_families(commits: Iterable[CommitCounts]) -> Iterator[Metric]:

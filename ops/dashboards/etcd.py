@@ -1,6 +1,7 @@
 """etcd as Ostraka depends on it: headroom, leader, latency. Of a cluster; `serve` needs none."""
 
 from ops.dashboards.model import Dashboard, Kind, Panel, Query, Row, Threshold
+from ops.metadata_headroom import OBJECT_SIZE_BYTES
 
 _OURS = '{job=~"$job"}'
 
@@ -98,7 +99,7 @@ ETCD = Dashboard(
                     ),
                     unit="percentunit",
                     kind=Kind.NUMBER,
-                    width=6,
+                    width=4,
                     most=1,
                     thresholds=(
                         Threshold(None, "green"),
@@ -107,11 +108,27 @@ ETCD = Dashboard(
                     ),
                 ),
                 Panel(
+                    title="Objects that still fit",
+                    meaning=f"An estimate, at {OBJECT_SIZE_BYTES} bytes of metadata each: plain objects"
+                    " with keys of up to some 140 bytes.",
+                    queries=(
+                        Query(
+                            f"min by (job) (ostraka_metadata_objects_left{_OURS}) or floor((min by (job)"
+                            f" (etcd_server_quota_backend_bytes{_OURS}) - max by (job)"
+                            f" (etcd_mvcc_db_total_size_in_use_in_bytes{_OURS}))"
+                            f" / {OBJECT_SIZE_BYTES})"
+                        ),
+                    ),
+                    unit="short",
+                    kind=Kind.NUMBER,
+                    width=4,
+                ),
+                Panel(
                     title="Members with a leader",
                     meaning="All of them, when all is well.",
                     queries=(Query(f"sum by (job) (etcd_server_has_leader{_OURS})"),),
                     kind=Kind.NUMBER,
-                    width=6,
+                    width=4,
                 ),
                 Panel(
                     title="Size of the database",

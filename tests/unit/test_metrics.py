@@ -10,7 +10,7 @@ from gateway.metrics import DriveReads, RequestCounts
 from ops.collected import Growing, RequestTotals
 from ops.drive_counts import CommitTotals
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts, render
-from ops.process_counts import CommitFacts, ProcessWatch
+from ops.process_counts import CommitFacts, MetadataFacts, ProcessWatch
 from placement.ids import DriveId
 from storage_node.port import DriveCondition, DriveReport
 
@@ -21,6 +21,24 @@ def counts_of(instance: bytes, requests: int, *, inflight: int = 0) -> RequestCo
     counts.operation("GetObject").latency.observe(0.002)
     counts.drive_reads["d1"] = DriveReads(requests, requests * 10, 0.5)
     return counts
+
+
+@pytest.mark.parametrize(
+    ("in_use", "quota", "left"),
+    [(2_000_000, 10_000_000, 20_000), (10_000_000, 9_000_000, 0), (2_000_000, 0, None)],
+)
+def test_how_many_objects_still_fit_is_told_where_the_quota_is_known(
+    in_use: int, quota: int, left: int | None
+) -> None:
+    counts = StoreCounts(
+        counts_of(b"a", 0), metadata=MetadataFacts(in_use + 1000, in_use, quota, full=False)
+    )
+    shown = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(render(counts).decode())
+        for sample in family.samples
+    }
+    assert shown.get("ostraka_metadata_objects_left") == left
 
 
 def test_workers_are_added_up() -> None:
