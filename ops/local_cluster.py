@@ -155,6 +155,7 @@ class LocalCluster:
         grace_seconds: float = 600.0,
         etcd_options: Sequence[str] = (),
         node_options: Sequence[str] = (),
+        gateway_options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """`environment` is added to that of Ostraka's processes."""
@@ -165,6 +166,7 @@ class LocalCluster:
         self._grace_seconds = grace_seconds
         self._etcd_options = tuple(etcd_options)
         self._node_options = tuple(node_options)
+        self._gateway_options = tuple(gateway_options)
         self._environment = dict(environment or {})
         self.key_file = self.directory / "cluster.key"
         self.credentials_file = self.directory / "credentials.json"
@@ -267,7 +269,7 @@ class LocalCluster:
             self.endpoints.append(f"http://127.0.0.1:{port}")
             self.admin_urls.append(f"http://127.0.0.1:{admin}")
             command = [*_OSTRAKA, "gateway", "--port", str(port), "--admin-port", str(admin)]
-            command += ["--workers", str(self._workers)]
+            command += ["--workers", str(self._workers), *self._gateway_options]
             self._member(f"gateway{number + 1}", "gateway", command).start()
 
     def _start_keeper(self) -> None:
