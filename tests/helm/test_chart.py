@@ -396,12 +396,44 @@ def test_only_nodes_hold_the_private_key_of_nodes(rendered: dict[str, Any]) -> N
     assert f"$(POD_NAME){advertised[1:]}" in node["containers"][0]["args"]
 
 
+def test_websites_have_a_port_a_service_and_a_route_of_their_own(rendered: dict[str, Any]) -> None:
+    """And nothing of them is there unless they are asked for."""
+    for name, kind, component, routed in (
+        ("single-secured", "StatefulSet", "store", "Ingress"),
+        ("cluster-full", "Deployment", "gateway", "HTTPRoute"),
+    ):
+        pod = pod_of(the(rendered, name, kind, f"pots-ostraka-{component}"))
+        (container,) = [c for c in pod["containers"] if c["name"] == component]
+        (port,) = [p["containerPort"] for p in container["ports"] if p["name"] == "websites"]
+        args = container["args"]
+        assert args[args.index("--website-port") + 1] == str(port)
+        service = the(rendered, name, "Service", "pots-ostraka-websites")["spec"]["ports"]
+        assert [(p["targetPort"], p["appProtocol"]) for p in service] == [("websites", "https")]
+        route = the(rendered, name, routed, "pots-ostraka-websites")
+        assert "'name': 'pots-ostraka-websites'" in str(route["spec"])
+        policy = the(rendered, name, "NetworkPolicy", f"pots-ostraka-{component}")
+        (rule,) = [r for r in policy["spec"]["ingress"] if r["ports"][0]["port"] == "websites"]
+        peers = ACCEPTED[name].get("networkPolicy", {}).get("websitesFrom")
+        assert rule.get("from") == peers
+    assert "website" not in str(rendered["single"]["objects"]).lower()
+    assert "website" not in str(rendered["cluster"]["objects"]).lower()
+
+
+def test_an_ingress_is_told_that_its_backend_speaks_tls(rendered: dict[str, Any]) -> None:
+    for name in ("single-secured", "cluster-full"):
+        for ingress in things(rendered, name, "Ingress"):
+            annotations = ingress["metadata"]["annotations"]
+            assert annotations["nginx.ingress.kubernetes.io/backend-protocol"] == "HTTPS"
+    assert things(rendered, "single-secured", "Ingress")
+
+
 def test_the_admin_port_is_behind_no_ingress(rendered: dict[str, Any]) -> None:
     for thing in things(rendered, "cluster-full"):
         if thing["kind"] in ("Ingress", "HTTPRoute"):
             assert "admin" not in str(thing["spec"])
     policy = the(rendered, "cluster-full", "NetworkPolicy", "pots-ostraka-gateway")
-    _, admin = policy["spec"]["ingress"]
+    admin = policy["spec"]["ingress"][-1]
+    assert [port["port"] for port in admin["ports"]] == ["admin"]
     assert {} not in admin["from"]
 
 

@@ -26,6 +26,14 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         },
         "service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]},
         "ingress": {"enabled": True, "hosts": ["s3.example.org"], "className": "nginx"},
+        "websites": {
+            "enabled": True,
+            "ingress": {
+                "enabled": True,
+                "hosts": ["*.web.example.org", "www.example.org"],
+                "tls": [{"secretName": "web-tls", "hosts": ["www.example.org"]}],
+            },
+        },
     },
     "cluster": CLUSTER,
     "cluster-full": {
@@ -49,6 +57,11 @@ ACCEPTED: dict[str, dict[str, Any]] = {
             "enabled": True,
             "parentRefs": [{"name": "edge", "namespace": "ingress"}],
             "hostnames": ["s3.example.org"],
+        },
+        "websites": {
+            "enabled": True,
+            "service": {"type": "LoadBalancer", "port": 443, "nodePort": 30443},
+            "httpRoute": {"enabled": True, "hostnames": ["*.web.example.org"]},
         },
         "monitoring": {
             "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -84,6 +97,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "networkPolicy": {
             "adminFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
             "s3From": [{"namespaceSelector": {}}],
+            "websitesFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
         },
         "extraObjects": [
             {
@@ -173,4 +187,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an ingress without hosts": ({"ingress": {"enabled": True}}, "ingress.hosts"),
     "a route to nowhere": ({"httpRoute": {"enabled": True}}, "parentRefs"),
+    "websites that are routed but not served": (
+        {"websites": {"ingress": {"enabled": True, "hosts": ["www.example.org"]}}},
+        "websites.enabled is off",
+    ),
+    "websites without hosts": (
+        {"websites": {"enabled": True, "ingress": {"enabled": True}}},
+        "websites.ingress.hosts",
+    ),
+    "a host that is S3 and a website": (
+        {
+            "ingress": {"enabled": True, "hosts": ["a.example.org"]},
+            "websites": {
+                "enabled": True, "ingress": {"enabled": True, "hosts": ["a.example.org"]},
+            },
+        },
+        "one host is S3 or a website",
+    ),
 }

@@ -206,7 +206,16 @@ readinessProbe:
 {{ default (printf "%s-etcd-server" (include "ostraka.fullname" .)) .Values.etcd.tls.serverSecret }}
 {{- end -}}
 
-{{/* Domains and TLS of the S3 port. */}}
+{{/* Ports of what answers S3. */}}
+{{- define "ostraka.frontPorts" -}}
+- {name: s3, containerPort: 9000}
+- {name: admin, containerPort: 9001}
+{{- if .Values.websites.enabled }}
+- {name: websites, containerPort: 9080}
+{{- end }}
+{{- end -}}
+
+{{/* Domains, ports and TLS of what answers S3. */}}
 {{- define "ostraka.frontArgs" -}}
 - --bind
 - 0.0.0.0
@@ -214,6 +223,10 @@ readinessProbe:
 - "9000"
 - --admin-port
 - "9001"
+{{- if .Values.websites.enabled }}
+- --website-port
+- "9080"
+{{- end }}
 - --region
 - {{ .Values.region | quote }}
 - --access-log

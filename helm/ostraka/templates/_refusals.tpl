@@ -51,8 +51,19 @@
 {{- if and $v.ingress.enabled (not $v.ingress.hosts) -}}
   {{- fail "ingress.enabled needs ingress.hosts" -}}
 {{- end -}}
-{{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
-  {{- fail "httpRoute.enabled needs httpRoute.parentRefs" -}}
+{{- if and $v.websites.ingress.enabled (not $v.websites.ingress.hosts) -}}
+  {{- fail "websites.ingress.enabled needs websites.ingress.hosts" -}}
+{{- end -}}
+{{- if and (or $v.httpRoute.enabled $v.websites.httpRoute.enabled) (not $v.httpRoute.parentRefs) -}}
+  {{- fail "httpRoute.enabled and websites.httpRoute.enabled need httpRoute.parentRefs" -}}
+{{- end -}}
+{{- if and (or $v.websites.ingress.enabled $v.websites.httpRoute.enabled) (not $v.websites.enabled) -}}
+  {{- fail "websites are routed but websites.enabled is off" -}}
+{{- end -}}
+{{- range $v.websites.ingress.hosts -}}
+  {{- if and $v.ingress.enabled (has . $v.ingress.hosts) -}}
+    {{- fail (printf "%s is a host of ingress.hosts and of websites.ingress.hosts: one host is S3 or a website" .) -}}
+  {{- end -}}
 {{- end -}}
 {{- $accounts := list -}}
 {{- range $v.provisioning.accounts -}}{{- $accounts = append $accounts .name -}}{{- end -}}
