@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from ops.config import CLUSTER_KEY_FILE, ETCD, ConfigError
+from ops.config import (
+    CLUSTER_KEY_FILE,
+    ETCD,
+    ETCD_CA,
+    ETCD_CERT,
+    ETCD_KEY,
+    NODE_CERT,
+    NODE_KEY,
+    ConfigError,
+)
 from ops.port_options import (
     AccessLog,
     AdminPort,
@@ -30,9 +39,13 @@ Etcd = Annotated[
     list[str] | None,
     typer.Option(metavar="URL", envvar=ETCD, help="A member of etcd; repeat for each."),
 ]
-EtcdCa = Annotated[Path | None, typer.Option(help="Who signs etcd's certificates, PEM.")]
-EtcdCert = Annotated[Path | None, typer.Option(help="Our certificate for etcd, PEM.")]
-EtcdKey = Annotated[Path | None, typer.Option(help="Its private key, PEM.")]
+EtcdCa = Annotated[
+    Path | None, typer.Option(envvar=ETCD_CA, help="Who signs etcd's certificates, PEM.")
+]
+EtcdCert = Annotated[
+    Path | None, typer.Option(envvar=ETCD_CERT, help="Our certificate for etcd, PEM.")
+]
+EtcdKey = Annotated[Path | None, typer.Option(envvar=ETCD_KEY, help="Its private key, PEM.")]
 KeyFile = Annotated[
     Path | None,
     typer.Option(
@@ -105,9 +118,14 @@ def node(
         str | None, typer.Option(help="Failure domain: this host's name by default.")
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(help="Serve over TLS: certificate chain, PEM.")
+        Path | None,
+        typer.Option(
+            envvar=NODE_CERT, help="Serve the node's port over TLS: certificate chain, PEM."
+        ),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar=NODE_KEY, help="Its private key, PEM.")
+    ] = None,
     wire_only: Annotated[
         bool, typer.Option(help="Keep gateways on this host from the drives' files.")
     ] = False,

@@ -11,6 +11,7 @@ from ops.cli import app
 from ops.config import (
     HUNG_SECONDS,
     LIFECYCLE_DAY_SECONDS,
+    NODE_CA,
     ROOT_ACCESS_KEY,
     ROOT_SECRET_KEY,
     SCRUB_PASS_SECONDS,
@@ -49,6 +50,7 @@ def variables() -> dict[str, str]:
         HUNG_SECONDS: "After how many seconds `serve` and `gateway` replace a process that stands still (5"
         " to 3600; 30 is the default). The storage process has twice as long.",
     }
+    known[NODE_CA] = "Who signs the nodes' certificates, PEM: the wire to the nodes is TLS then."
     for _, command in commands():
         for parameter in command.params:
             if parameter.envvar:

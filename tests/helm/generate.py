@@ -18,6 +18,11 @@ NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 HOST = r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 PEERS = {"type": "object", "minProperties": 1}
 SPREAD = {"enum": ["ScheduleAnyway", "DoNotSchedule"]}
+SERVICE: dict[str, dict[str, Any]] = {
+    "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
+    "port": {"minimum": 1, "maximum": 65535},
+    "nodePort": {"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
+}
 FREE_MAPS = {
     "commonLabels", "commonAnnotations", "annotations", "labels", "nodeSelector", "affinity",
     "podAnnotations", "podLabels", "resources",
@@ -32,16 +37,10 @@ RULES: dict[str, dict[str, Any]] = {
     "domains": {"items": {"type": "string", "pattern": HOST}},
     "tls.certManager.dnsNames": {"items": {"type": "string", "pattern": HOST}},
     "tls.certManager.issuerRef.kind": {"enum": ["Issuer", "ClusterIssuer"]},
-    "service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
-    "service.port": {"minimum": 1, "maximum": 65535},
-    "service.nodePort": {"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
     "service.externalTrafficPolicy": {"enum": ["Cluster", "Local"]},
     "service.loadBalancerSourceRanges": {"items": {"type": "string"}},
-    **{f"websites.service.{name}": rule for name, rule in {
-        "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
-        "port": {"minimum": 1, "maximum": 65535},
-        "nodePort": {"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
-    }.items()},
+    **{f"{service}.{name}": rule for service in ("service", "websites.service")
+       for name, rule in SERVICE.items()},
     "websites.ingress.hosts": {"items": {"type": "string", "pattern": HOST}},
     "websites.ingress.tls": {"items": {"type": "object"}},
     "websites.httpRoute.hostnames": {"items": {"type": "string", "pattern": HOST}},

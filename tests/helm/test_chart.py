@@ -372,7 +372,11 @@ def test_etcd_with_tls_trusts_nobody_without_a_certificate(rendered: dict[str, A
     assert plain == []
     for component in ("gateway", "keeper"):
         pod = pod_of(the(rendered, "cluster-full", "Deployment", f"pots-ostraka-{component}"))
-        assert {"--etcd-ca", "--etcd-cert", "--etcd-key"} <= set(pod["containers"][0]["args"])
+        container = pod["containers"][0]
+        named = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+        (mounted,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "etcd-tls"]
+        for variable, file in (("CA", "ca.crt"), ("CERT", "tls.crt"), ("KEY", "tls.key")):
+            assert named[f"OSTRAKA_ETCD_{variable}"] == f"{mounted}/{file}"
     assert "etcd speaks without TLS" in rendered["cluster"]["notes"]
     assert "etcd speaks without TLS" not in rendered["cluster-full"]["notes"]
 

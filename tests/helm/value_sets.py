@@ -199,7 +199,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {
             "ingress": {"enabled": True, "hosts": ["a.example.org"]},
             "websites": {
-                "enabled": True, "ingress": {"enabled": True, "hosts": ["a.example.org"]},
+                "enabled": True,
+                "ingress": {"enabled": True, "hosts": ["a.example.org"]},
             },
         },
         "one host is S3 or a website",

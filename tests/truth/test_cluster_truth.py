@@ -1,6 +1,7 @@
 """The same on a cluster: panels return series there too, and a dead node is seen to go and to come."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from ops.dashboards.pages import ALERTS
 from ops.local_cluster import ClusterFailed, LocalCluster, etcd_binary
 from tests.truth.expressions import hastened, panel_expressions, rules, without_thresholds
 from tests.truth.prometheus import Prometheus, PrometheusMissing, binary
+from tests.truth.table import table
 from tests.truth.test_truth import values
 from tests.waiting import eventually
 
@@ -108,22 +110,26 @@ def prometheus(
 
 
 def test_a_dead_node_is_seen_to_go_and_to_come(
-    cluster: LocalCluster, prometheus: Prometheus
+    cluster: LocalCluster, prometheus: Prometheus, tmp_path: Path
 ) -> None:
     """And every one of its drives is told apart: no two series have one name."""
     for name in ("OstrakaNodeDead", "OstrakaDriveDead", "OstrakaToleranceGone"):
         prometheus.wait_for(name, fires=False)
     cluster.members["node3"].kill()
-    for name in ("OstrakaNodeDead", "OstrakaDriveDead", "OstrakaToleranceGone"):
-        prometheus.wait_for(name, fires=True)
+    fired = {
+        name: prometheus.wait_for(name, fires=True)
+        for name in ("OstrakaNodeDead", "OstrakaDriveDead", "OstrakaToleranceGone")
+    }
     missing = prometheus.query('max by (drive) (ostraka_drive_state{state="missing"}) == 1')
     assert len(missing) == 2
     for name in ("OstrakaNoWriteQuorum", "OstrakaSilent", "OstrakaEtcdNoLeader"):
         assert name not in prometheus.firing()
     assert values(prometheus.query(without_range("OstrakaNodeDead"))) == [1.0]
     cluster.members["node3"].start()
-    for name in ("OstrakaNodeDead", "OstrakaDriveDead", "OstrakaToleranceGone"):
-        prometheus.wait_for(name, fires=False, seconds=60)
+    cleared = {name: prometheus.wait_for(name, fires=False, seconds=60) for name in fired}
+    told = table(prometheus, fired, cleared)
+    (Path(os.environ.get("PICTURES") or tmp_path) / "cluster.md").write_text(told)
+    assert "| OstrakaNodeDead |" in told
 
 
 def without_range(name: str) -> str:

@@ -3,21 +3,29 @@
 import os
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops.reference.options import commands
+from ops.config import _KNOWN_VARIABLES
+from ops.reference.options import commands, variables
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "ops" / "docs"
-UNITS = sorted((DOCS / "systemd").glob("*.service"))
+UNITS = sorted((DOCS / "systemd").glob("ostraka*.service"))
 PAGES = sorted(
     [*DOCS.glob("*.md"), *(ROOT / "ops" / "runbooks").glob("*.md"), ROOT / "helm/ostraka/README.md"]
 )
 COMMANDS = dict(commands())
+
+
+def test_the_reference_lists_every_variable_that_is_known() -> None:
+    """What it does not list is refused, it says."""
+    assert set(variables()) == _KNOWN_VARIABLES
 
 
 def command_of(words: list[str]) -> tuple[Any, list[str]]:
@@ -46,6 +54,53 @@ def test_units_start_what_the_program_understands(unit: Path) -> None:
         assert setting in text
     for path in re.findall(r"--drive (\S+)", line):
         assert path in re.findall(r"^ReadWritePaths=(.*)$", text, re.MULTILINE)[0].split()
+
+
+def blocks(page: str, word: str) -> list[str]:
+    """The shell blocks of a page in which a word occurs."""
+    found = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    return [block for block in found if word in block]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
+def test_systemd_has_no_complaint_about_the_units(tmp_path: Path) -> None:
+    """Save that the program lies where a test can put it."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for unit in (DOCS / "systemd").glob("*.service"):
+        text = re.sub(
+            r"^ExecStart=\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE
+        )
+        (tmp_path / unit.name).write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *sorted(map(str, tmp_path.glob("*.service")))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("program", "wanted"),
+    [("haproxy", "    server m2 m2:9000 port 9001\n"), ("nginx", "        server m2:9000;\n")],
+)
+def test_what_fills_in_the_load_balancers_files_leaves_nothing_open(
+    tmp_path: Path, program: str, wanted: str
+) -> None:
+    (block,) = blocks("three-machines.md", f"ops/load_balancing/{program}")
+    command = block.partition(" > ")[0]
+    made = subprocess.run(
+        ["bash", "-euc", command], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert wanted in made
+    assert "@" not in made
+    if program == "haproxy" and shutil.which(program):
+        (tmp_path / "made.cfg").write_text(re.sub(r"\bm\d:", "127.0.0.1:", made))
+        check = ["haproxy", "-c", "-f", str(tmp_path / "made.cfg")]
+        done = subprocess.run(check, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def spoken() -> Iterator[tuple[str, str]]:

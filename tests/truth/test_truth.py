@@ -6,11 +6,12 @@ import json
 import math
 import os
 import random
+import re
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops.dashboards.pages import ALERTS, DASHBOARDS
 from tests.contract.etcd_process import EtcdCluster, etcd_binary
 from tests.functional.store_process import StoreProcess
+from tests.functional.test_full_disk import DISK_SIZE_BYTES, fill, run
 from tests.truth.expressions import hastened, panel_expressions, rules, without_thresholds
 from tests.truth.picture import draw
 from tests.truth.prometheus import Prometheus, PrometheusMissing, binary
+from tests.truth.table import table
 
 ETCD_QUOTA_BYTES = 36 << 20
 
@@ -36,6 +39,15 @@ class Scene:
     store: StoreProcess
     prometheus: Prometheus
     etcd_url: str
+    disk: Path | None
+    """A drive of the store with a small filesystem of its own, where one could be mounted."""
+    fired: dict[str, float] = field(default_factory=dict)
+    cleared: dict[str, float] = field(default_factory=dict)
+
+    def wait_for(self, name: str, *, fires: bool, seconds: float = 30) -> None:
+        """Until the alert fires, or does no more; what that took is kept for the table."""
+        took = self.prometheus.wait_for(name, fires=fires, seconds=seconds)
+        (self.fired if fires else self.cleared)[name] = took
 
     def take_away(self, *numbers: int) -> None:
         """As if the mounts of these drives were gone."""
@@ -77,7 +89,7 @@ def load(store: StoreProcess, stop: threading.Event) -> None:
 def ask_etcd(url: str, verb: str, **document: Any) -> Any:
     """One call of etcd's JSON gateway."""
     body = json.dumps(document).encode()
-    with urllib.request.urlopen(f"{url}/v3/{verb}", body, timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}/v3/{verb}", body, timeout=60) as answer:
         return json.load(answer)
 
 
@@ -109,6 +121,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     quick = folder / "rules.yml"
     quick.write_text(yaml.safe_dump(hastened(yaml.safe_load(ALERTS.read_text()))))
     store = StoreProcess(folder / "data", options=("--workers", "2"))
+    disk = folder / "data" / "drive6"
+    disk.mkdir(parents=True)
+    mounted = run("mount", "-t", "tmpfs", "-o", f"size={DISK_SIZE_BYTES}", "tmpfs", str(disk))
     stop = threading.Event()
     client = threading.Thread(target=load, args=(store, stop))
     etcd = EtcdCluster(1, fsync=True, arguments=("--quota-backend-bytes", str(ETCD_QUOTA_BYTES)))
@@ -127,7 +142,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         store.admin("settings", "set", "--bucket-metrics", "5")
         store.admin("bucket", "quota", "load", "--max-bytes", "1GiB", "--max-objects", "1000")
         prometheus.wait_until("max(ostraka_bucket_quota_bytes) == 2^30")
-        yield Scene(store, prometheus, etcd.endpoints[0])
+        yield Scene(store, prometheus, etcd.endpoints[0], disk if mounted else None)
     finally:
         stop.set()
         for thread in (client, writer):
@@ -137,32 +152,44 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             prometheus.stop()
         etcd.close()
         store.kill()
+        if mounted:
+            run("umount", "-l", str(disk))
 
 
 def values(found: list[tuple[dict[str, str], float]]) -> list[float]:
     return [value for _, value in found if not math.isnan(value)]
 
 
-def test_alerts_fire_and_clear(scene: Scene, record_property: Any) -> None:
+def test_alerts_fire_and_clear(scene: Scene) -> None:
     """Two drives die, then all but two: dead drives, low tolerance, no quorum, errors. All come back."""
-    prometheus, story = scene.prometheus, {}
+    prometheus = scene.prometheus
     for name in ("OstrakaDriveDead", "OstrakaNoWriteQuorum", "OstrakaToleranceReduced"):
         prometheus.wait_for(name, fires=False)
     scene.take_away(1)
     for name in ("OstrakaDriveDead", "OstrakaToleranceReduced"):
-        story[f"{name} fired"] = prometheus.wait_for(name, fires=True)
+        scene.wait_for(name, fires=True)
     assert "OstrakaNoWriteQuorum" not in prometheus.firing()
     scene.take_away(2, 3, 4)
     for name in ("OstrakaToleranceGone", "OstrakaNoWriteQuorum", "OstrakaErrorRateHigh"):
-        story[f"{name} fired"] = prometheus.wait_for(name, fires=True)
+        scene.wait_for(name, fires=True)
     scene.bring_back(1, 2, 3, 4)
     for name in (
         "OstrakaNoWriteQuorum", "OstrakaErrorRateHigh", "OstrakaDriveDead",
         "OstrakaToleranceGone", "OstrakaToleranceReduced",
     ):  # fmt: skip
-        story[f"{name} cleared"] = prometheus.wait_for(name, fires=False, seconds=60)
-    for event, seconds in story.items():
-        record_property(event, f"{seconds:.1f} s")
+        scene.wait_for(name, fires=False, seconds=60)
+
+
+def test_a_full_drive_is_noticed_and_so_is_its_relief(scene: Scene) -> None:
+    """Somebody else's file takes the last byte of it, and goes; clients notice nothing."""
+    if scene.disk is None:
+        pytest.skip("a filesystem cannot be mounted here")
+    assert "OstrakaDriveFull" not in scene.prometheus.firing()
+    others = fill(scene.disk)
+    scene.wait_for("OstrakaDriveFull", fires=True)
+    assert not {"OstrakaNoWriteQuorum", "OstrakaErrorRateHigh"} & scene.prometheus.firing()
+    others.unlink()
+    scene.wait_for("OstrakaDriveFull", fires=False, seconds=90)
 
 
 def test_etcd_that_fills_up_is_noticed_and_so_is_its_relief(scene: Scene) -> None:
@@ -174,11 +201,11 @@ def test_etcd_that_fills_up_is_noticed_and_so_is_its_relief(scene: Scene) -> Non
         if int(ask_etcd(url, "maintenance/status")["dbSize"]) > 0.85 * ETCD_QUOTA_BYTES:
             break
         ask_etcd(url, "kv/put", key=text(b"large%d" % number), value=large)
-    prometheus.wait_for("OstrakaEtcdHeadroom", fires=True)
+    scene.wait_for("OstrakaEtcdHeadroom", fires=True)
     gone = ask_etcd(url, "kv/deleterange", key=text(b"large"), range_end=text(b"larg\xff"))
     ask_etcd(url, "kv/compaction", revision=gone["header"]["revision"], physical=True)
     ask_etcd(url, "maintenance/defragment")
-    prometheus.wait_for("OstrakaEtcdHeadroom", fires=False)
+    scene.wait_for("OstrakaEtcdHeadroom", fires=False)
     assert "OstrakaEtcdNoLeader" not in prometheus.firing()
 
 
@@ -235,9 +262,15 @@ def test_the_store_shows_no_metric_that_the_reference_lacks(scene: Scene) -> Non
     assert labels <= set(LABELS)
 
 
-def test_dashboards_can_be_drawn(scene: Scene, tmp_path: Path) -> None:
-    """From the scrape of these tests; PICTURES names a folder where a person wants to see them."""
+def test_the_truth_is_told_in_a_table(scene: Scene, tmp_path: Path) -> None:
+    """And the dashboards drawn; PICTURES names a folder where a person wants to see them."""
     folder = Path(os.environ.get("PICTURES") or tmp_path)
+    told = table(scene.prometheus, scene.fired, scene.cleared)
+    (folder / "store.md").write_text(told)
+    for name in scene.fired:
+        assert re.search(rf"^\| {name} \| \d+ \| [\d.]+ s \| [\d.]+ s \|$", told, re.MULTILINE), (
+            told
+        )
     for dashboard in DASHBOARDS:
         picture = draw(dashboard, scene.prometheus, 60)
         assert "no data" not in picture

@@ -120,20 +120,17 @@ readinessProbe:
   value: {{ join "," (include "ostraka.etcdEndpoints" . | fromYamlArray) | quote }}
 - name: OSTRAKA_CLUSTER_KEY_FILE
   value: /etc/ostraka/key/cluster.key
+{{- if (include "ostraka.etcdClientSecret" .) }}
+- name: OSTRAKA_ETCD_CA
+  value: /etc/ostraka/etcd/ca.crt
+- name: OSTRAKA_ETCD_CERT
+  value: /etc/ostraka/etcd/tls.crt
+- name: OSTRAKA_ETCD_KEY
+  value: /etc/ostraka/etcd/tls.key
+{{- end }}
 {{- if .Values.node.tls.enabled }}
 - name: OSTRAKA_NODE_CA
   value: /etc/ostraka/node-ca/ca.crt
-{{- end }}
-{{- end -}}
-
-{{- define "ostraka.clusterArgs" -}}
-{{- if (include "ostraka.etcdClientSecret" .) }}
-- --etcd-ca
-- /etc/ostraka/etcd/ca.crt
-- --etcd-cert
-- /etc/ostraka/etcd/tls.crt
-- --etcd-key
-- /etc/ostraka/etcd/tls.key
 {{- end }}
 {{- end -}}
 
