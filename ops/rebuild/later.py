@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from gateway.metadata import keys, uploads
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import MetadataError
@@ -21,17 +23,18 @@ from gateway.metadata.records import (
     decode,
     encode,
 )
-from gateway.metadata.snapshots import RebuiltRecord
+from gateway.metadata.snapshots import RebuiltRecord, digest_of
 from gateway.objects.port import Stored
 from gateway.s3.message import Principal
 from ops.clients import Clients
-from ops.keeper.inventory import find
-from ops.keeper.usage import Usage, ref_of, usage_of
+from ops.keeper.usage import Usage, usage_of
 from ops.rebuild.drives import shards
 from ops.refusal import Refused
-from placement.ids import BucketId, UploadId
+from placement.errors import PeerUnavailable
+from placement.ids import BlobId, BucketId, UploadId
 from placement.metastore.port import Put, Range, Txn, absent, prefix_end, unchanged
-from storage_node.shard import ShardEnvelope
+from storage_node.port import NodePort, ShardInfo
+from storage_node.shard import ShardEnvelope, decode_envelope, encode_envelope
 
 MARGIN_MS = 300_000
 """Clocks of gateways and keeper may differ by so much: what is older was known, and has ended."""
@@ -69,25 +72,35 @@ class Later:
 
 
 async def later_shards(clients: Clients, seen: Callable[[int], None]) -> AsyncIterator[Later]:
-    """All of them, in no order. Raises Refused when nothing was rebuilt. Memory: 16
-    bytes and some for each."""
+    """All of them, in no order. Raises Refused when nothing was rebuilt. Memory: 32
+    bytes and some for each.
+
+    A listing reads headers without their checksums: they tell what to look at. What is yielded was
+    read, and verified.
+    """
     (found,) = await clients.metastore.get_many([keys.REBUILT])
     if found is None:
         raise Refused("no rebuild waits to be confirmed")
     since_ms = decode(RebuiltRecord, found.value).as_of_ms - MARGIN_MS
     names = await _bucket_names(clients)
     told: set[bytes] = set()
-    async for _, _, envelope in shards(clients.nodes, seen):
-        if envelope.blob in told or envelope.created_ms < since_ms:
+    judged: set[bytes] = set()
+    async for _, info, listed in shards(clients.nodes, seen):
+        blob = info.shard.blob
+        # Where the headers of a blob differ, each is a reason to look.
+        header = digest_of(encode_envelope(msgspec.structs.replace(listed, index=0)))
+        if blob in told or header in judged:
             continue
-        told.add(envelope.blob)
-        if envelope.owner_key.startswith(keys.SNAPSHOT_PARTS):
+        judged.add(header)
+        if not await _is_later(clients, listed, since_ms):
             continue
-        now_ms = clients.clock.now_ns() // 1_000_000
-        if await usage_of(clients.metastore, envelope, now_ms=now_ms) is not Usage.ORPHAN:
+        told.add(blob)
+        whole, readable = await _verified(clients, blob)
+        if whole is not None and not await _is_later(clients, whole, since_ms):
             continue
+        envelope = whole or listed
         try:
-            item = _read(envelope, names, readable=await _is_readable(clients, envelope))
+            item = _read(envelope, names, readable=readable)
         except RecordError as error:
             log.warning("blob %s: %s", envelope.blob.hex(), error)
             continue
@@ -95,10 +108,52 @@ async def later_shards(clients: Clients, seen: Callable[[int], None]) -> AsyncIt
             yield item
 
 
+async def _is_later(clients: Clients, envelope: ShardEnvelope, since_ms: int) -> bool:
+    """Whether no record uses the blob, and it is as new as that."""
+    if envelope.created_ms < since_ms or envelope.owner_key.startswith(keys.SNAPSHOT_PARTS):
+        return False
+    now_ms = clients.clock.now_ns() // 1_000_000
+    return await usage_of(clients.metastore, envelope, now_ms=now_ms) is Usage.ORPHAN
+
+
+async def _verified(clients: Clients, blob: BlobId) -> tuple[ShardEnvelope | None, bool]:
+    """The envelope of the blob's shards that pass their checksums, header and fragments, and whether
+    they are enough to read it by; None when there is none. Reads no more shards than are needed."""
+    intact: dict[int, ShardEnvelope] = {}
+    for name in sorted(clients.nodes):
+        node = clients.nodes[name]
+        (infos,) = await node.locate([blob])
+        for info in infos:
+            if info.shard.index in intact:
+                continue
+            envelope = await _intact(node, info)
+            if envelope is None:
+                continue
+            intact[info.shard.index] = envelope
+            if len(intact) >= envelope.k:
+                return envelope, True
+    return next(iter(intact.values()), None), False
+
+
+async def _intact(node: NodePort, info: ShardInfo) -> ShardEnvelope | None:
+    """What a shard tells, once its node has read and verified it."""
+    shard = info.shard
+    try:
+        (found,) = await node.stat([(info.drive, shard)], verify=True)
+        if isinstance(found, ShardInfo):
+            envelope = decode_envelope(found.envelope)
+            if (envelope.blob, envelope.index) == (shard.blob, shard.index):
+                return envelope
+        log.warning("shard %s.%d is not as it was written", shard.blob.hex(), shard.index)
+    except (PeerUnavailable, ValueError) as error:
+        log.warning("shard %s.%d: %s", shard.blob.hex(), shard.index, error)
+    return None
+
+
 async def put_back(clients: Clients, item: Later) -> str:
     """Commit what the shards tell; "" when that is done, else why not."""
     if not item.readable:
-        return "too few of its shards are left"
+        return "too few of its shards are whole"
     if not item.bucket:
         return "its bucket is not known"
     try:
@@ -183,11 +238,6 @@ def _read(envelope: ShardEnvelope, names: dict[bytes, str], *, readable: bool) -
             "part", bucket, key, size, envelope.created_ms, readable, envelope, part.number
         )
     return None
-
-
-async def _is_readable(clients: Clients, envelope: ShardEnvelope) -> bool:
-    (found,) = await find([ref_of(envelope)], clients.nodes)
-    return found.tolerance >= 0
 
 
 async def _bucket_names(clients: Clients) -> dict[bytes, str]:
