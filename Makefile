@@ -4,6 +4,7 @@
 #   make cluster [DIR=./cluster] [ARGS="--nodes 6"]  run a whole cluster on loopback
 #   make test  [TESTS=tests/unit] [PYTEST_ARGS=-x] all tests
 #   make check                                     format, lint, types, layers, fast tests
+#   make lint                                      the same without tests
 #   make sim SEEDS=20 [SEED=1]                     simulate the cluster, from seeds
 #   make bench [ARGS=...]                          benchmarks, as a table and as JSON
 #   make lock                                      renew the pinned versions in requirements/
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: serve cluster test check sim bench lock clean
+.PHONY: serve cluster test check lint sim bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -24,9 +25,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 TESTS ?= tests
 PYTEST_ARGS ?=
-# Whole files go to one worker: module fixtures (a running store) are started once.
-TEST_WORKERS ?= 2
+# Whole files go to one worker: module fixtures (a running store) are started once. tests/conftest.py
+# has the slow ones begun first. More workers than cores, since many a test waits for something.
+TEST_WORKERS ?= 3
 FAST_TESTS := $(wildcard tests/unit tests/golden tests/contract tests/tidy)
+
+# A store is five processes and a test run starts hundreds: each would compile all sources anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 serve: $(RUN_READY)
 	@exec $(BIN)/ostraka serve "$${DIR:-./data}" $${ARGS:-}
@@ -36,14 +41,17 @@ cluster: $(TEST_READY)
 	@exec $(BIN)/python -m ops.local_cluster "$${DIR:-./cluster}" $${ARGS:-}
 
 test: $(TEST_READY)
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(TESTS) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
+	    $(TESTS) $(PYTEST_ARGS)
 
-check: $(TEST_READY)
+lint: $(TEST_READY)
 	@$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not slow" $(FAST_TESTS) $(PYTEST_ARGS)
+
+check: lint
+	@$(BIN)/python -m pytest -q -m "not slow" $(FAST_TESTS) $(PYTEST_ARGS)
 
 # Without SEED the seeds are fresh ones; a seed that failed is named, and runs again alike.
 sim: $(TEST_READY)

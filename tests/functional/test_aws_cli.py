@@ -103,7 +103,8 @@ def test_low_level_commands(aws: Aws, tmp_path: Path) -> None:
     body = tmp_path / "body"
     body.write_bytes(b"hello")
     aws("s3api", "create-bucket", "--bucket", "cli-api")
-    for algorithm in ("CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME"):
+    # Of the algorithms one that Python computes and one that the CLI's C library does.
+    for algorithm in ("SHA256", "CRC64NVME"):
         put = aws(
             "s3api", "put-object", "--bucket", "cli-api", "--key", algorithm,
             "--body", str(body), "--checksum-algorithm", algorithm,

@@ -12,11 +12,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.functional.conftest import error_of
-from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
+from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess, served
 from tests.waiting import eventually
 
 
@@ -70,7 +72,7 @@ def test_credentials_of_the_environment_are_used_and_not_written(directory: Path
         "OSTRAKA_ROOT_ACCESS_KEY": "ROOTACCESSKEY",
         "OSTRAKA_ROOT_SECRET_KEY": "a-secret-of-the-test",
     }
-    store = StoreProcess(directory, environment=environment)
+    store = StoreProcess(directory, ("--workers", "1"), environment)
     try:
         store.start()
         assert "a-secret-of-the-test" not in store.output
@@ -84,52 +86,51 @@ def test_credentials_of_the_environment_are_used_and_not_written(directory: Path
             assert b"a-secret-of-the-test" not in path.read_bytes(), path
 
 
-def test_swapped_drives_are_refused(directory: Path) -> None:
-    store = StoreProcess(directory)
-    try:
-        store.start()
-        store.stop()
-        (directory / "drive1").rename(directory / "x")
-        (directory / "drive2").rename(directory / "drive1")
-        (directory / "x").rename(directory / "drive2")
-        status, output = store.run_to_end()
-        assert status == 1
-        assert "drive1" in output
-        assert "Traceback" not in output
-    finally:
-        store.kill()
+@pytest.fixture(scope="module")
+def stopped_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store that was started once and stopped: to be copied, not to be changed."""
+    folder = tmp_path_factory.mktemp("stopped") / "data"
+    with served(folder, ("--workers", "1")):
+        pass
+    return folder
 
 
-def test_a_foreign_drive_is_refused(tmp_path: Path) -> None:
-    one, two = StoreProcess(tmp_path / "one"), StoreProcess(tmp_path / "two")
-    try:
-        for store in (one, two):
-            store.start()
-            store.stop()
-        shutil.rmtree(one.directory / "drive3")
-        shutil.copytree(two.directory / "drive3", one.directory / "drive3")
-        status, output = one.run_to_end()
-        assert status == 1
-        assert "drive3" in output
-        assert "Traceback" not in output
-    finally:
-        one.kill()
-        two.kill()
+@pytest.fixture
+def stopped(stopped_store: Path, directory: Path) -> StoreProcess:
+    """A copy of it, which the test may damage."""
+    shutil.copytree(stopped_store, directory, ignore=shutil.ignore_patterns("run"))
+    return StoreProcess(directory)
 
 
-def test_more_drives_missing_than_the_scheme_tolerates_are_refused(directory: Path) -> None:
-    store = StoreProcess(directory)
-    try:
-        store.start()
-        store.stop()
-        for number in (1, 2, 3):
-            shutil.rmtree(directory / f"drive{number}")
-        status, output = store.run_to_end()
-        assert status == 1
-        assert "missing" in output
-        assert "Traceback" not in output
-    finally:
-        store.kill()
+def test_swapped_drives_are_refused(stopped: StoreProcess) -> None:
+    directory = stopped.directory
+    (directory / "drive1").rename(directory / "x")
+    (directory / "drive2").rename(directory / "drive1")
+    (directory / "x").rename(directory / "drive2")
+    status, output = stopped.run_to_end()
+    assert status == 1
+    assert "drive1" in output
+    assert "Traceback" not in output
+
+
+def test_a_foreign_drive_is_refused(stopped: StoreProcess, tmp_path: Path) -> None:
+    with served(tmp_path / "other", ("--workers", "1", "--drives", "3")) as other:
+        pass
+    shutil.rmtree(stopped.directory / "drive3")
+    shutil.copytree(other.directory / "drive3", stopped.directory / "drive3")
+    status, output = stopped.run_to_end()
+    assert status == 1
+    assert "drive3" in output
+    assert "Traceback" not in output
+
+
+def test_more_drives_missing_than_the_scheme_tolerates_are_refused(stopped: StoreProcess) -> None:
+    for number in (1, 2, 3):
+        shutil.rmtree(stopped.directory / f"drive{number}")
+    status, output = stopped.run_to_end()
+    assert status == 1
+    assert "missing" in output
+    assert "Traceback" not in output
 
 
 def test_given_drives_are_not_adopted_when_they_come_back_empty(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_given_drives_are_not_adopted_when_they_come_back_empty(tmp_path: Path) 
     for mount in mounts:
         mount.mkdir()
     options = tuple(word for mount in mounts for word in ("--drive", str(mount)))
-    store = StoreProcess(tmp_path / "data", options)
+    store = StoreProcess(tmp_path / "data", ("--workers", "1", *options))
     try:
         store.start()
         s3 = store.client()
@@ -158,7 +159,7 @@ def test_given_drives_are_not_adopted_when_they_come_back_empty(tmp_path: Path) 
 
 
 def test_drives_can_be_added_later(tmp_path: Path) -> None:
-    store = StoreProcess(tmp_path / "data", ("--drives", "3"))
+    store = StoreProcess(tmp_path / "data", ("--drives", "3", "--workers", "1"))
     try:
         store.start()
         s3 = store.client()
@@ -167,7 +168,7 @@ def test_drives_can_be_added_later(tmp_path: Path) -> None:
         for key, body in bodies.items():
             s3.put_object(Bucket="bucket", Key=key, Body=body)
         store.stop()
-        store.options = ("--drives", "6")
+        store.options = ("--drives", "6", "--workers", "1")
         store.start()
         s3 = store.client()
         for key, body in bodies.items():
@@ -275,7 +276,16 @@ def test_tls_serves_both_addressing_styles(tmp_path: Path) -> None:
     certificate, key = _self_signed(tmp_path)
     store = StoreProcess(
         tmp_path / "data",
-        ("--tls-cert", str(certificate), "--tls-key", str(key), "--domain", "localhost"),
+        (
+            "--tls-cert",
+            str(certificate),
+            "--tls-key",
+            str(key),
+            "--domain",
+            "localhost",
+            "--workers",
+            "1",
+        ),
     )
     try:
         store.start()
@@ -302,52 +312,47 @@ def _self_signed(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def test_virtual_hosts_name_the_bucket(directory: Path) -> None:
-    store = StoreProcess(directory, ("--domain", "s3.test"))
-    try:
-        store.start()
-        s3 = store.client()
-        s3.create_bucket(Bucket="vhost")
-        s3.put_object(Bucket="vhost", Key="a/b", Body=b"by host")
-        port = int(store.endpoint.rpartition(":")[2])
-        import boto3
-        from botocore.config import Config
-
-        access_key, secret_key = store.credentials
-        presigned = boto3.client(
-            "s3",
-            endpoint_url=f"http://s3.test:{port}",
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            region_name="us-east-1",
-            config=Config(s3={"addressing_style": "virtual"}, signature_version="s3v4"),
-        ).generate_presigned_url("get_object", Params={"Bucket": "vhost", "Key": "a/b"})
-        assert presigned.startswith(f"http://vhost.s3.test:{port}/a/b?")
-        request = urllib.request.Request(
-            presigned.replace("vhost.s3.test", "127.0.0.1"),
-            headers={"Host": f"vhost.s3.test:{port}"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert answer.read() == b"by host"
-    finally:
-        store.kill()
+def test_virtual_hosts_and_an_access_log_that_is_reopened(tmp_path: Path) -> None:
+    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    options = ("--domain", "s3.test", "--access-log", str(path), "--workers", "3", "--drives", "3")
+    with served(tmp_path / "data", options) as store:
+        assert _read_by_virtual_host(store) == b"by host"
+        path.rename(old)
+        assert store.process is not None
+        store.process.send_signal(signal.SIGHUP)
+        eventually(path.exists, 10)
+        time.sleep(0.5)
+        for _ in range(30):  # through all workers
+            store.client().head_bucket(Bucket="vhost")
+    before, after = old.read_text(), path.read_text()
+    for operation in ("CreateBucket", "PutObject", "GetObject"):
+        assert before.count(f" {operation} ") == 1
+    assert after.count(" HeadBucket ") == 30
+    assert store.credentials[1] not in before + after
 
 
-def test_the_access_log_has_a_line_a_request_and_no_secret(tmp_path: Path) -> None:
-    log = tmp_path / "access.log"
-    store = StoreProcess(tmp_path / "data", ("--access-log", str(log)))
-    try:
-        store.start()
-        s3 = store.client()
-        s3.create_bucket(Bucket="logged")
-        s3.put_object(Bucket="logged", Key="k", Body=b"x" * 10)
-        store.stop()
-        text = log.read_text()
-        assert "PutObject" in text
-        assert "CreateBucket" in text
-        assert store.credentials[1] not in text
-    finally:
-        store.kill()
+def _read_by_virtual_host(store: StoreProcess) -> bytes:
+    """An object of a bucket that the Host header names."""
+    s3 = store.client()
+    s3.create_bucket(Bucket="vhost")
+    s3.put_object(Bucket="vhost", Key="a/b", Body=b"by host")
+    port = int(store.endpoint.rpartition(":")[2])
+    access_key, secret_key = store.credentials
+    presigned = boto3.client(
+        "s3",
+        endpoint_url=f"http://s3.test:{port}",
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "virtual"}, signature_version="s3v4"),
+    ).generate_presigned_url("get_object", Params={"Bucket": "vhost", "Key": "a/b"})
+    assert presigned.startswith(f"http://vhost.s3.test:{port}/a/b?")
+    request = urllib.request.Request(
+        presigned.replace("vhost.s3.test", "127.0.0.1"),
+        headers={"Host": f"vhost.s3.test:{port}"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return bytes(answer.read())
 
 
 def test_sigterm_lets_a_running_upload_finish(directory: Path) -> None:
@@ -378,30 +383,8 @@ def test_sigterm_lets_a_running_upload_finish(directory: Path) -> None:
         store.kill()
 
 
-def test_sighup_reopens_the_access_log_of_every_worker(tmp_path: Path) -> None:
-    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
-    store = StoreProcess(
-        tmp_path / "data", options=("--access-log", str(path), "--workers", "3", "--drives", "3")
-    )
-    try:
-        s3 = store.start().client()
-        s3.create_bucket(Bucket="before")
-        path.rename(old)
-        assert store.process is not None
-        store.process.send_signal(signal.SIGHUP)
-        eventually(path.exists, 10)
-        time.sleep(0.5)
-        for _ in range(30):  # through all workers
-            store.client().head_bucket(Bucket="before")
-        assert store.stop() == 0, store.output
-        assert old.read_text().count(" CreateBucket ") == 1
-        assert path.read_text().count(" HeadBucket ") == 30
-    finally:
-        store.kill()
-
-
 def test_sighup_without_an_access_log_stops_the_store_in_order(tmp_path: Path) -> None:
-    store = StoreProcess(tmp_path / "data", options=("--drives", "1"))
+    store = StoreProcess(tmp_path / "data", options=("--drives", "1", "--workers", "1"))
     try:
         store.start()
         assert store.process is not None

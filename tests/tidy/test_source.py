@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST_FIRST, TESTS
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("placement", "storage_node", "gateway", "ops")
 LINES_MAX = 700
@@ -213,3 +215,7 @@ def test_every_library_that_is_imported_is_a_dependency() -> None:
     for name in dependencies | BROUGHT_BY_FASTAPI:
         missing.pop(name, None)
     assert missing == {}
+
+
+def test_the_files_that_are_begun_first_exist() -> None:
+    assert [name for name in LONGEST_FIRST if not (TESTS / name).is_file()] == []
