@@ -9,9 +9,11 @@ that `serve` cannot write to what is being copied, nor to what was.
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.metadata import keys
 from gateway.metadata.records import MapCurrent, Record, decode, encode
@@ -36,6 +38,7 @@ from placement.membership import (
 )
 from placement.membership import decode as decode_membership
 from placement.membership import encode as encode_membership
+from placement.metastore.etcd import EtcdMetastore
 from placement.metastore.execution import EVERYTHING_AFTER
 from placement.metastore.port import (
     DeleteRange,
@@ -51,7 +54,11 @@ from placement.metastore.sqlite import SqliteOwner
 from storage_node.files import RealFiles
 from storage_node.identity import DriveRefused, read_identity
 
+T = TypeVar("T")
+
 MIGRATION = keys.MIGRATION
+CONNECT_SECONDS = 10.0
+"""For how long etcd may not answer at the beginning."""
 PATIENCE_SECONDS = 60.0
 """For how long etcd may be away in the middle."""
 RETRY_SECONDS = 0.5
@@ -100,7 +107,7 @@ async def migrate(path: Path, settings: ClusterSettings, place: Place, tell: Tel
     try:
         owner = _owner(directory, clock)
         try:
-            target = await open_cluster_store(settings, clock, randomness)
+            target = await _reached(settings, clock)
             try:
                 await join_cluster(
                     owner, directory.cluster_key, randomness, cluster_id=directory.cluster_id
@@ -108,6 +115,8 @@ async def migrate(path: Path, settings: ClusterSettings, place: Place, tell: Tel
                 return await _Migration(owner, target, directory, place, clock, tell).run()
             except MembershipRefused as error:
                 raise Refused(str(error)) from error
+            except MetastoreUnavailable as error:
+                raise _interrupted(error) from error
             finally:
                 await target.close()
         finally:
@@ -120,14 +129,34 @@ async def cancel(path: Path, settings: ClusterSettings) -> None:
     """Give an unfinished copy up: etcd is emptied, and `serve` may run again. Raises Refused."""
     directory = _opened(path)
     try:
-        target = await open_cluster_store(settings, SystemClock(), SystemRandomness())
+        target = await _reached(settings, SystemClock())
         try:
             await _take_back(target, directory)
+        except MetastoreUnavailable as error:
+            raise _interrupted(error) from error
         finally:
             await target.close()
         directory.enter(Stage.SERVED)
     finally:
         os.close(directory.lock)
+
+
+async def _reached(settings: ClusterSettings, clock: Clock) -> EtcdMetastore:
+    """etcd, which must answer soon. Raises Refused, MetastoreDenied."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await open_cluster_store(settings, clock, SystemRandomness())
+    except TimeoutError:
+        urls = ", ".join(settings.etcd)
+        raise Refused(
+            f"etcd cannot be reached at {urls}: there was no answer in {CONNECT_SECONDS:.0f} s"
+        ) from None
+
+
+def _interrupted(error: MetastoreUnavailable) -> Refused:
+    if isinstance(error, MetastoreDenied):
+        return Refused(str(error))
+    return Refused(f"{error}: run the command again to go on")
 
 
 async def _take_back(target: Metastore, directory: Directory) -> None:
@@ -301,35 +330,44 @@ class _Migration:
         self, before: MigrationRecord, after: MigrationRecord, puts: Sequence[Put]
     ) -> None:
         """One batch, once: if its answer is lost, what is there says whether it came."""
+
+        async def once() -> bool:
+            (found,) = await self._target.get_many([MIGRATION])
+            standing = None if found is None else decode(MigrationRecord, found.value)
+            if standing == after:
+                return True
+            if found is None or standing != before:
+                raise Refused("another migration runs into this etcd")
+            done = await self._target.txn(
+                Txn(
+                    (unchanged(MIGRATION, found.mod_revision),),
+                    (*puts, Put(MIGRATION, encode(after))),
+                )
+            )
+            return done.succeeded
+
+        while not await self._patiently(once):
+            pass
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What may be asked again is, while etcd is away for a moment. Raises
+        MetastoreUnavailable."""
         deadline = self._clock.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                (found,) = await self._target.get_many([MIGRATION])
-                standing = None if found is None else decode(MigrationRecord, found.value)
-                if standing == after:
-                    return
-                if found is None or standing != before:
-                    raise Refused("another migration runs into this etcd")
-                done = await self._target.txn(
-                    Txn(
-                        (unchanged(MIGRATION, found.mod_revision),),
-                        (*puts, Put(MIGRATION, encode(after))),
-                    )
-                )
-                if done.succeeded:
-                    return
+                return await ask()
             except MetastoreDenied:
                 raise
-            except MetastoreUnavailable as error:
+            except MetastoreUnavailable:
                 if self._clock.monotonic() >= deadline:
-                    raise Refused(f"{error}: run the command again to go on") from error
-                await asyncio.sleep(RETRY_SECONDS)
+                    raise
+                await self._clock.sleep(RETRY_SECONDS)
 
     async def _compare(self) -> None:
         """Every key of both sides. Raises Refused."""
         async for start, end, kvs in self._ranges():
             wanted = [(kv.key, kv.value) for kv in kvs if _moves(kv)]
-            found = await self._target.range(Range(start, end))
+            found = await self._patiently(partial(self._target.range, Range(start, end)))
             there = [(kv.key, kv.value) for kv in found.kvs if _moves(kv) and kv.key != MIGRATION]
             if wanted != there:
                 raise Refused(

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from ops.directory import (
 from ops.migration import MIGRATION, MigrationRecord, Place
 from ops.rebuild.restore import BATCH_KEYS
 from ops.refusal import Refused
+from ops.settings import ClusterSettings
 from placement.clock import SystemClock, SystemRandomness
 from placement.cluster_map import ClusterMap, MapDrive
-from placement.errors import OutcomeUnknown
+from placement.errors import MetastoreUnavailable, OutcomeUnknown
 from placement.ids import DriveId, Epoch, Slot
 from placement.membership import CLUSTER, ClusterRecord, decode, join_cluster
 from placement.metastore.execution import EVERYTHING_AFTER
@@ -219,6 +221,56 @@ def test_only_an_etcd_of_its_own_takes_a_store(tmp_path: Path) -> None:
         await move.target.txn(Txn((), (Put(MIGRATION, encode(other)),)))
         with pytest.raises(Refused, match="another store"):
             await move.once().run()
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("command", ["migrate", "cancel"])
+def test_an_etcd_that_is_not_there_is_told_soon_and_in_one_sentence(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    # Nobody listens there any more.
+
+    async def story(move: Move) -> None:
+        os.close(move.directory.lock)
+        await move.source.close()
+        settings = ClusterSettings(etcd=[url], cluster_key=move.directory.cluster_key)
+        work: Awaitable[object] = (
+            migration.migrate(move.folder, settings, PLACE, move.told.append)
+            if command == "migrate"
+            else migration.cancel(move.folder, settings)
+        )
+        with pytest.raises(Refused, match=f"etcd cannot be reached at {url}"):
+            await work
+        assert (move.folder / "ostraka.json").exists()  # nothing has happened to it
+        move.directory = open_moving(move.folder)
+
+    run(tmp_path, story)
+
+
+def test_an_etcd_that_is_away_for_a_moment_is_waited_for_while_all_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = migration._Migration._compare
+
+    async def story(move: Move) -> None:
+        async def away(self: migration._Migration) -> None:
+            move.faulty.unreachable = True
+            if migration.PATIENCE_SECONDS > 0:
+                asyncio.get_running_loop().call_later(0.1, setattr, move.faulty, "unreachable", 0)
+            await compare(self)
+
+        monkeypatch.setattr(migration._Migration, "_compare", away)
+        monkeypatch.setattr(migration, "PATIENCE_SECONDS", 0)
+        with pytest.raises(MetastoreUnavailable):
+            await move.once().run()
+        move.faulty.unreachable = False
+        monkeypatch.setattr(migration, "PATIENCE_SECONDS", 60)
+        done = await move.once().run()
+        assert done.resumed
 
     run(tmp_path, story)
 
