@@ -28,7 +28,7 @@ READ_ONLY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 @pytest.fixture(scope="module")
 def account(store: StoreProcess) -> dict[str, str]:
     """An account of this file's own."""
-    made: dict[str, str] = store.admin("account", "create", "iam-tests")
+    made: dict[str, str] = store.command("account", "create", "iam-tests")
     return made
 
 
@@ -175,10 +175,10 @@ def test_nothing_is_deleted_that_something_hangs_on(iam: Any, user: User) -> Non
 
 
 def test_an_account_with_users_is_not_deleted(store: StoreProcess) -> None:
-    made = store.admin("account", "create", "crowded")
+    made = store.command("account", "create", "crowded")
     client_of(store, "iam", made["access_key"], made["secret_key"]).create_user(UserName="u")
     with pytest.raises(AssertionError, match="users"):
-        store.admin("account", "delete", "crowded")
+        store.command("account", "delete", "crowded")
 
 
 # What policies permit
@@ -351,7 +351,7 @@ def test_users_of_the_stores_root_do_not_administer_the_store(store: StoreProces
 
 
 def test_accounts_do_not_see_each_other(store: StoreProcess, user: User) -> None:
-    made = store.admin("account", "create", f"stranger-{next(_numbers)}")
+    made = store.command("account", "create", f"stranger-{next(_numbers)}")
     stranger = client_of(store, "iam", made["access_key"], made["secret_key"])
     assert error_of(stranger.get_user, UserName=user.name) == ("NoSuchEntity", 404)
     assert stranger.list_users()["Users"] == []
@@ -364,33 +364,33 @@ def test_operators_make_users_in_any_account(
     store: StoreProcess, account: dict[str, str], own_bucket: str, tmp_path: Path
 ) -> None:
     inside = ("--account", "iam-tests")
-    (made,) = store.admin("user", "create", "by-admin", "--path", "/ops/", *inside)
+    (made,) = store.command("user", "create", "by-admin", "--path", "/ops/", *inside)
     assert made["Arn"].endswith(":user/ops/by-admin")
-    (key,) = store.admin("access-key", "create", "--user", "by-admin", *inside)
-    store.admin("group", "create", "admins", *inside)
-    store.admin("group", "add", "admins", "--user", "by-admin", *inside)
+    (key,) = store.command("access-key", "create", "--user", "by-admin", *inside)
+    store.command("group", "create", "admins", *inside)
+    store.command("group", "add", "admins", "--user", "by-admin", *inside)
     document = tmp_path / "policy.json"
     document.write_text(policy("Allow", "s3:GetObject"))
-    (shared,) = store.admin("policy", "create", "by-admin", str(document), *inside)
-    store.admin("policy", "attach", shared["Arn"], "--group", "admins", *inside)
+    (shared,) = store.command("policy", "create", "by-admin", str(document), *inside)
+    store.command("policy", "attach", shared["Arn"], "--group", "admins", *inside)
     s3 = store.client(key["AccessKeyId"], key["SecretAccessKey"])
     assert s3.get_object(Bucket=own_bucket, Key="key")["Body"].read() == b"body"
-    names = [each["UserName"] for each in store.admin("user", "list", *inside)]
+    names = [each["UserName"] for each in store.command("user", "list", *inside)]
     assert "by-admin" in names
-    keys = store.admin("access-key", "list", "--user", "by-admin", *inside)
+    keys = store.command("access-key", "list", "--user", "by-admin", *inside)
     assert [each["AccessKeyId"] for each in keys] == [key["AccessKeyId"]]
-    assert "admins" in {each["GroupName"] for each in store.admin("group", "list", *inside)}
-    assert shared["Arn"] in {each["Arn"] for each in store.admin("policy", "list", *inside)}
+    assert "admins" in {each["GroupName"] for each in store.command("group", "list", *inside)}
+    assert shared["Arn"] in {each["Arn"] for each in store.command("policy", "list", *inside)}
     with pytest.raises(AssertionError, match="DeleteConflict"):
-        store.admin("user", "delete", "by-admin", *inside)
-    store.admin("policy", "detach", shared["Arn"], "--group", "admins", *inside)
-    store.admin("policy", "delete", shared["Arn"], *inside)
-    store.admin("group", "remove", "admins", "--user", "by-admin", *inside)
-    store.admin("group", "delete", "admins", *inside)
-    store.admin("access-key", "delete", key["AccessKeyId"], "--user", "by-admin", *inside)
-    store.admin("user", "delete", "by-admin", *inside)
+        store.command("user", "delete", "by-admin", *inside)
+    store.command("policy", "detach", shared["Arn"], "--group", "admins", *inside)
+    store.command("policy", "delete", shared["Arn"], *inside)
+    store.command("group", "remove", "admins", "--user", "by-admin", *inside)
+    store.command("group", "delete", "admins", *inside)
+    store.command("access-key", "delete", key["AccessKeyId"], "--user", "by-admin", *inside)
+    store.command("user", "delete", "by-admin", *inside)
     with pytest.raises(AssertionError, match="NoSuchEntity"):
-        store.admin("user", "list", "--account", "nobody")
+        store.command("user", "list", "--account", "nobody")
 
 
 # The protocol
@@ -554,7 +554,7 @@ def test_a_role_refuses_whom_it_does_not_trust(
         UserName=user.name, PolicyName="assume", PolicyDocument=policy("Allow", "sts:*", arn)
     )
     user.sts.assume_role(RoleArn=arn, RoleSessionName="me")
-    made = store.admin("account", "create", f"stranger-{next(_numbers)}")
+    made = store.command("account", "create", f"stranger-{next(_numbers)}")
     stranger = client_of(store, "sts", made["access_key"], made["secret_key"])
     assert error_of(stranger.assume_role, RoleArn=arn, RoleSessionName="me") == denied
     iam.update_assume_role_policy(

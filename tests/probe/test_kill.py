@@ -113,7 +113,7 @@ def _check_no_orphans(store: StoreProcess) -> None:
     """After the grace times the sweep has nothing left."""
     end = time.monotonic() + 240
     while True:
-        status: dict[str, Any] = store.admin("status")
+        status: dict[str, Any] = store.command("status")
         if status["orphan_shards"] == 0 and status["repairs_pending"] == 0:
             break
         assert time.monotonic() < end, status
