@@ -95,6 +95,9 @@ class _Place:
     free_bytes: int = 0
     errors: int = 0
     written_bytes: int = 0
+    busy: float = 0.0
+    read_seconds: float = 0.0
+    measured_at: float = 0.0
     reopen_at: float = 0.0
     reopen_wait: float = REOPEN_SECONDS_MIN
     opened_at: float = 0.0
@@ -378,6 +381,11 @@ class DriveCare:
     # -- watching -------------------------------------------------------------------------------
 
     async def _measure(self, place: _Place, drive: Drive) -> None:
+        now, read_seconds = self._clock.monotonic(), drive.counters.get_seconds
+        # Time spent by reads, a second: the mean number of those under way (Little's law).
+        since, before = place.measured_at, min(place.read_seconds, read_seconds)
+        place.busy = (read_seconds - before) / (now - since) if now > since > 0 else 0.0
+        place.measured_at, place.read_seconds = now, read_seconds
         try:
             space = await drive.apart("measuring its space", lambda: self._files.space(drive.root))
         except OSError as error:
@@ -460,6 +468,7 @@ class DriveCare:
             quarantined=len(drive.index.damaged) if drive is not None else 0,
             errors=place.errors + (drive.counters.errors if drive is not None else 0),
             reason=drive.reason if drive is not None else place.reason,
+            busy=place.busy if drive is not None else 0.0,
         )
 
 

@@ -27,7 +27,7 @@ _read_infos: Reader[list[wire.InfoTuple]] = Reader(list[wire.InfoTuple])
 _read_located: Reader[list[list[wire.InfoTuple]]] = Reader(list[list[wire.InfoTuple]])
 _read_stats: Reader[list[wire.InfoTuple | int]] = Reader(list[wire.InfoTuple | int])
 _read_shards: Reader[list[wire.ShardTuple]] = Reader(list[wire.ShardTuple])
-_read_reports: Reader[list[wire.ReportTuple]] = Reader(list[wire.ReportTuple])
+_read_reports: Reader[list[wire.ReportMessage]] = Reader(list[wire.ReportMessage])
 _read_counters: Reader[dict[str, Any]] = Reader(dict[str, Any])
 
 TIMEOUT_SECONDS = 30.0
@@ -236,7 +236,7 @@ class NodeClient:
 
     async def reports(self) -> tuple[DriveReport, ...]:
         """See NodePort."""
-        reply = await self._call(Verb.REPORTS, wire.encode(None))
+        reply = await self._call(Verb.REPORTS, wire.encode(wire.REPORTS_WITH_LOAD))
         return tuple([wire.report_from_wire(report) for report in _read_reports(reply.header)])
 
     async def stats(self) -> dict[str, Any]:

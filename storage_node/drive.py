@@ -235,12 +235,19 @@ class Drive:
 
         Raises OSError; FileNotFoundError when its file is gone.
         """
-        length = max(0, min(length, entry.length - offset))
-        if entry.segment:
-            offset += entry.offset + HEADER_SIZE_BYTES + entry.envelope_length
+        at, length = _place_of(entry, offset, length)
         self.counters.gets += 1
         self.counters.read_bytes += length
-        return await self._bytes_at(self.path_of(shard, entry), offset, length)
+        return await self._bytes_at(self.path_of(shard, entry), at, length)
+
+    def read_now(self, shard: ShardId, entry: Entry, offset: int, length: int) -> bytes | None:
+        """The same if they are in memory, else None. Raises OSError."""
+        at, length = _place_of(entry, offset, length)
+        data = self._cached_at(self.path_of(shard, entry), at, length)
+        if data is not None:
+            self.counters.gets += 1
+            self.counters.read_bytes += length
+        return data
 
     async def read_envelope(self, shard: ShardId, entry: Entry) -> bytes:
         """Its envelope. Raises OSError."""
@@ -248,13 +255,10 @@ class Drive:
         return await self._bytes_at(self.path_of(shard, entry), at, entry.envelope_length)
 
     async def _bytes_at(self, path: str, at: int, length: int) -> bytes:
+        cached = self._cached_at(path, at, length)
+        if cached is not None:
+            return cached
         fds = self._fds
-        if length <= INLINE_READ_SIZE_BYTES_MAX:
-            fd = fds.known(path)
-            if fd >= 0:
-                cached = self.files.pread_now(fd, length, at)
-                if cached is not None:
-                    return cached
         files, drops = self.files, fds.drops
 
         def work() -> tuple[int, bytes]:
@@ -271,6 +275,12 @@ class Drive:
         else:
             fds.keep(path, fd)
         return data
+
+    def _cached_at(self, path: str, at: int, length: int) -> bytes | None:
+        if length > INLINE_READ_SIZE_BYTES_MAX:
+            return None
+        fd = self._fds.known(path)
+        return self.files.pread_now(fd, length, at) if fd >= 0 else None
 
     # -- what the committer calls ---------------------------------------------------------------
 
@@ -500,3 +510,11 @@ def _remove_files(files: FileLayer, removals: dict[str, str | None]) -> None:
                 files.rename(path, aside)
         except FileNotFoundError:
             log.info("%s was gone already", path)
+
+
+def _place_of(entry: Entry, offset: int, length: int) -> tuple[int, int]:
+    """Where in its file bytes of a shard's payload lie, and how many of them there are."""
+    length = max(0, min(length, entry.length - offset))
+    if entry.segment:
+        offset += entry.offset + HEADER_SIZE_BYTES + entry.envelope_length
+    return offset, length

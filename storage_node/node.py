@@ -276,18 +276,37 @@ class Node:
 
     async def get(self, reads: Sequence[GetShard]) -> tuple[Buffer | Outcome, ...]:
         """See NodePort."""
-        results: list[Buffer | Outcome] = []
-        for read in reads:
-            drive = self._drives.get(read.drive)
-            if drive is None:
-                results.append(Outcome.DRIVE_FAILED)
-                continue
-            entry = drive.find(shard_key(read.shard.blob, read.shard.index))
-            if entry is None:
-                results.append(Outcome.DRIVE_FAILED if drive.failed else Outcome.MISSING)
-            else:
-                results.append(await self._read(drive, read, entry))
-        return tuple(results)
+        if len(reads) == 1:
+            return (await self._get(reads[0]),)
+        results: list[Buffer | Outcome | None] = [self._get_now(read) for read in reads]
+        waiting = [place for place, result in enumerate(results) if result is None]
+        # Beside each other: a slow drive must not hold up the others.
+        got = await asyncio.gather(*[self._get(reads[place]) for place in waiting])
+        for place, result in zip(waiting, got, strict=True):
+            results[place] = result
+        return tuple([result for result in results if result is not None])
+
+    def _get_now(self, read: GetShard) -> Buffer | None:
+        """What is in memory; None for all that has to be waited for, or goes wrong."""
+        drive = self._drives.get(read.drive)
+        if drive is None:
+            return None
+        entry = drive.find(shard_key(read.shard.blob, read.shard.index))
+        if entry is None:
+            return None
+        try:
+            return drive.read_now(read.shard, entry, read.offset, read.length)
+        except OSError:
+            return None
+
+    async def _get(self, read: GetShard) -> Buffer | Outcome:
+        drive = self._drives.get(read.drive)
+        if drive is None:
+            return Outcome.DRIVE_FAILED
+        entry = drive.find(shard_key(read.shard.blob, read.shard.index))
+        if entry is None:
+            return Outcome.DRIVE_FAILED if drive.failed else Outcome.MISSING
+        return await self._read(drive, read, entry)
 
     async def _read(self, drive: Drive, read: GetShard, entry: Entry) -> Buffer | Outcome:
         began = self._clock.monotonic()

@@ -126,6 +126,8 @@ class DriveReport(msgspec.Struct, frozen=True, gc=False):
     quarantined: int
     errors: int
     reason: str = ""
+    busy: float = 0.0
+    """Reads under way there, on the average of about a second."""
 
 
 class NodePort(Protocol):

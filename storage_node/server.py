@@ -24,6 +24,7 @@ _read_delete: Reader[wire.DeleteMessage] = Reader(wire.DeleteMessage)
 _read_list: Reader[wire.ListMessage] = Reader(wire.ListMessage)
 _read_shard: Reader[wire.ShardTuple] = Reader(wire.ShardTuple)
 _read_limit: Reader[int] = Reader(int)
+_read_reports: Reader[wire.ReportsMessage] = Reader(wire.ReportsMessage)
 
 _STAGED = "storage_node.staged"
 
@@ -158,7 +159,9 @@ class _Handlers:
         request.reply(wire.encode([(drive, s.blob, s.index) for drive, s in found]))
 
     async def reports(self, request: Request) -> None:
-        request.reply(wire.encode([wire.report_to_wire(r) for r in self._node.reports()]))
+        with_load = (_read_reports(request.header) or 0) >= wire.REPORTS_WITH_LOAD
+        reports = [wire.report_to_wire(r, with_load=with_load) for r in self._node.reports()]
+        request.reply(wire.encode(reports))
 
     async def stats(self, request: Request) -> None:
         request.reply(wire.encode(self._node.stats()))

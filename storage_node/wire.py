@@ -81,7 +81,25 @@ ListMessage = tuple[bytes, bytes, int, int]
 
 InfoTuple = tuple[bytes, bytes, int, int, bytes, float]
 """Drive, blob, index, length, envelope, age in seconds."""
-ReportTuple = tuple[bytes, str, str, int, int, int, int, int, str]
+ReportsMessage = int | None
+REPORTS_WITH_LOAD = 1
+"""Who asks for reports knows their field `busy`. None: only those before it."""
+
+
+class ReportMessage(msgspec.Struct, array_like=True, gc=False):
+    """A drive's report as told. Fields are added at the end; who asks says which it knows."""
+
+    drive: bytes
+    path: str
+    condition: str
+    capacity_bytes: int
+    free_bytes: int
+    shards: int
+    quarantined: int
+    errors: int
+    reason: str
+    busy: float = 0.0
+
 
 T = TypeVar("T")
 
@@ -187,9 +205,9 @@ def staged_to_wire(value: StagedShard | Outcome) -> tuple[int, str] | int:
     return value.value if isinstance(value, Outcome) else (value.token, value.path)
 
 
-def report_to_wire(report: DriveReport) -> ReportTuple:
+def report_to_wire(report: DriveReport, *, with_load: bool) -> tuple[object, ...]:
     """For `reports`."""
-    return (
+    fields = (
         report.drive,
         report.path,
         report.condition.value,
@@ -200,15 +218,24 @@ def report_to_wire(report: DriveReport) -> ReportTuple:
         report.errors,
         report.reason,
     )
+    return (*fields, report.busy) if with_load else fields
 
 
-def report_from_wire(fields: ReportTuple) -> DriveReport:
+def report_from_wire(message: ReportMessage) -> DriveReport:
     """Raises ProtocolError for a condition this code does not know."""
-    drive, path, condition, capacity, free, shards, quarantined, errors, reason = fields
     try:
-        known = DriveCondition(condition)
+        known = DriveCondition(message.condition)
     except ValueError:
-        raise ProtocolError(f"unknown condition of a drive: {condition}") from None
+        raise ProtocolError(f"unknown condition of a drive: {message.condition}") from None
     return DriveReport(
-        DriveId(drive), path, known, capacity, free, shards, quarantined, errors, reason
+        DriveId(message.drive),
+        message.path,
+        known,
+        message.capacity_bytes,
+        message.free_bytes,
+        message.shards,
+        message.quarantined,
+        message.errors,
+        message.reason,
+        message.busy,
     )

@@ -1,14 +1,15 @@
 """The rule of reading a blob's shards: whom to ask next, and when it is enough. Pure.
 
 The plan lives as long as one blob is read, step by step: what failed once is not asked again.
-Data shards are asked first on the drives where the map expects them, avoiding drives known to be
-unwell; each failure brings in the next spare; when all expected places are used up, the plan wants
+Data shards are asked first on the drives where the map expects them, avoiding drives that are loaded
+and, more so, those known to be unwell; each failure brings in the next spare; when all expected places are used up, the plan wants
 the nodes to be searched (`wants_search`), and takes what they found.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from gateway.domain.drive_load import DriveLoads
 from placement.cluster_map import MapDrive
 from placement.ids import DriveId, Slot
 
@@ -26,21 +27,37 @@ class ReadPlan:
     """One blob under k + m. Feed it outcomes, ask what `next_asks` says."""
 
     def __init__(
-        self, k: int, m: int, orders: Iterable[Sequence[MapDrive]], avoid: Collection[Slot] = ()
+        self,
+        k: int,
+        m: int,
+        orders: Iterable[Sequence[MapDrive]],
+        avoid: Collection[Slot] = (),
+        loaded: Collection[DriveId] = (),
+        first: int = 0,
     ) -> None:
-        """`orders`: the partition's drives in every open epoch, newest first."""
+        """`orders`: the partition's drives in every open epoch, newest first. `avoid` and `loaded`
+        are asked when the others do not suffice, loaded ones first. `first`: of copies, the index
+        to begin with."""
         self._k = k
         self._width = k + m
         # Copies are all alike: any index serves for index 0.
         self._candidates: list[list[Ask]] = [[] for _ in range(self._width)]
+        busy: list[list[Ask]] = [[] for _ in range(self._width)]
         unwell: list[list[Ask]] = [[] for _ in range(self._width)]
         for order in orders:
             for index, drive in enumerate(order[: self._width]):
                 ask = Ask(index, drive.drive_id, drive.node)
-                target = unwell if drive.slot in avoid else self._candidates
+                target = self._candidates
+                if drive.slot in avoid:
+                    target = unwell
+                elif drive.drive_id in loaded:
+                    target = busy
                 if ask not in target[index]:
                     target[index].append(ask)
-        self._last_resort = unwell
+        self._reserves = [tier for tier in (busy, unwell) if any(tier)]
+        self._first = first if k == 1 else 0
+        self._doubtful: set[int] = set()
+        """Indices that only a drive of the reserves may give."""
         self._searched = False
         self._wanted: tuple[int, ...] = tuple(range(k))
         self._good: set[int] = set()
@@ -82,11 +99,18 @@ class ReadPlan:
             return ()
         pending = {ask.index for ask in self._outstanding if ask not in self._late}
         reachable = [i for i in range(self._width) if i in pending or self._candidates[i]]
-        if self._k > 1 and all(i in self._good or i in reachable for i in self._wanted):
+        doubtful = self._doubtful
+        if self._k > 1 and all(
+            i in self._good or (i in reachable and i not in doubtful) for i in self._wanted
+        ):
             chosen = [i for i in self._wanted if i not in self._good and i not in pending]
         else:
             short = self._k - len(self._good) - len(pending - self._good)
             spare = [i for i in reachable if i not in pending and i not in self._good]
+            if self._first in spare:
+                spare.sort(key=self._first.__ne__)
+            if doubtful:
+                spare.sort(key=doubtful.__contains__)
             chosen = spare[: max(short, 0)]
             if len(chosen) < short and self._promote():
                 return self.next_asks()
@@ -98,6 +122,7 @@ class ReadPlan:
         """The fragments came and were verified. The source serves later steps, too."""
         self._outstanding.pop(ask, None)
         self._good.add(ask.index)
+        self._doubtful.discard(ask.index)
         if ask in self._late:
             self._late.discard(ask)
             self._candidates[ask.index].append(ask)
@@ -130,10 +155,27 @@ class ReadPlan:
                 known.append(ask)
 
     def _promote(self) -> bool:
-        """Let the drives that are known to be unwell have a try before giving up on them."""
-        if not any(self._last_resort):
+        """Let the drives that are loaded, then those that are known to be unwell, have a try before
+        giving up on them."""
+        if not self._reserves:
             return False
-        for index, asks in enumerate(self._last_resort):
+        for index, asks in enumerate(self._reserves.pop(0)):
+            if asks and not self._candidates[index]:
+                self._doubtful.add(index)
             self._candidates[index].extend(asks)
-        self._last_resort = [[] for _ in range(self._width)]
         return True
+
+
+def copy_to_ask(
+    order: Sequence[MapDrive], avoid: Collection[Slot], loads: DriveLoads
+) -> int | None:
+    """Which of the drives that hold whole copies to ask, by its place in the order; None when all
+    are unwell or loaded."""
+    able = [
+        index
+        for index, drive in enumerate(order)
+        if drive.slot not in avoid and drive.drive_id not in loads.loaded
+    ]
+    if not able:
+        return None
+    return able[loads.choose([order[index].drive_id for index in able])]

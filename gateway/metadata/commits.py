@@ -20,6 +20,7 @@ from gateway.metadata.errors import (
     Contended,
     GroupReclaimed,
     MetadataError,
+    PresumptionBroken,
     RelianceBroken,
 )
 from gateway.metadata.groups import Ending
@@ -90,6 +91,7 @@ class Commits:
         operations: Sequence[Operation] = (),
         telling: Callable[[ObjectRecord], Operation] | None = None,
         counted_bytes: int = 0,
+        presumed: bool = False,
     ) -> Committed:
         """See `Metadata.commit_object`."""
         assert (
@@ -155,6 +157,8 @@ class Commits:
                 settled = await self._settle_commit(record_key, record, is_new=is_new)
                 if settled is not None:
                     return settled
+            if presumed:
+                raise PresumptionBroken(entry.name)
             entry, previous = await self._after_a_lost_race(
                 entry, record_key, record.group if is_new else None, relied
             )

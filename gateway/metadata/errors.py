@@ -107,6 +107,14 @@ class RelianceBroken(MetadataError):
         self.key = key
 
 
+class PresumptionBroken(MetadataError):
+    """A write that presumed its key to be new, in a bucket as last known, was not committed: one of
+    both is not so. Look, and begin anew."""
+
+    def __init__(self, bucket: str) -> None:
+        super().__init__(f"a write to {bucket} presumed what is not so")
+
+
 class GroupReclaimed(MetadataError):
     """The sweep took the new blob for abandoned before it was committed. Store it again."""
 

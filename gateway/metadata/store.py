@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from gateway.domain.conditions import DeleteConditions, WriteConditions
 from gateway.domain.listing import From, Page, Position
+from gateway.domain.newness import Newness
 from gateway.metadata import groups, keys
 from gateway.metadata.accounts import Accounts, Identity
 from gateway.metadata.admission import admit_to_bucket, admit_to_object
@@ -148,6 +149,7 @@ class Metadata:
             clock=clock,
             randomness=randomness,
         )
+        self.newness = Newness()
         self._clock = clock
         self.reads_now = metastore if isinstance(metastore, ReadsNow) else None
         self._get_guarded_now = None if self.reads_now is None else self.reads_now.get_guarded_now
@@ -290,6 +292,18 @@ class Metadata:
             admit_to_bucket(current, principal)
         raise BucketBusy(bucket)
 
+    def bucket_for_new(self, bucket: str) -> BucketEntry | None:
+        """The bucket as last known, if a write may begin on the presumption that it is still so and
+        that the key is new (`commit_object` with `presumed`); None: use `lookup`. Nobody was
+        admitted yet. Never where `lookup` need not wait, nor where versions or quotas want to know
+        what is there."""
+        if self.reads_now is not None or self.quotas.active:
+            return None
+        entry = self.buckets.cached.get(bucket)
+        if entry is None or entry.record.versioning or not self.newness.expects(entry.bucket_id):
+            return None
+        return entry
+
     async def snapshot(
         self, entry: BucketEntry, requests: Sequence[Range]
     ) -> tuple[RangeResult, ...]:
@@ -322,6 +336,7 @@ class Metadata:
         operations: Sequence[Operation] = (),
         telling: Callable[[ObjectRecord], Operation] | None = None,
         counted_bytes: int = 0,
+        presumed: bool = False,
     ) -> Committed:
         """Make `record` the object's record, in one transaction.
 
@@ -337,6 +352,9 @@ class Metadata:
         In a bucket with versioning the record becomes a version, stamped anew if need be, and what
         it replaces stays one; of null versions there is one. `record_key` is the object's key all
         the same.
+
+        With `presumed`, `entry` is from `bucket_for_new`: if it is not the bucket as it is, or the
+        key not absent, PresumptionBroken is raised and nothing was committed.
 
         An overwrite that merely lost a race is tried again, `conditions` being judged anew.
         Raises PreconditionFailed, NoSuchKey (If-Match, nothing there), NoSuchBucket (deleted
@@ -357,6 +375,7 @@ class Metadata:
             operations=operations,
             telling=telling,
             counted_bytes=counted_bytes,
+            presumed=presumed,
         )
 
     async def delete_object(

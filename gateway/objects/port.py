@@ -138,6 +138,10 @@ class Objects(Protocol):
         """A blob of one stripe if it can be had without waiting; None: use `read` or `read_bytes`."""
         ...
 
+    async def read_small(self, ref: BlobRef) -> bytes | None:
+        """A whole small blob, verified, by one question; None: use `read` or `read_bytes`."""
+        ...
+
     async def read(self, pieces: Sequence[tuple[BlobRef, int, int]]) -> Stream:
         """Stream [offset, offset + length) of each blob in turn. The first group of buffers has been
         read and verified when this returns."""

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.ranges import CHECKSUM_SIZE_BYTES, Geometry, Step, steps_of
-from gateway.domain.read_plan import Ask, ReadPlan
+from gateway.domain.read_plan import Ask, ReadPlan, copy_to_ask
 from gateway.metadata.records import BlobRef
 from gateway.objects.counts import BlobCounts
 from gateway.objects.errors import BlobDamaged, BlobOutOfReach
+from gateway.objects.latency import Latency
 from gateway.objects.staging import geometry_of
 from gateway.objects.topology import Topology
 from placement.codec import checksum, codec_for
@@ -22,27 +23,10 @@ from placement.ids import BlobId
 from storage_node.port import Buffer, GetShard, NodePort, Outcome, ShardId
 
 STEP_SIZE_BYTES = 2 << 20
-HEDGE_SECONDS_MIN = 0.05
-HEDGE_SECONDS_MAX = 1.0
-HEDGE_FACTOR = 6.0
-"""A read is late beyond this multiple of the usual latency, within the bounds above."""
 DEADLINE_SECONDS = 30.0
-
-
-class Latency:
-    """The usual time of a read step, as a moving average over the process."""
-
-    def __init__(self) -> None:
-        self._seconds = HEDGE_SECONDS_MIN / HEDGE_FACTOR
-
-    def add(self, seconds: float) -> None:
-        """One step took that long."""
-        self._seconds += (seconds - self._seconds) / 16
-
-    @property
-    def late_after_seconds(self) -> float:
-        """When to ask a spare."""
-        return min(max(self._seconds * HEDGE_FACTOR, HEDGE_SECONDS_MIN), HEDGE_SECONDS_MAX)
+ALONE_SIZE_BYTES_MIN = 128 << 10
+"""Reads of a drive from this size on are calls of their own: the drives of a node answer as they can,
+and each is known by how long it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +51,10 @@ class BlobReader:
         self._around = surroundings
         topology = surroundings.topology
         orders = topology.read_orders(self._blob, ref.k + ref.m)
-        self._plan = ReadPlan(ref.k, ref.m, orders, topology.unwell)
+        loads, first = topology.loads, None
+        if ref.k == 1:
+            first = copy_to_ask(orders[0][: 1 + ref.m], topology.unwell, loads)
+        self._plan = ReadPlan(ref.k, ref.m, orders, topology.unwell, loads.loaded, first or 0)
         self._failed: set[Ask] = set()
         self._bad: list[Ask] = []
         self._degraded = False
@@ -164,6 +151,10 @@ class _Fetch:
         return self._fragments
 
     def _send(self, asks: Sequence[Ask]) -> None:
+        if self._length >= ALONE_SIZE_BYTES_MIN:
+            for ask in asks:
+                self._send_to(ask.node, (ask,))
+            return
         by_node: dict[str, list[Ask]] = {}
         for ask in asks:
             by_node.setdefault(ask.node, []).append(ask)
@@ -190,8 +181,23 @@ class _Fetch:
                 return
             asks = tuple(rest)
             reads = self._reads(asks)
-        task = asyncio.ensure_future(port.get(reads))
+        task = asyncio.ensure_future(self._timed(port, reads))
         self._pending[task] = asks
+
+    async def _timed(self, port: NodePort, reads: Sequence[GetShard]) -> Sequence[Buffer | Outcome]:
+        """The answers, while the drives' loads are kept."""
+        loads, loop = self._around.topology.loads, asyncio.get_running_loop()
+        for read in reads:
+            loads.begun(read.drive, read.length)
+        began, answered = loop.time(), False
+        try:
+            answers = await port.get(reads)
+            answered = True
+            return answers
+        finally:
+            seconds = loop.time() - began
+            for read in reads:
+                loads.ended(read.drive, read.length, seconds, answered=answered)
 
     def _reads(self, asks: Sequence[Ask]) -> list[GetShard]:
         return [

@@ -14,9 +14,11 @@ from gateway.objects.damage import DamageReports
 from gateway.objects.errors import BlobDamaged, NotEnoughDrives, PlacementChanged, WriteFellShort
 from gateway.objects.files import FileWrites
 from gateway.objects.large import Layout
+from gateway.objects.latency import Latency
 from gateway.objects.port import Hashing, Staged, Stored
+from gateway.objects.prompt import PromptReader
 from gateway.objects.quick import QuickReader
-from gateway.objects.reader import BlobStream, Latency, Surroundings, groups_of
+from gateway.objects.reader import BlobStream, Surroundings, groups_of
 from gateway.objects.small import put_small
 from gateway.objects.staging import (
     MEMORY_SIZE_BYTES_MAX,
@@ -75,10 +77,12 @@ class ObjectStore:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blob")
         self._damage = DamageReports(nodes)
         self.counts = BlobCounts()
-        self._around = Surroundings(nodes, topology, Latency(), self._damage.report, self.counts)
+        latency = Latency()
+        self._around = Surroundings(nodes, topology, latency, self._damage.report, self.counts)
         self._files = FileWrites(nodes, topology, self._threads)
         self._ids = b""
         self._quick = QuickReader(nodes, topology)
+        self._prompt = PromptReader(nodes, topology, latency)
 
     async def close(self) -> None:
         """Wait for threads and reports; nodes and topology belong to the caller."""
@@ -232,6 +236,8 @@ class ObjectStore:
     async def read_bytes(self, ref: BlobRef) -> bytes:
         """A whole small blob, verified. Raises `BlobDamaged`."""
         found = self.read_now(ref)
+        if found is None:
+            found = await self.read_small(ref)
         if found is not None:
             return found
         parts: list[Buffer] = []
@@ -242,6 +248,10 @@ class ObjectStore:
     def read_now(self, ref: BlobRef) -> bytes | None:
         """A blob of one stripe, if it can be had without waiting and is whole; None otherwise."""
         return self._quick.read(ref)
+
+    async def read_small(self, ref: BlobRef) -> bytes | None:
+        """A whole blob that is kept as copies, if the first one asked is good; None otherwise."""
+        return await self._prompt.read(ref)
 
     async def read(self, pieces: Sequence[tuple[BlobRef, int, int]]) -> Stream:
         """Stream the pieces; the first step has been read and verified when this returns. Raises

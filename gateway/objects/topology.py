@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
+from gateway.domain.drive_load import DriveLoads
 from gateway.domain.write_plan import (
     COPIES_SIZE_BYTES_MAX,
     WritePlan,
@@ -77,6 +78,8 @@ class Topology:
         self._failed_at: dict[DriveId, float] = {}
         self._full_at: dict[DriveId, float] = {}
         self._slow_until: dict[DriveId, float] = {}
+        self.loads = DriveLoads()
+        """Told by whoever reads, and by the nodes' reports."""
         self._writable: frozenset[Slot] = frozenset()
         self._unwell: frozenset[Slot] = frozenset()
         self._plans: dict[tuple[Partition, bool, Scheme | None], WritePlan | None] = {}
@@ -248,6 +251,7 @@ class Topology:
         for table in (self._conditions, self._failed_at, self._full_at, self._slow_until):
             for drive in [drive for drive in table if drive not in known]:
                 del table[drive]
+        self.loads.settle(known)
         self._recount()
 
     async def _poll_node(self, name: str, node: NodePort) -> None:
@@ -262,6 +266,7 @@ class Topology:
             if self._served_elsewhere(name, report.drive):
                 continue
             self._conditions[report.drive] = report.condition
+            self.loads.told(report.drive, report.busy)
             if self._failed_at.get(report.drive, asked_at) < asked_at:
                 del self._failed_at[report.drive]
             if self._full_at.get(report.drive, asked_at) < asked_at:

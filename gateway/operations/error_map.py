@@ -96,6 +96,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     metadata.BucketBusy: ErrorCode.OPERATION_ABORTED,
     metadata.Contended: ErrorCode.SLOW_DOWN,
     metadata.RelianceBroken: ErrorCode.OPERATION_ABORTED,
+    metadata.PresumptionBroken: ErrorCode.OPERATION_ABORTED,
     metadata.GroupReclaimed: ErrorCode.SERVICE_UNAVAILABLE,
     # Accounts are made and deleted on the admin port; a signer's may vanish meanwhile
     metadata.NoSuchAccount: ErrorCode.ACCESS_DENIED,

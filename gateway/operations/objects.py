@@ -284,9 +284,11 @@ async def _body(
     if data_key is not None:
         return await read_opened(context, record, data_key, window.offset, window.length)
     if record.data is not None:
-        body = _body_now(context, record.data, window)
-        if body is not None:
-            return body
+        whole = context.objects.read_now(record.data)
+        if whole is None:
+            whole = await context.objects.read_small(record.data)
+        if whole is not None:
+            return _within(whole, window)
     pieces = await pieces_within(context, record, window.offset, window.length)
     return await context.objects.read(pieces)
 
@@ -294,9 +296,11 @@ async def _body(
 def _body_now(context: Context, data: BlobRef, window: Window) -> bytes | None:
     """The window's bytes if they are to be had without waiting."""
     whole = context.objects.read_now(data)
-    if whole is None or not window.partial:
-        return whole
-    return whole[window.offset : window.offset + window.length]
+    return None if whole is None else _within(whole, window)
+
+
+def _within(whole: bytes, window: Window) -> bytes:
+    return whole[window.offset : window.offset + window.length] if window.partial else whole
 
 
 async def pieces_within(

@@ -5,13 +5,21 @@ from typing import NamedTuple
 
 from gateway.context import Context
 from gateway.domain.conditions import Verdict, WriteConditions, judge_write
+from gateway.domain.encryption import EncryptionRefused
 from gateway.domain.object_lock import Lock
 from gateway.domain.quotas import NOTHING, Amount
 from gateway.domain.storage_classes import Kept
 from gateway.domain.tags import Tags
 from gateway.domain.versions import ENABLED
+from gateway.kms.port import KeyServiceError
+from gateway.metadata.admission import admit_to_object
 from gateway.metadata.entries import BucketEntry, Committed, ObjectEntry, etag_text
-from gateway.metadata.errors import NoSuchKey, PreconditionFailed
+from gateway.metadata.errors import (
+    MetadataError,
+    NoSuchKey,
+    PreconditionFailed,
+    PresumptionBroken,
+)
 from gateway.metadata.records import BlobRef, Checksum, ObjectRecord
 from gateway.objects.commit import commit_blob
 from gateway.objects.encrypted import plain_size_of, stage_encrypted
@@ -48,6 +56,8 @@ from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.payload import Payload
 
+PRESUMED_SIZE_BYTES_MAX = 64 << 10
+"""Larger bodies gain little by leaving out a read of metadata, and lose more when it was needed."""
 OBJECT_SIZE_BYTES_MAX = 5 << 30
 """Largest body of one PUT. Source: S3 User Guide, "Uploading objects"."""
 
@@ -83,6 +93,8 @@ class Upload(NamedTuple):
     lock: Lock
     sealed: Sealed | None = None
     kept: Kept = Kept()
+    presumed: bool = False
+    """The bucket is `Metadata.bucket_for_new`'s."""
 
 
 class Published(NamedTuple):
@@ -167,7 +179,50 @@ def growth_of_put(entry: BucketEntry, previous: ObjectEntry | None, payload: Pay
 
 
 async def _handle(context: Context, put: Put) -> Published:
+    entry = _presumed_bucket(context, put)
+    if entry is not None:
+        data = await put.payload.read_all(PRESUMED_SIZE_BYTES_MAX)
+        put.payload.put_back(data)
+        try:
+            published = await _write(context, put, entry, None, presumed=True)
+        except PresumptionBroken:
+            context.metadata.newness.saw(entry.bucket_id, new=False)
+        except (S3Error, MetadataError, EncryptionRefused, KeyServiceError):
+            pass  # perhaps only by what the bucket was
+        else:
+            context.metadata.newness.saw(entry.bucket_id, new=True)
+            return published
+        put.payload.put_back(data)
     entry, previous = await context.metadata.lookup(put.bucket, put.key, put.principal)
+    context.metadata.newness.saw(entry.bucket_id, new=previous is None)
+    return await _write(context, put, entry, previous)
+
+
+def _presumed_bucket(context: Context, put: Put) -> BucketEntry | None:
+    """The bucket as last known, for a small write that need not know more before its commit: when
+    that holds, what was decided here was true at that moment. A refusal is left to those who look."""
+    if put.payload.size_bytes > PRESUMED_SIZE_BYTES_MAX:
+        return None
+    if put.conditions is not None or put.acl is not None or put.lock != Lock():
+        return None
+    entry = context.metadata.bucket_for_new(put.bucket)
+    if entry is None:
+        return None
+    try:
+        admit_to_object(entry, None, put.principal)
+    except (S3Error, MetadataError):
+        return None
+    return entry
+
+
+async def _write(
+    context: Context,
+    put: Put,
+    entry: BucketEntry,
+    previous: ObjectEntry | None,
+    *,
+    presumed: bool = False,
+) -> Published:
     demand_write(put.conditions, put.key, previous)
     kept = kept_in(context, entry, put.storage_class)
     if context.metadata.quotas.active:
@@ -216,6 +271,7 @@ async def _handle(context: Context, put: Put) -> Published:
             lock,
             sealed,
             kept,
+            presumed,
         ),
         staged,
         digests,
@@ -268,6 +324,7 @@ async def publish_upload(
             stored=stored,
             previous=upload.previous,
             conditions=upload.conditions,
+            presumed=upload.presumed,
         )
 
     committed = await commit_blob(context.objects, staged, record_key, build, publish, along=True)

@@ -108,6 +108,7 @@ class Payload:
         self._checksum = checksum
         self._scratch: memoryview | None = None
         self._held = memoryview(b"")
+        self._trailers: dict[str, str] = {}
 
     @property
     def algorithm(self) -> ChecksumAlgorithm | None:
@@ -122,7 +123,7 @@ class Payload:
     @property
     def trailers(self) -> dict[str, str]:
         """Trailing headers (lower case), complete once the body has been read to its end."""
-        return {} if self._decoder is None else self._decoder.trailers
+        return self._trailers if self._decoder is None else self._decoder.trailers
 
     def digests(self, default: ChecksumAlgorithm | None = None, *, md5: bool = True) -> Digests:
         """What the consumer of the bytes has to compute.
@@ -199,6 +200,14 @@ class Payload:
         assert produced == self.size_bytes
         self._left_bytes = 0
         return bytes(target)
+
+    def put_back(self, data: bytes) -> None:
+        """The body, which was read to its end before, comes once more; its trailers stay."""
+        assert self._left_bytes in (0, self.size_bytes)
+        assert len(data) == self.size_bytes
+        self._raw, self._left_bytes = BytesBody(data), self.size_bytes
+        if self._decoder is not None:
+            self._trailers, self._decoder = self._decoder.trailers, None
 
     async def read_all(self, limit_bytes: int) -> bytes:
         """The whole (rest of the) body; EntityTooLarge beyond the limit. For small ones."""

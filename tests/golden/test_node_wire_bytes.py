@@ -1,5 +1,6 @@
 """The node's messages, byte for byte: processes of two versions may talk to each other."""
 
+import msgspec
 import pytest
 
 from placement.errors import ProtocolError
@@ -20,7 +21,7 @@ from storage_node.wire import Reader, Verb
 DRIVE, BLOB = DriveId(b"d" * 16), BlobId(b"b" * 16)
 SHARD = ShardId(BLOB, 3)
 INFO = ShardInfo(DRIVE, SHARD, 70_000, b"env", 1.5)
-REPORT = DriveReport(DRIVE, "/d1", DriveCondition.FULL, 1 << 40, 1 << 39, 7, 1, 2, "full")
+REPORT = DriveReport(DRIVE, "/d1", DriveCondition.FULL, 1 << 40, 1 << 39, 7, 1, 2, "full", 1.5)
 
 D, B = "c410" + "64" * 16, "c410" + "62" * 16
 """A drive and a blob in MessagePack: 16 bytes of binary."""
@@ -39,6 +40,7 @@ MESSAGES = [
     (Verb.REPORT_DAMAGE, (DRIVE, BLOB, 3), f"01 93 {D} {B} 03"),
     (Verb.DAMAGED, 10, "01 0a"),
     (Verb.REPORTS, None, "01 c0"),
+    (Verb.REPORTS, wire.REPORTS_WITH_LOAD, "01 01"),
     (
         Verb.PUT_AND_COMMIT,
         JointMessage([(DRIVE, BLOB, 3, b"env", 0, 13)], (absent(b"k"),), (Put(b"k", b"v"),), ()),
@@ -78,18 +80,26 @@ def test_answers() -> None:
     assert wire.encode(wire.staged_to_wire(staged)) == bytes.fromhex(
         "01 92 cd012c a9" + b"/d1/tmp/1".hex()
     )
-    assert wire.encode(wire.report_to_wire(REPORT)) == bytes.fromhex(
-        f"01 99 {D} a3{b'/d1'.hex()} a4{b'full'.hex()} cf0000010000000000 cf0000008000000000"
+    fields = (
+        f"{D} a3{b'/d1'.hex()} a4{b'full'.hex()} cf0000010000000000 cf0000008000000000"
         f" 07 01 02 a4{b'full'.hex()}"
     )
+    early = wire.encode(wire.report_to_wire(REPORT, with_load=False))
+    assert early == bytes.fromhex(f"01 99 {fields}")
+    late = wire.encode(wire.report_to_wire(REPORT, with_load=True))
+    assert late == bytes.fromhex(f"01 9a {fields} cb3ff8000000000000")
 
 
 def test_answers_are_read_back() -> None:
     assert wire.decode_outcomes(bytes.fromhex("01 00 01 02 03 04 05"), 6) == tuple(Outcome)
     infos: Reader[wire.InfoTuple] = Reader(wire.InfoTuple)
     assert wire.info_from_wire(infos(wire.encode(wire.info_to_wire(INFO)))) == INFO
-    reports: Reader[wire.ReportTuple] = Reader(wire.ReportTuple)
-    assert wire.report_from_wire(reports(wire.encode(wire.report_to_wire(REPORT)))) == REPORT
+    reports: Reader[wire.ReportMessage] = Reader(wire.ReportMessage)
+    late = wire.encode(wire.report_to_wire(REPORT, with_load=True))
+    assert wire.report_from_wire(reports(late)) == REPORT
+    early = wire.encode(wire.report_to_wire(REPORT, with_load=False))
+    told = wire.report_from_wire(reports(early))
+    assert told == msgspec.structs.replace(REPORT, busy=0.0)
     assert wire.info_or_outcome_from_wire(3) is Outcome.MISSING
 
 
@@ -121,6 +131,7 @@ def test_other_outcomes_are_refused(data: str) -> None:
 def test_conditions_and_outcomes_of_a_newer_node_are_refused() -> None:
     with pytest.raises(ProtocolError):
         wire.outcome_from_wire(6)
-    fields = wire.report_to_wire(REPORT)
+    reports: Reader[wire.ReportMessage] = Reader(wire.ReportMessage)
+    message = reports(wire.encode(wire.report_to_wire(REPORT, with_load=True)))
     with pytest.raises(ProtocolError):
-        wire.report_from_wire((*fields[:2], "melting", *fields[3:]))
+        wire.report_from_wire(msgspec.structs.replace(message, condition="melting"))

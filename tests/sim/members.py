@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.app import Gateway
 from gateway.context import Context
+from gateway.domain.newness import Newness
 from gateway.http.message import HttpRequest
 from gateway.metrics import RequestCounts
 from gateway.objects.topology import Topology
@@ -204,17 +205,21 @@ class _Trusting(Gateway):
 class GatewayLife:
     """One run of a gateway worker."""
 
-    def __init__(self, process: Process, network: Network, etcd: Etcd) -> None:
+    def __init__(
+        self, process: Process, network: Network, etcd: Etcd, *, presumes: bool = False
+    ) -> None:
         self.process = process
         self.app: Gateway | None = None
         self.clients: Clients | None = None
         self.cut_bodies: list[str] = []
         self.counts = RequestCounts(instance=b"g" * 8)
-        self._network, self._etcd = network, etcd
+        self._network, self._etcd, self._presumes = network, etcd, presumes
         self.ready = process.start(self._live())
 
     async def _live(self) -> None:
         self.clients = clients = await connect(self.process, self._network, self._etcd)
+        if self._presumes:
+            clients.metadata.newness = Newness(enough=0)
         context = Context(
             metadata=clients.metadata,
             objects=clients.objects,

@@ -111,6 +111,8 @@ class World:
         self.grace_seconds = 40.0
         self.waits_for_tombstones = seed // len(TILTS) % 5 == 0
         """Whether it stays until garbage is forgotten too, which takes as long as all else."""
+        self.presumes = seed // len(TILTS) % 4 == 2
+        """Whether gateways presume every key to be new, so that writes begin without a look."""
         self.quiet_seconds = 0.0
         """How long the cluster may take to come to rest."""
         self.sweep_seconds = self.tilt.sweep_seconds
@@ -194,7 +196,8 @@ class World:
         )
 
     def gateway(self, number: int) -> GatewayLife:
-        return GatewayLife(self.process(f"gateway{number}"), self.network, self.etcd)
+        process = self.process(f"gateway{number}")
+        return GatewayLife(process, self.network, self.etcd, presumes=self.presumes)
 
     def keeper(self, number: int) -> KeeperLife:
         process = self.process(f"keeper{number}")

@@ -32,6 +32,7 @@ class MemoryDrive:
     fails: Outcome | None = None
     slow_seconds: float = 0.0
     fails_after: int | None = None
+    gets: int = 0
 
     def refuses(self) -> Outcome | None:
         if self.fails_after is not None:
@@ -142,6 +143,7 @@ class MemoryNode:
 
     def _get(self, read: GetShard) -> Buffer | Outcome:
         drive = self.drives[read.drive]
+        drive.gets += 1
         refused = drive.refuses()
         if refused is not None:
             return refused

@@ -376,6 +376,34 @@ def test_a_slow_drive_does_not_hold_up_a_read() -> None:
     run(three_nodes(), scenario)
 
 
+@pytest.mark.parametrize("size", [1000, 50_000])
+def test_a_loaded_drive_is_read_last_until_it_is_calm_again(size: int) -> None:
+    data = random.Random(9).randbytes(size)
+
+    async def scenario(f: Fixture) -> None:
+        blobs = [await f.write(data) for _ in range(24)]
+        node = f.nodes["n0"]
+        (slow, *_) = node.drives.values()
+        slow.slow_seconds = 0.03  # not late enough for a spare to be asked beside it
+        loads = f.topology.loads
+        for _ in range(10):
+            for stored in blobs:
+                assert await f.read(stored) == data
+        before = slow.gets
+        for stored in blobs:
+            assert await f.read(stored) == data
+        assert slow.gets == before
+        slow.slow_seconds = 0.0
+        for _ in range(60):  # a minute without a word of it
+            loads.settle(f.all_drives())
+        assert not loads.loaded
+        for stored in blobs:
+            assert await f.read(stored) == data
+        assert slow.gets > before
+
+    run(three_nodes(), scenario)
+
+
 @pytest.mark.parametrize("size", [1000, 50_000, LARGE])
 def test_a_drive_that_fails_during_the_write_is_marked_first_and_compared(
     size: int, tmp_path: Path

@@ -29,6 +29,27 @@ def test_an_unwell_drive_is_replaced_by_a_spare_from_the_start() -> None:
     assert [ask.index for ask in plan.next_asks()] == [0, 2, 3, 4]
 
 
+def test_loaded_drives_are_asked_before_unwell_ones_and_after_all_others() -> None:
+    loaded = [DriveId(bytes([i]) * 16) for i in (1, 2)]
+    plan = ReadPlan(4, 2, [drives(6)], avoid={Slot(0)}, loaded=loaded)
+    plan.begin(range(4))
+    asks = plan.next_asks()
+    assert [ask.index for ask in asks] == [3, 4, 5, 1]
+    plan.failed(asks[0])
+    plan.failed(asks[1])
+    assert {ask.index for ask in plan.next_asks()} == {0, 2}
+
+
+def test_of_copies_the_one_to_begin_with_is_asked_first_and_the_others_after_it() -> None:
+    plan = ReadPlan(1, 2, [drives(3)], first=1)
+    plan.begin([0])
+    (ask,) = plan.next_asks()
+    assert ask.index == 1
+    plan.failed(ask)
+    (ask,) = plan.next_asks()
+    assert ask.index == 0
+
+
 def test_a_range_inside_one_fragment_asks_one_shard_and_all_it_takes_when_that_fails() -> None:
     plan = ReadPlan(4, 2, [drives(6)])
     plan.begin([2])
