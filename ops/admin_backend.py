@@ -119,11 +119,15 @@ class AdminBackend:
             pending,
             sweep.orphans,
             max(tolerance, 0),
-            duties={
-                "scrub": self._duties.scrub.told(),
-                "snapshot": self._duties.snapshot_told(),
-            },
+            duties=self._duties_told(),
         )
+
+    def _duties_told(self) -> dict[str, dict[str, Any]]:
+        """What the keeper's duties tell, and how each gets on."""
+        told = self._duties.headway()
+        told["scrub"] |= self._duties.scrub.told()
+        told["snapshot"] |= self._duties.snapshot_told()
+        return told
 
     async def counts(self) -> StoreCounts:
         """Everything that is counted anywhere in the store."""
@@ -162,6 +166,7 @@ class AdminBackend:
             lifecycle=asdict(self._duties.lifecycle.progress),
             scrub=self._duties.scrub.told(),
             snapshot=self._duties.snapshot_told(),
+            duties=self._duties.headway(),
             buckets=largest_buckets(self._clients.metadata.quotas),
             tolerance=tolerance,
             data_shards=self._clients.topology.map.scheme.k,

@@ -131,7 +131,30 @@ def status(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False)
         console.print(scrub_line(scrub))
     if snapshot := answer["duties"].get("snapshot"):
         console.print(snapshot_line(snapshot))
+    for name, told in answer["duties"].items():
+        if line := headway_line(name, told):
+            console.print(line)
     console.print(table)
+
+
+def headway_line(name: str, told: dict[str, Any]) -> str:
+    """How a duty that is at work gets on, for people; "" for one that is not."""
+    rate, left, eta = told.get("per_second", 0), told.get("left"), told.get("eta_seconds")
+    if not rate and not left:
+        return ""
+    words = [f"{rate:,.1f} {told['unit']}/s"]
+    if left is not None:
+        words.insert(0, f"{left:,.0f} {told['unit']} left")
+    if eta is not None and eta > 0:
+        words.append(f"done in {_duration(eta)}")
+    return f"{name}: {', '.join(words)}"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def scrub_line(scrub: dict[str, Any]) -> str:

@@ -111,6 +111,7 @@ class ClusterBackend(AdminBackend):
         counts.drives, counts.tolerance = status.drives, status.tolerance
         counts.repairs_pending, counts.orphan_shards = status.repairs_pending, status.orphan_shards
         counts.repairs_done = int(status.duties.get("repair", {}).get("rebuilt", 0))
+        counts.duties = status.duties
         counts.lifecycle = status.duties.get("lifecycle", {})
         counts.snapshot = status.duties.get("snapshot", {})
         counts.scrub = status.duties.get("scrub", {})

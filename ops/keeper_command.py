@@ -126,7 +126,7 @@ class LedDuties:
         topology = self._clients.topology
         told["pending"] = repair.pending_with(self.duties.view().live)
         told["away"] = len(topology.map.drives) - len(topology.writable)
-        return {
+        duties: dict[str, dict[str, Any]] = {
             "repair": told,
             "garbage": {"pending": self.duties.garbage.pending},
             "sweep": {
@@ -142,6 +142,9 @@ class LedDuties:
             "departures": self.departures.told(),
             "moves": self.moves.told(),
         }
+        for name, headway in self.duties.headway().items():
+            duties[name] |= headway
+        return duties
 
 
 async def run_cluster_keeper(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from gateway.metadata import keys
 from ops.admin_api import admin_app
@@ -13,6 +14,7 @@ from ops.clients import Clients, connect, log_to_stderr
 from ops.keeper.accounting import PUBLISH_SECONDS, Accounting
 from ops.keeper.ended_uploads import EndedUploads
 from ops.keeper.garbage import Garbage
+from ops.keeper.headway import Headways, Work
 from ops.keeper.keeper import Duty, Keeper
 from ops.keeper.lifecycle import Lifecycle
 from ops.keeper.recoding import Recoding
@@ -63,6 +65,7 @@ class Duties:
         )
         self.lifecycle = Lifecycle(clients.metadata, clients.clock, recoding)
         self.reencode = Reencode(clients.metastore, recoding)
+        self._headways = Headways(clients.clock)
 
     def view(self) -> View:
         """The present map, and the drives that take writes."""
@@ -73,6 +76,23 @@ class Duties:
     def snapshot_told(self) -> dict[str, float]:
         """What the snapshot duty tells, and whether a rebuild waits to be confirmed."""
         return {**self.snapshot.told(), "unconfirmed": 0.0 if self.is_confirmed else 1.0}
+
+    def headway(self) -> dict[str, dict[str, Any]]:
+        """How fast each duty gets on and when it will be done."""
+        repair, scrub, sweep = self.repair.progress, self.scrub.progress, self.sweep.progress
+        reencode = self.reencode.progress
+        return self._headways.told(
+            {
+                "repair": Work("objects", repair.walked, repair.unwalked),
+                "moves": Work("bytes", repair.moved_bytes),
+                "garbage": Work("entries", self.garbage.deleted, self.garbage.pending),
+                "re-encoding": Work("objects", reencode.done, reencode.pending),
+                "sweep": Work("shards", sweep.looked_at, sweep.left),
+                "scrub": Work("bytes", scrub.bytes, eta_seconds=self.scrub.eta_seconds),
+                "snapshot": Work("parts", self.snapshot.parts_written),
+                "lifecycle": Work("records", self.lifecycle.progress.acted_on),
+            }
+        )
 
     def _once_confirmed(
         self, work: Callable[[], Awaitable[bool | None]]

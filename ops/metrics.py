@@ -1,7 +1,8 @@
 """Prometheus exposition of a whole store: every process's plain counters, added up at scrape time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -75,6 +76,8 @@ class StoreCounts:
     snapshot: dict[str, float] = field(default_factory=dict)
     """As that duty tells (`Snapshot.told`), and whether a rebuild waits to be confirmed. Empty while
     no keeper tells: then its gauges are left out, for an age of 0 would be a lie."""
+    duties: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How each of the keeper's duties gets on (`ops.keeper.headway`), and what else it tells."""
     buckets: tuple[BucketHeld, ...] = ()
     """The largest ones, as many as the store's settings say."""
     tolerance: int = 0
@@ -152,6 +155,7 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     moved.add_metric([], counts.lifecycle.get("transitioned_bytes", 0))
     yield moved
     yield from _scrub_families(counts.scrub)
+    yield from _duty_families(counts.duties)
     yield from _bucket_families(counts.buckets)
     yield from _snapshot_families(counts.snapshot)
     yield _gauge(
@@ -287,6 +291,33 @@ def _scrub_families(scrub: dict[str, float]) -> Iterator[Metric]:
         "Since the partitions that wait longest were verified.",
         scrub.get("oldest_age_seconds", 0.0),
     )
+
+
+def _duty_families(duties: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    labels = ["duty", "unit"]
+    rate = GaugeMetricFamily(
+        "ostraka_background_rate",
+        "Units of a duty of the keeper that are done a second, smoothed over half a minute.",
+        labels=labels,
+    )
+    left = GaugeMetricFamily(
+        "ostraka_background_left", "Units left to do, where the duty knows.", labels=labels
+    )
+    eta = GaugeMetricFamily(
+        "ostraka_background_eta_seconds",
+        "Until the duty is done at its present pace; 0 when nothing is left, absent where nobody"
+        " knows.",
+        labels=["duty"],
+    )
+    for name, told in sorted(duties.items()):
+        if "per_second" not in told:
+            continue
+        rate.add_metric([name, told["unit"]], told["per_second"])
+        if told["left"] is not None:
+            left.add_metric([name, told["unit"]], told["left"])
+        if told["eta_seconds"] is not None:
+            eta.add_metric([name], told["eta_seconds"])
+    yield from (rate, left, eta)
 
 
 def _snapshot_families(snapshot: dict[str, float]) -> Iterator[Metric]:

@@ -15,16 +15,19 @@ that, a newcomer would shift the index of every drive ranked behind it, and near
 
 import math
 import struct
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
 import xxhash
 
 from placement.cluster_map import ClusterMap, DriveState, MapDrive
 from placement.ids import BlobId, Partition, Slot
 
-_HASH_INPUT = struct.Struct("<4sII")
+_HASH_HEAD = struct.Struct("<4sI")
+"""Of what is hashed; the slot follows, as long."""
 _HASH_DOMAIN = b"ost1"
+_UNIFORM = float(1 << 53)
+_digest = xxhash.xxh3_64_intdigest
 _PARTITION_BITS_MAX = 16
 _SPREAD_MAX = 64
 """Positions that keep to failure domains: more than the widest scheme has (32 + 16)."""
@@ -41,8 +44,8 @@ def order_of(cluster: ClusterMap, partition: Partition) -> tuple[Slot, ...]:
     For every width the first drives lie in as many different zones, and within a zone on as many
     hosts, as there are. Drives that are draining, out or of weight 0 are left out.
     """
-    takers = [drive for drive in cluster.drives if _takes_writes(drive)]
-    return tuple(drive.slot for drive in _ordered(takers, partition))
+    takers = _Field([drive for drive in cluster.drives if _takes_writes(drive)])
+    return tuple(drive.slot for drive in takers.order(partition))
 
 
 class Placement:
@@ -57,8 +60,8 @@ class Placement:
         self._previous = Placement(ancestors[-1], ancestors[:-1]) if ancestors else None
         self._homes: dict[tuple[int, int], tuple[MapDrive, ...]] = {}
         self._count = cluster.partition_count
-        self._takers = tuple(drive for drive in cluster.drives if _takes_writes(drive))
-        self._leavers = tuple(drive for drive in cluster.drives if _only_reads(drive))
+        self._takers = _Field([drive for drive in cluster.drives if _takes_writes(drive)])
+        self._leavers = _Field([drive for drive in cluster.drives if _only_reads(drive)])
         # Keyed by the first two bytes of an id: the lookup is one slice and one dict access.
         # At most 2^16 entries, which share the tuples of their partition.
         self._write_by_head: dict[bytes, tuple[MapDrive, ...]] = {}
@@ -88,14 +91,14 @@ class Placement:
         """`write_order` of every blob of that partition."""
         order = self._write_by_partition.get(partition)
         if order is None:
-            order = self._write_by_partition[partition] = _ordered(self._takers, partition)
+            order = self._write_by_partition[partition] = self._takers.order(partition)
         return order
 
     def read_order_of(self, partition: Partition) -> tuple[MapDrive, ...]:
         """`read_order` of every blob of that partition."""
         order = self._read_by_partition.get(partition)
         if order is None:
-            order = self.write_order_of(partition) + _ordered(self._leavers, partition)
+            order = self.write_order_of(partition) + self._leavers.order(partition)
             self._read_by_partition[partition] = order
         return order
 
@@ -146,50 +149,81 @@ def _only_reads(drive: MapDrive) -> bool:
     return drive.state is DriveState.DRAINING and drive.weight > 0
 
 
-def _ordered(drives: Sequence[MapDrive], partition: Partition) -> tuple[MapDrive, ...]:
-    return tuple(_spread(sorted(drives, key=lambda drive: _draw(partition, drive))))
+class _Field:
+    """Drives that draw for partitions: what of them does not depend on the partition."""
 
+    def __init__(self, drives: Sequence[MapDrive]) -> None:
+        self.drives = tuple(sorted(drives, key=lambda drive: drive.slot))
+        self._draws = [(drive.slot.to_bytes(4, "little"), drive.weight) for drive in self.drives]
+        zones = _numbered(drive.zone for drive in self.drives)
+        hosts = _numbered((drive.zone, drive.host) for drive in self.drives)
+        self._zones = [zones[drive.zone] for drive in self.drives]
+        self._hosts = [hosts[drive.zone, drive.host] for drive in self.drives]
+        self._zone_count, self._host_count = len(zones), len(hosts)
+        count = len(self.drives)
+        self._is_flat = len(hosts) in (1, count) and len(zones) in (1, count)
 
-def _draw(partition: Partition, drive: MapDrive) -> tuple[float, int]:
-    """Exponentially distributed with the weight as rate: the smallest of several draws falls to
-    each drive in proportion to its weight. The slot breaks the tie that will never be."""
-    hashed = xxhash.xxh3_64_intdigest(_HASH_INPUT.pack(_HASH_DOMAIN, partition, drive.slot))
-    uniform = ((hashed >> 11) + 0.5) / (1 << 53)
-    return -math.log(uniform) / drive.weight, drive.slot
+    def order(self, partition: Partition) -> tuple[MapDrive, ...]:
+        """All of them, as a blob's shards prefer them."""
+        ranked = self._ranked(partition)
+        drives = self.drives
+        return tuple([drives[place] for place in self._spread(ranked)])
 
+    def _ranked(self, partition: Partition) -> list[int]:
+        """Places by their draws: exponentially distributed with the weight as rate, so that the
+        smallest of several draws falls to each drive in proportion to its weight. The slot breaks
+        the tie that will never be."""
+        head, log, digest = _HASH_HEAD.pack(_HASH_DOMAIN, partition), math.log, _digest
+        draws = [
+            -log(((digest(head + slot) >> 11) + 0.5) / _UNIFORM) / weight
+            for slot, weight in self._draws
+        ]
+        return sorted(range(len(draws)), key=draws.__getitem__)
 
-def _spread(ranked: list[MapDrive]) -> list[MapDrive]:
-    """Reorder so that no zone, and in a zone no host, gets a further drive while another could
-    have one with fewer.
+    def _spread(self, ranked: list[int]) -> list[int]:
+        """Reorder so that no zone, and in a zone no host, gets a further drive while another could
+        have one with fewer.
 
-    Passes over the ranking under caps a zone and a host, which rise only when nothing more fits
-    below them. Under fixed caps this is the greedy choice of a laminar matroid, so one more drive
-    changes the first n by one exchange.
-    """
-    zones = {drive.zone for drive in ranked}
-    hosts = {(drive.zone, drive.host) for drive in ranked}
-    if len(hosts) in (1, len(ranked)) and len(zones) in (1, len(ranked)):
-        return ranked
-    of_zone: Counter[str] = Counter()
-    of_host: Counter[tuple[str, str]] = Counter()
-    # A level with one member only constrains nothing.
-    zone_cap = 1 if len(zones) > 1 else len(ranked)
-    host_cap = 1
-    chosen: list[MapDrive] = []
-    while ranked and len(chosen) < _SPREAD_MAX:
-        passed_over: list[MapDrive] = []
-        for drive in ranked:
-            host = (drive.zone, drive.host)
-            if of_zone[drive.zone] < zone_cap and of_host[host] < host_cap:
-                of_zone[drive.zone] += 1
+        Passes over the ranking under caps a zone and a host, which rise only when nothing more fits
+        below them. Under fixed caps this is the greedy choice of a laminar matroid, so one more
+        drive changes the first n by one exchange.
+        """
+        if self._is_flat:
+            return ranked
+        zones, hosts = self._zones, self._hosts
+        of_zone, of_host = [0] * self._zone_count, [0] * self._host_count
+        # A level with one member only constrains nothing.
+        zone_cap = 1 if self._zone_count > 1 else len(ranked)
+        host_cap = 1
+        chosen: list[int] = []
+        while ranked and len(chosen) < _SPREAD_MAX:
+            passed_over: list[int] = []
+            open_zones = sum([count < zone_cap for count in of_zone])
+            seen = 0
+            for place in ranked:
+                seen += 1
+                zone, host = zones[place], hosts[place]
+                if of_zone[zone] >= zone_cap or of_host[host] >= host_cap:
+                    passed_over.append(place)
+                    continue
                 of_host[host] += 1
-                chosen.append(drive)
+                of_zone[zone] += 1
+                chosen.append(place)
+                if of_zone[zone] == zone_cap:
+                    open_zones -= 1
+                    if not open_zones:
+                        break  # nobody behind fits either
+            ranked = passed_over + ranked[seen:]
+            if open_zones and any(of_zone[zones[place]] < zone_cap for place in ranked):
+                host_cap += 1
             else:
-                passed_over.append(drive)
-        ranked = passed_over
-        if any(of_zone[drive.zone] < zone_cap for drive in ranked):
-            host_cap += 1
-        else:
-            zone_cap += 1
-            host_cap = 1
-    return chosen + ranked
+                zone_cap += 1
+                host_cap = 1
+        return chosen + ranked
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+def _numbered(names: Iterable[K]) -> dict[K, int]:
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}

@@ -221,6 +221,27 @@ HEALTH = Dashboard(
                     ),
                 ),
                 Panel(
+                    title="Pace of background duties",
+                    meaning="What each duty of the keeper gets done a second, in its own unit.",
+                    queries=(
+                        Query(
+                            'max by (job, duty, unit) (ostraka_background_rate{job=~"$job"})',
+                            "{{duty}}, {{unit}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Background duties are done in",
+                    meaning="Time until a duty is done at its present pace; 0 when nothing is left.",
+                    queries=(
+                        Query(
+                            'max by (job, duty) (ostraka_background_eta_seconds{job=~"$job"})',
+                            "{{duty}}",
+                        ),
+                    ),
+                    unit="s",
+                ),
+                Panel(
                     title="Scrub",
                     meaning="Shards that the scrub verified and blobs that it decoded, a second.",
                     queries=(

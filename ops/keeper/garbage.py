@@ -59,6 +59,8 @@ class Garbage:
         self._clock = clock
         self._seen: dict[bytes, Entry] = {}
         self.pending = 0
+        self.deleted = 0
+        """Entries whose shards this process deleted."""
 
     async def work(self) -> bool:
         """Walk the whole queue once, page by page. True if anything was deleted."""
@@ -103,6 +105,7 @@ class Garbage:
                 return False  # something changed meanwhile: decide anew next time
         await self._delete(record)
         entry.deleted = True
+        self.deleted += 1
         return True
 
     async def _delete(self, record: GarbageRecord) -> None:

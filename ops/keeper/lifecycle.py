@@ -70,6 +70,12 @@ class LifecycleProgress:
     skipped: int = 0
     unreadable: int = 0
 
+    @property
+    def acted_on(self) -> int:
+        """Records that were ended or moved."""
+        ended = self.expired + self.noncurrent + self.markers + self.uploads
+        return ended + self.transitioned + self.transitioned_noncurrent
+
 
 @dataclass(frozen=True, slots=True)
 class _Exact:

@@ -69,6 +69,20 @@ class RepairProgress:
     moved_bytes: int = 0
     examined: int = 0
     epoch: int = 0
+    walked: int = 0
+    """Blobs that all inventories looked at."""
+    expected: int | None = None
+    """Blobs that the one under way will look at, by the one before; None while there is none, or
+    none was before."""
+    known: int = 0
+    """Blobs of the last whole inventory."""
+
+    @property
+    def unwalked(self) -> int | None:
+        """Blobs that the inventory has still to look at; None while that is not known."""
+        if not self.due:
+            return 0
+        return None if self.expected is None else max(self.expected - self.examined, 0)
 
     @property
     def pending(self) -> int:
@@ -176,6 +190,7 @@ class Repair:
         missing = unreadable = misplaced = 0
         moved_before = self.progress.moved
         self.progress.examined = 0
+        self.progress.expected = self.progress.known or None
         tolerance: int | None = None
         async for refs in blobs(self._metastore, self._objects):
             found = await find(refs, self._nodes)
@@ -183,6 +198,7 @@ class Repair:
             for blob in found:
                 await self._complete(blob)
                 self.progress.examined += 1
+                self.progress.walked += 1
                 misplaced += self._misplaced(blob)
                 left = blob.tolerance
                 missing += blob.ref.m - left
@@ -197,6 +213,7 @@ class Repair:
             bool(now.live - self.progress.covered) or now.placement.map.epoch > epoch
         )
         self.progress.epoch = epoch
+        self.progress.known, self.progress.expected = self.progress.examined, None
         self.progress.misplaced = misplaced
         # Where one made room, another may follow; where none could move, trying again is idle.
         self._moved_some = misplaced > 0 and self.progress.moved > moved_before

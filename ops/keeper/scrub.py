@@ -100,6 +100,14 @@ class Scrub:
             return 0.0
         return scrub_plan.oldest_age_seconds(self._state, self._now_ms())
 
+    @property
+    def eta_seconds(self) -> float | None:
+        """Until the present pass is done: it keeps a set time. None until it is known."""
+        progress = self.progress
+        if not progress.partitions:
+            return None
+        return self._pass_seconds * (1 - progress.partition / progress.partitions)
+
     def told(self) -> dict[str, float]:
         """Progress and age, for the admin port."""
         counted = {name: getattr(self.progress, name) for name in ScrubProgress.__slots__}

@@ -33,6 +33,10 @@ class SweepProgress:
     orphans: int = 0
     removed: int = 0
     passes: int = 0
+    looked_at: int = 0
+    """Shards, in all passes."""
+    left: int | None = 0
+    """Shards that the pass under way will look at, by the one before; None while that is not known."""
     _found: int = field(default=0, repr=False)
 
 
@@ -45,11 +49,14 @@ class Sweep:
         self._clock = clock
         self._started = clock.monotonic()
         self.progress = SweepProgress()
+        self._shards_of_a_pass: int | None = None
 
     async def work(self) -> None:
         """Walk every drive of every node once."""
         left = 0
         done: set[bytes] = set()
+        begun_at, before = self.progress.looked_at, self._shards_of_a_pass
+        self.progress.left = before
         for node in self._nodes.values():
             for report in await node.reports():
                 if report.condition in (DriveCondition.FAILED, DriveCondition.MISSING):
@@ -57,9 +64,15 @@ class Sweep:
                 after: ShardId | None = None
                 while page := await node.list(report.drive, after, PAGE_SHARDS):
                     left += await self._page(node, page, done)
+                    self.progress.looked_at += len(page)
+                    if before is not None:
+                        looked = self.progress.looked_at - begun_at
+                        self.progress.left = max(before - looked, 0)
                     after = page[-1].shard
         self.progress.orphans = left
         self.progress.passes += 1
+        self.progress.left = 0
+        self._shards_of_a_pass = self.progress.looked_at - begun_at
 
     async def _page(self, node: NodePort, page: Iterable[ShardInfo], done: set[bytes]) -> int:
         """Remove the orphans among these shards; how many must wait for their grace. One that does

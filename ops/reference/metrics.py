@@ -16,6 +16,9 @@ LABELS = {
     " `Website` on the website port;"
     " of shard metrics `put`, `get`, `commit`, `delete`, `flush`",
     "code": "HTTP status of answers that are no error, else the S3 error code (`NoSuchKey`)",
+    "duty": "of the keeper: `repair`, `moves`, `garbage`, `re-encoding`, `sweep`, `scrub`, `snapshot`,"
+    " `lifecycle`",
+    "unit": "what a duty counts: `objects`, `bytes`, `entries`, `shards`, `parts`, `records`",
     "bucket": "name of a bucket; only of the largest ones, as many as `ostraka admin settings set"
     " --bucket-metrics N` says",
     "drive": "path of the drive; in a cluster the node's name and the path",
@@ -107,4 +110,7 @@ def _specimen() -> StoreCounts:
         metadata=MetadataFacts(2, 1, 3, full=False),
         node="local",
         snapshot={"age_seconds": 1.0},
+        duties={
+            "repair": {"unit": "objects", "per_second": 1.0, "left": 1, "eta_seconds": 1.0},
+        },
     )
