@@ -24,7 +24,7 @@ from ops.object_locate import locate
 from ops.refusal import Refused
 from ops.settings import ClusterSettings
 from placement.clock import SystemRandomness
-from placement.cluster_map import ClusterMap
+from placement.cluster_map import PARTITION_COUNTS, PARTITIONS_DEFAULT, ClusterMap
 from placement.errors import MetastoreUnavailable, PlacementError
 from placement.ids import DriveId
 from placement.map_changes import (
@@ -105,6 +105,13 @@ def init(
     ] = None,
     drives: Annotated[int, typer.Option(help="Wait until so many are registered.")] = 1,
     wait: Annotated[float, typer.Option(help="Seconds to wait for them.")] = 60.0,
+    partitions: Annotated[
+        int,
+        typer.Option(
+            help="A power of two from 4096 to 65536: more keep many drives closer to their weights."
+            " It stays for good."
+        ),
+    ] = PARTITIONS_DEFAULT,
     credentials_file: Annotated[
         Path | None, typer.Option(help="Write root's credentials there (mode 0600).")
     ] = None,
@@ -120,12 +127,19 @@ def init(
     try:
         given = credentials_from(os.environ)
         wanted = Scheme.parse(scheme) if scheme else None
+        if partitions not in PARTITION_COUNTS:
+            raise ConfigError(f"--partitions is one of {', '.join(map(str, PARTITION_COUNTS))}")
     except (ConfigError, ValueError) as error:
         raise refuse(error) from None
     credentials = given or new_credentials(SystemRandomness())
     new = run(
         lambda: cluster_admin.init(
-            settings, credentials, scheme=wanted, drives=drives, wait_seconds=wait
+            settings,
+            credentials,
+            scheme=wanted,
+            drives=drives,
+            wait_seconds=wait,
+            partition_count=partitions,
         )
     )
     warnings = cluster_admin.warnings_of(new)

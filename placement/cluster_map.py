@@ -11,6 +11,8 @@ from placement.schemes import Scheme, Schemes
 
 PARTITIONS_DEFAULT = 1 << 12
 PARTITIONS_MAX = 1 << 16
+PARTITION_COUNTS = tuple(1 << bits for bits in range(12, 17))
+"""What an operator may choose."""
 SLOTS_MAX = 1 << 32
 CLASSES_MAX = 32
 """Storage classes that a map gives schemes: everybody reads the map whole."""
