@@ -66,7 +66,7 @@ class Load:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600 + 90 * KILLS)
 def test_acknowledged_objects_survive_kills_of_the_process_group(tmp_path: Path) -> None:
     store = StoreProcess(tmp_path / "data")
     expected: dict[str, str] = {}
