@@ -15,8 +15,11 @@ TESTS = Path(__file__).parent
 LONGEST_FIRST = (
     "sim/test_broken_rules.py",
     "functional/test_cluster.py",
+    "probe/test_changes.py",
     "functional/test_degraded.py",
     "probe/test_kill.py",
+    "probe/test_sync.py",
+    "probe/test_leader.py",
     "functional/test_migration.py",
     "functional/test_rebuild.py",
     "truth/test_truth.py",
@@ -36,6 +39,7 @@ LONGEST_FIRST = (
     "functional/test_lifecycle.py",
     "contract/test_metastore.py",
     "sim/test_drive_crashes.py",
+    "probe/test_metadata_size.py",
     "helm/test_dockerfile.py",
 )
 """A file is one worker's: a long one that is begun last is waited for by all the others."""

@@ -102,7 +102,7 @@ def prometheus(
         server.start()
         server.wait_until("min(ostraka_remaining_tolerance) == 2")
         server.wait_until('sum(ostraka_drive_state{state="up"}) > 0')
-        # The keeper looks for the first time half a minute after it started.
+        # The keeper looks for the first time seconds after it started.
         server.wait_until("min(ostraka_snapshot_age_seconds) >= 0", seconds=90)
         yield server
     finally:
