@@ -29,7 +29,7 @@ from tests.functional.test_cluster import (
 )
 from tests.waiting import eventually
 
-OBJECTS = int(os.environ.get("CHANGES_OBJECTS", "150"))
+OBJECTS = int(os.environ.get("CHANGES_OBJECTS", "90"))
 SIZES = (100, 5_000, 20_000, 60_000, 150_000, 300_000)
 SETTLED_SECONDS = 120 + OBJECTS / 5
 

@@ -16,7 +16,7 @@ from ops.local_cluster import LocalCluster
 from ops.metadata_headroom import OBJECT_SIZE_BYTES
 from tests.functional.test_cluster import _etcd_is_there, client_of
 
-OBJECTS = int(os.environ.get("SIZED_OBJECTS", "2000"))
+OBJECTS = int(os.environ.get("SIZED_OBJECTS", "1000"))
 QUOTA_BYTES = 8 << 30
 
 pytestmark = [
