@@ -231,6 +231,17 @@ HEALTH = Dashboard(
                     ),
                 ),
                 Panel(
+                    title="Left of background duties",
+                    meaning="What each duty of the keeper has left to do, in its own unit, where it"
+                    " knows.",
+                    queries=(
+                        Query(
+                            'max by (job, duty, unit) (ostraka_background_left{job=~"$job"})',
+                            "{{duty}}, {{unit}}",
+                        ),
+                    ),
+                ),
+                Panel(
                     title="Background duties are done in",
                     meaning="Time until a duty is done at its present pace; 0 when nothing is left.",
                     queries=(

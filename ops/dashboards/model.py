@@ -188,6 +188,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
                 "datasource": _FROM,
                 "expr": query.expression,
                 "legendFormat": query.legend or "__auto",
+                # Bars are of now: what was among the fullest an hour ago has no place there.
+                **({"instant": True, "range": False} if panel.kind is Kind.BARS else {}),
             }
             for number, query in enumerate(panel.queries)
         ],

@@ -7,13 +7,14 @@ from ops.dashboards.buckets import BUCKETS
 from ops.dashboards.drives import DRIVES
 from ops.dashboards.etcd import ETCD
 from ops.dashboards.health import HEALTH
+from ops.dashboards.node import NODE
 from ops.dashboards.processes import PROCESSES
 from ops.dashboards.traffic import TRAFFIC
 
 OPS = Path(__file__).parents[1]
 CHART_FILES = OPS.parent / "helm" / "ostraka" / "files"
 ALERTS = OPS / "alerts" / "ostraka.yaml"
-DASHBOARDS = (HEALTH, TRAFFIC, BUCKETS, DRIVES, PROCESSES, ETCD)
+DASHBOARDS = (HEALTH, TRAFFIC, BUCKETS, NODE, DRIVES, PROCESSES, ETCD)
 
 
 def generated() -> dict[Path, str]:

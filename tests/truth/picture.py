@@ -86,6 +86,12 @@ def _places(dashboard: Dashboard) -> list[dict[str, int]]:
 def _series(panel: Panel, prometheus: Prometheus, seconds: float) -> list[Series]:
     found = []
     for query in panel.queries:
+        if panel.kind is Kind.BARS:
+            now = prometheus.query(ready(query.expression))
+            found += [
+                Series(legend(query.legend, labels), ((0.0, value),)) for labels, value in now
+            ]
+            continue
         for labels, pairs in prometheus.history(ready(query.expression), seconds):
             points = tuple(
                 (float(at), float(value)) for at, value in pairs if not math.isnan(float(value))

@@ -84,6 +84,19 @@ def test_panels_have_titles_and_explain_themselves() -> None:
         assert all(x < 24 for x, _ in cells)
 
 
+def test_bars_show_what_is_now() -> None:
+    """Asked for a range, Grafana would show the last value of what has left the largest five."""
+    bars = [
+        panel
+        for dashboard in dashboards.DASHBOARDS
+        for panel in dashboard.document()["panels"]
+        if panel["type"] == "bargauge"
+    ]
+    assert len(bars) >= 2
+    for panel in bars:
+        assert all(t["instant"] and not t["range"] for t in panel["targets"]), panel["title"]
+
+
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     named = {rule.name: rule.annotations["runbook_url"] for rule in rules()}
     assert named == {name: f"ops/runbooks/{name}.md" for name in named}
