@@ -28,6 +28,7 @@ from gateway.metadata.outcomes import Transactions
 from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.version_commits import VersionCommits, Write
+from gateway.metadata.windows import window_of
 from gateway.objects.port import Stored
 from placement.clock import Clock, Randomness
 from placement.errors import OutcomeUnknown
@@ -154,7 +155,9 @@ class Commits:
             if applied.succeeded:
                 return Committed(record_key, record, applied.revision)
             if not applied.certain:
-                settled = await self._settle_commit(record_key, record, is_new=is_new)
+                settled = await self._settle_commit(
+                    record_key, record, is_new=is_new, window=window_of(relied)
+                )
                 if settled is not None:
                     return settled
             if presumed:
@@ -284,16 +287,25 @@ class Commits:
         return entry, object_entry(record_key, found[1])
 
     async def _settle_commit(
-        self, record_key: bytes, record: ObjectRecord, *, is_new: bool
+        self,
+        record_key: bytes,
+        record: ObjectRecord,
+        *,
+        is_new: bool,
+        window: Compare | None,
     ) -> Committed | None:
         """After an unknown outcome: was the record committed? None: certainly not.
 
         A new group can only be in use, or ended, if its first commit was applied; the entry that
-        ended it names the record's commit id. A shared group tells less.
+        ended it names the record's commit id, and stays while the commit's window is open. A shared
+        group tells less.
         """
         # If the bucket has got versioning since, the record may be among the older versions.
         places = (record_key, keys.version(record_key, record.order))
-        *found, garbage = await self._metastore.get_many([*places, keys.garbage(record.group)])
+        wanted = [*places, keys.garbage(record.group)]
+        if window is not None:
+            wanted.append(window.key)
+        *found, garbage = (told := await self._metastore.get_many(wanted))[:3]
         for kv in found:
             if kv is None:
                 continue
@@ -306,9 +318,9 @@ class Commits:
             ended = decode(GarbageRecord, garbage.value)
             if ended.commit_id == record.commit_id:
                 return Committed(record_key, record, 0)
-        if is_new:
+        if is_new and groups.stays_told(window, told[-1]):
             return None
-        raise OutcomeUnknown("a copy may or may not have been committed")
+        raise OutcomeUnknown("the record may or may not have been committed")
 
     async def _settle_delete(self, ending: Ending) -> bool:
         """After an unknown outcome: was there nothing at some moment since the object was read? Then

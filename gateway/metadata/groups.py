@@ -197,6 +197,12 @@ def first_commit_of(group: bytes) -> Compare:
     return absent(keys.garbage(group))
 
 
+def stays_told(window: Compare | None, found: KeyValue | None) -> bool:
+    """Whether what ended a group would be known still, of a first commit in that window (its key as
+    found)."""
+    return window is None or holds(window, found)
+
+
 def holds(compare: Compare, found: KeyValue | None) -> bool:
     """Whether a compare of one key holds for the key as read (None: absent)."""
     assert compare.range_end is None

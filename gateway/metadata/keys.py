@@ -25,6 +25,8 @@
     h/scrub                         how far the scrub is
     h/snapshot                      how far the metadata is copied to the drives
     h/part/<number 8><part 4>       parts of those copies: where their bytes are
+    m/window/<number 8>             write windows: how late the commit of a new blob may come
+    m/windowed                      there are write windows, or were
     m/migration                     how far the metadata of `serve` was copied into this etcd
     m/rebuilt                       this metadata was rebuilt from drives, and nobody confirmed it yet
     z/q/b/<bucket 8>                quotas of buckets         z/q/a/<account id>   of accounts
@@ -64,6 +66,8 @@ ACCOUNT_QUOTAS = b"z/q/a/"
 USAGE = b"z/u/"
 STORE_SETTINGS = b"z/s"
 MIGRATION = b"m/migration"
+WINDOWS = b"m/window/"
+WINDOWED = b"m/windowed"
 _ORDER_MAX = (1 << 64) - 1
 _GROUP_SIZE_BYTES = 16
 ROOT_ACCOUNT_ID = "000000000000"
@@ -82,6 +86,16 @@ def unescape(escaped: bytes) -> bytes:
 def map_epoch(epoch: Epoch) -> bytes:
     """Key of one epoch's cluster map."""
     return b"m/epoch/" + epoch.to_bytes(8, "big")
+
+
+def window(number: int) -> bytes:
+    """Key of an open write window."""
+    return WINDOWS + number.to_bytes(8, "big")
+
+
+def window_number(key: bytes) -> int:
+    """The other way."""
+    return int.from_bytes(key[len(WINDOWS) :], "big")
 
 
 def bucket(name: str) -> bytes:

@@ -28,7 +28,17 @@ LOG_SIZE_BYTES_MIN = 64 << 20
 """So many bytes of changes are never a reason to begin anew."""
 _PAYLOAD_VERSION = b"\x01"
 _INFLATED_SIZE_BYTES_MAX = 256 << 20
-_NOT_COPIED = (NODES, DRIVES, SERVED, LEADERS, PROGRESS, b"h/", keys.USAGE)
+_NOT_COPIED = (
+    NODES,
+    DRIVES,
+    SERVED,
+    LEADERS,
+    PROGRESS,
+    b"h/",
+    keys.USAGE,
+    keys.WINDOWS,
+    keys.WINDOWED,
+)
 
 Change = tuple[bytes, bytes | None]
 """A key and its value, None when it was deleted."""

@@ -38,6 +38,7 @@ from gateway.metadata.uploads import (
     unchanged_parts,
     upload_entry,
 )
+from gateway.metadata.windows import window_of
 from gateway.objects.port import Stored
 from placement.errors import OutcomeUnknown
 from placement.ids import UploadId
@@ -119,6 +120,8 @@ async def commit_part(
             raise GroupReclaimed(part.data.blob)
         for compare, kv in zip(stored.compares, relied, strict=True):
             if not groups.holds(compare, kv):
+                if not applied.certain and compare == window_of(stored.compares):
+                    raise OutcomeUnknown("the part may have been committed, and replaced since")
                 raise RelianceBroken(compare.key)
         upload = current
         await metadata.transactions.pause(race, first_seconds=0.001)

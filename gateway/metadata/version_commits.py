@@ -37,6 +37,7 @@ from gateway.metadata.outcomes import Transactions
 from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.versions import Slot
+from gateway.metadata.windows import window_of
 from gateway.objects.port import Carrier
 from placement.clock import Clock, Randomness
 from placement.errors import OutcomeUnknown
@@ -211,7 +212,9 @@ class VersionCommits:
             if applied.succeeded:
                 return Committed(write.object_key, record, applied.revision)
             if not applied.certain:
-                settled = await self._settle(write.object_key, record, is_new=write.is_new)
+                settled = await self._settle(
+                    write.object_key, record, is_new=write.is_new, window=window_of(write.relied)
+                )
                 if settled is not None:
                     return settled
             await self._transactions.pause(race, first_seconds=0.001)
@@ -220,18 +223,26 @@ class VersionCommits:
         raise Contended("a write lost too many races")
 
     async def _settle(
-        self, object_key: bytes, record: ObjectRecord, *, is_new: bool
+        self,
+        object_key: bytes,
+        record: ObjectRecord,
+        *,
+        is_new: bool,
+        window: Compare | None = None,
     ) -> Committed | None:
         """After an unknown outcome: was the version committed? None: certainly not.
 
         It is at its place, has been moved among the others, or was ended: then the group's garbage
-        entry names a commit (a claim by the sweep names none).
+        entry names a commit (a claim by the sweep names none), and stays while the commit's window
+        is open.
         """
         places = [
             keys.marker(object_key) if record.delete_marker else object_key,
             keys.version(object_key, record.order),
         ]
         wanted = [*places, keys.garbage(record.group)] if record.group else places
+        if window is not None:
+            wanted = [*wanted, window.key]
         found = await self._metastore.get_many(wanted)
         for key, kv in zip(places, found, strict=False):
             if kv is None:
@@ -247,7 +258,9 @@ class VersionCommits:
             ended = decode(GarbageRecord, queued.value)
             if ended.commit_id == record.commit_id or (is_new and ended.commit_id):
                 return Committed(object_key, record, 0)
-        if is_new or (record.delete_marker and record.version_id):
+        if (is_new and groups.stays_told(window, found[-1])) or (
+            record.delete_marker and record.version_id
+        ):
             return None  # one more marker does no harm, should the first have come and gone
         raise OutcomeUnknown("a version may or may not have been committed")
 

@@ -58,7 +58,7 @@ class Carrier(Protocol):
 @dataclass(frozen=True, slots=True)
 class Stored:
     """Shards are durable. The transaction that commits the record must hold these compares (map
-    epoch, damage marks) and puts (re-encoding queue entries need the record key: see `narrow`)."""
+    epoch, write window, damage marks) and puts (re-encoding queue entries need the record key: see `narrow`)."""
 
     ref: BlobRef
     compares: tuple[Compare, ...]

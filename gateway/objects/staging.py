@@ -8,6 +8,7 @@ from gateway.domain.write_plan import WritePlan
 from gateway.metadata.records import BlobRef
 from placement.cluster_map import MapDrive
 from placement.ids import GroupId, Slot
+from placement.metastore.port import Compare
 from placement.schemes import Scheme
 from storage_node.port import StagedShard
 from storage_node.shard import ShardEnvelope, encode_envelope
@@ -30,6 +31,8 @@ class StagedBytes:
     """Where `commit` stored each index (a drive may have been replaced by another meanwhile)."""
     displaced: tuple[Slot, ...] = ()
     """Drives of the plan that failed, whether or not another took the shard: to be marked."""
+    window: Compare | None = None
+    """The write window in which its shards began to be stored."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +47,8 @@ class StagedFiles:
     failed: set[int] = field(default_factory=set)
     stored: dict[int, MapDrive] = field(default_factory=dict)
     """Where each index was committed."""
+    window: Compare | None = None
+    """The write window in which its shards began to be stored."""
 
 
 StagedBlob = StagedBytes | StagedFiles

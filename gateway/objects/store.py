@@ -168,6 +168,7 @@ class ObjectStore:
         """Make all shards durable, marks first. Raises `WriteFellShort` when the blob can be
         restaged, `NotEnoughDrives` when it is lost, `MetastoreUnavailable`."""
         blob = _own(staged)
+        blob.window = blob.window or self._topology.window_compare
         created_ms = self._clock.now_ns() // 1_000_000
         envelope = envelopes_of(blob.ref, blob.group, owner_key, record, created_ms)
         if isinstance(blob, StagedBytes):
@@ -189,13 +190,16 @@ class ObjectStore:
         created_ms = self._clock.now_ns() // 1_000_000
         envelope = envelopes_of(blob.ref, blob.group, owner_key, record, created_ms)
         carrier = CarriedShards(blob, envelope, joint)
-        return Stored(blob.ref, (self._topology.map_compare,), (), plan.narrow, carrier)
+        blob.window = self._topology.window_compare
+        compares = (self._topology.map_compare, blob.window)
+        return Stored(blob.ref, compares, (), plan.narrow, carrier)
 
     async def renew(self, staged: Staged) -> Stored:
         """After a commit found that what it relied on changed (map epoch, damage marks): the same
         shards judged again under the present map. Raises `PlacementChanged` when the blob's
         partition has another order now, or too few shards are where readers will look: a shard must
-        never be acknowledged on a drive that is being emptied, or was."""
+        never be acknowledged on a drive that is being emptied, or was. So too when the blob's write
+        window has closed: its shards may have been swept."""
         blob = _own(staged)
         self._topology.forget_marks(
             [
@@ -204,6 +208,8 @@ class ObjectStore:
             ]
         )
         await self._topology.refresh()
+        if blob.window is None or not self._topology.is_open(blob.window):
+            raise PlacementChanged("the write took too long")
         homes = blob.plan.homes
         order = self._topology.write_order(BlobId(blob.ref.blob), len(homes))
         if tuple(drive.drive_id for drive in order[: len(homes)]) != homes:
@@ -312,11 +318,13 @@ class ObjectStore:
         """Apply the rule to what was stored. The marks are put first, so that commits need only
         compare them; or, where the keeper keeps taking them away, by the commit itself."""
         plan = blob.plan
+        assert blob.window is not None, "shards are stored in a window"
         displaced = blob.displaced if isinstance(blob, StagedBytes) else ()
         if len(stored) == plan.scheme.width and not plan.left_out and not displaced:
             if plan.narrow:
                 self.counts.degraded_writes += 1
-            return Stored(blob.ref, (self._topology.map_compare,), (), plan.narrow)
+            whole = (self._topology.map_compare, blob.window)
+            return Stored(blob.ref, whole, (), plan.narrow)
         if not marks_in_commit:
             self.counts.degraded_writes += 1
         verdict = judge(plan, stored)
@@ -325,7 +333,7 @@ class ObjectStore:
             if len(stored) >= blob.ref.k or isinstance(blob, StagedBytes):
                 raise WriteFellShort(text)
             raise NotEnoughDrives(text)
-        compares = [self._topology.map_compare]
+        compares = [self._topology.map_compare, blob.window]
         puts: list[Put] = []
         # Also of a drive whose shard another took: it is to come home, and may be there twice.
         slots = tuple(dict.fromkeys((*verdict.marks, *displaced)))

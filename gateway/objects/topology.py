@@ -20,13 +20,23 @@ from gateway.domain.write_plan import (
 )
 from gateway.metadata import keys
 from gateway.metadata.records import MapCurrent, decode
+from gateway.metadata.windows import is_open, window_compare
 from placement.clock import Clock
 from placement.cluster_map import ClusterMap, MapDrive
 from placement.errors import Compacted, MetastoreUnavailable, PeerUnavailable
 from placement.hashing import Placement, partition_of
 from placement.ids import BlobId, DriveId, Epoch, Partition, Slot
 from placement.membership_view import LiveView
-from placement.metastore.port import Compare, Metastore, Put, Txn, absent, prefix_end, unchanged
+from placement.metastore.port import (
+    Compare,
+    Metastore,
+    Put,
+    Range,
+    Txn,
+    absent,
+    prefix_end,
+    unchanged,
+)
 from placement.schemes import Scheme, widest_that_fits
 from storage_node.port import DriveCondition, NodePort, Outcome
 
@@ -44,6 +54,8 @@ SLOW_SECONDS = 5.0
 MARK = b"\x01"
 """Value of a damage mark; the key says everything."""
 _MAPS = b"m/"
+_CURRENT = Range(keys.MAP_CURRENT)
+_WINDOWS = Range(keys.WINDOWS, prefix_end(keys.WINDOWS), keys_only=True)
 _MAPS_A_READ = 64
 _WRITABLE = (DriveCondition.UP, DriveCondition.RECOVERING)
 _READABLE = (DriveCondition.UP, DriveCondition.FULL)
@@ -74,6 +86,8 @@ class Topology:
         self._by_epoch: dict[Epoch, ClusterMap] = {}
         self._map_revision = 0
         self._map_compare = absent(keys.MAP_CURRENT)
+        self._windows: frozenset[int] = frozenset()
+        self._window_compare = window_compare(())
         self._conditions: dict[DriveId, DriveCondition] = {}
         self._failed_at: dict[DriveId, float] = {}
         self._full_at: dict[DriveId, float] = {}
@@ -125,6 +139,15 @@ class Topology:
     def map_compare(self) -> Compare:
         """The compare of a commit that relied on the newest map."""
         return self._map_compare
+
+    @property
+    def window_compare(self) -> Compare:
+        """The write window of shards that begin to be stored now."""
+        return self._window_compare
+
+    def is_open(self, window: Compare) -> bool:
+        """Whether a commit in that write window may still come, as far as is known."""
+        return is_open(window, self._windows)
 
     @property
     def writable(self) -> frozenset[Slot]:
@@ -287,9 +310,10 @@ class Topology:
     async def _load(self) -> int:
         """Read the newest map and the open ones; the revision from which to watch."""
         for _ in range(8):
-            (current,) = await self._metastore.get_many([keys.MAP_CURRENT])
-            if current is None:
+            found_current, found_windows = await self._metastore.read([_CURRENT, _WINDOWS])
+            if not found_current.kvs:
                 raise MetastoreUnavailable("there is no cluster map yet")
+            (current,) = found_current.kvs
             epoch = Epoch(decode(MapCurrent, current.value).epoch)
             (found,) = await self._metastore.get_many([keys.map_epoch(epoch)])
             if found is None:
@@ -300,6 +324,8 @@ class Topology:
             self._adopt(newest, earlier, by_epoch)
             self._map_revision = current.mod_revision
             self._map_compare = unchanged(keys.MAP_CURRENT, current.mod_revision)
+            self._windows = frozenset(keys.window_number(kv.key) for kv in found_windows.kvs)
+            self._window_compare = window_compare(self._windows)
             return current.mod_revision
         raise MetastoreUnavailable("the cluster map changes faster than it can be read")
 
@@ -388,7 +414,7 @@ class Topology:
                 )
                 async for batch in watch:
                     start_revision = batch.revision + 1
-                    if any(event.kv.key == keys.MAP_CURRENT for event in batch.events):
+                    if any(_is_followed(event.kv.key) for event in batch.events):
                         await self._load()
             except (MetastoreUnavailable, Compacted, PeerUnavailable) as error:
                 _log.info("the watch of the cluster map ended: %s", error)
@@ -400,3 +426,7 @@ class Topology:
         while True:
             await self._clock.sleep(POLL_SECONDS)
             await self.poll()
+
+
+def _is_followed(key: bytes) -> bool:
+    return key == keys.MAP_CURRENT or key.startswith(keys.WINDOWS)

@@ -2,7 +2,8 @@
 
 An entry waits a grace time first, so that a reader who has the old record still finds its shards.
 Ages are counted on this process's monotonic clock, from when it first saw an entry. A claimed entry
-stays until no commit can be retried any more: it is what tells a late commit that it lost.
+is what tells a late commit that it lost, and one that tells who ended a group what became of it: it
+stays until every write window is closed that was open when it was put (`gateway.metadata.windows`).
 """
 
 import logging
@@ -16,6 +17,7 @@ from gateway.metadata.uploads import forget_parts, remaining_parts
 from gateway.objects.errors import ObjectsError
 from gateway.objects.manifest import decode_parts
 from gateway.objects.port import Objects
+from ops.keeper.windows import Windows
 from placement.clock import Clock
 from placement.ids import BlobId
 from placement.metastore.port import (
@@ -32,7 +34,8 @@ from storage_node.port import NodePort
 GRACE_SECONDS = 30.0
 """Longer than a gateway takes from reading a record to having its shards open."""
 RETENTION_SECONDS = 90.0
-"""Longer than any commit is retried after an unknown outcome."""
+"""An entry stays at least so long. The write windows are what counts; this is for gateways of before,
+whose commits compare none."""
 PAGE_ENTRIES = 500
 BLOBS_PER_CALL = 256
 
@@ -41,10 +44,12 @@ log = logging.getLogger("ostraka.keeper.garbage")
 
 @dataclass(slots=True)
 class Entry:
-    """What this process remembers of a queued entry."""
+    """What this process remembers of a queued entry, as it is at that revision. `done`: its shards are
+    deleted, or another record uses its group."""
 
     first_seen: float
-    deleted: bool = False
+    revision: int
+    done: bool = False
 
 
 class Garbage:
@@ -57,6 +62,7 @@ class Garbage:
         self._objects = objects
         self._nodes = nodes
         self._clock = clock
+        self._windows = Windows(metastore, clock)
         self._seen: dict[bytes, Entry] = {}
         self.pending = 0
         self.deleted = 0
@@ -66,25 +72,31 @@ class Garbage:
         """Walk the whole queue once, page by page. True if anything was deleted."""
         start, end = keys.GARBAGE, prefix_end(keys.GARBAGE)
         seen: dict[bytes, Entry] = {}
-        pending, busy = 0, False
+        pending, busy, waiting = 0, False, False
+        await self._windows.read()
         while True:
             page = await self._metastore.range(Range(start, end, limit=PAGE_ENTRIES))
             for kv in page.kvs:
-                entry = self._seen.get(kv.key) or Entry(self._clock.monotonic())
+                entry = self._seen.get(kv.key)
+                if entry is None or entry.revision != kv.mod_revision:
+                    entry = Entry(self._clock.monotonic(), kv.mod_revision)
                 seen[kv.key] = entry
                 busy = await self._advance(kv, entry) or busy
-                pending += not entry.deleted
+                pending += not entry.done
+                waiting = waiting or entry.done
             if not page.more:
                 break
             start = page.kvs[-1].key + b"\x00"
         self._seen = seen  # entries that are gone are forgotten with it
         self.pending = pending
+        if waiting:
+            await self._windows.advance()
         return busy
 
     async def _advance(self, kv: KeyValue, entry: Entry) -> bool:
         age = self._clock.monotonic() - entry.first_seen
-        if entry.deleted:
-            if age >= RETENTION_SECONDS:
+        if entry.done:
+            if age >= RETENTION_SECONDS and self._windows.closed_since(kv.mod_revision):
                 await self._drop(kv.key, kv.mod_revision)
             return False
         if age < GRACE_SECONDS:
@@ -99,12 +111,14 @@ class Garbage:
             )
             if txn is None:
                 # Another record uses the group; the one that ends last queues it again.
-                await self._drop(kv.key, kv.mod_revision)
+                entry.done = True
                 return False
-            if not (await self._metastore.txn(txn)).succeeded:
+            claimed = await self._metastore.txn(txn)
+            if not claimed.succeeded:
                 return False  # something changed meanwhile: decide anew next time
+            entry.revision = claimed.revision
         await self._delete(record)
-        entry.deleted = True
+        entry.done = True
         self.deleted += 1
         return True
 

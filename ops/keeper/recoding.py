@@ -19,6 +19,7 @@ from gateway.metadata import keys
 from gateway.metadata.entries import ObjectEntry
 from gateway.metadata.groups import end_of, first_commit_of
 from gateway.metadata.records import BlobRef, ObjectRecord, PartRef, encode
+from gateway.metadata.windows import is_window
 from gateway.objects.manifest import encode_parts, parts_of
 from gateway.objects.port import Objects, Staged, Stored
 from gateway.operations.source_body import StreamBody
@@ -31,6 +32,7 @@ from placement.metastore.port import (
     Metastore,
     Put,
     Txn,
+    exists,
     unchanged,
 )
 from placement.schemes import Scheme
@@ -126,7 +128,7 @@ class Recoding:
                 *compares,
                 unchanged(found.record_key, found.mod_revision),
                 first_commit_of(copy.group),
-                *dict.fromkeys(compare for one in copy.stored for compare in one.compares),
+                *self._relied(copy, found),
             ),
             success=(
                 Put(found.record_key, encode(renewed)),
@@ -146,6 +148,15 @@ class Recoding:
         else:
             await self._release(copy)
         return done
+
+    def _relied(self, copy: _Copy, found: ObjectEntry) -> Sequence[Compare]:
+        """What stored the copy. One of many blobs takes longer than write windows are open: the
+        reference that has held the sweep off must be there."""
+        relied = dict.fromkeys(compare for one in copy.stored for compare in one.compares)
+        if not copy.lease:
+            return tuple(relied)
+        reference = exists(keys.reference(copy.group, found.record_key))
+        return (reference, *(c for c in relied if not is_window(c)))
 
     async def _run(self, txn: Txn, wanted: ObjectRecord) -> bool:
         """Whether it was applied; after a lost answer the record tells."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ops.keeper.garbage
+import ops.keeper.windows
 from storage_node.identity import DriveRefused
 from tests.sim.buckets import check_all_versions
 from tests.sim.drive_life import Loss, live
@@ -76,6 +77,9 @@ def run_scenario(name: str, broken: Callable[[World], None] | None = None) -> Ve
         world.partitions = script.partitions
         prepare(world)
         ops.keeper.garbage.GRACE_SECONDS = script.garbage_seconds
+        if script.window_seconds is not None:
+            ops.keeper.garbage.RETENTION_SECONDS = 0.0
+            ops.keeper.windows.WINDOW_SECONDS = script.window_seconds
         world.keeper_count = 1 if script.keepers else 0
         world.sweep_seconds = SWEEP_SECONDS if script.sweeps else SWEEPLESS_SECONDS
         world.quiet_seconds = BROKEN_QUIET_SECONDS

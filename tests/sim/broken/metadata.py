@@ -26,6 +26,8 @@ from gateway.metadata.errors import NoSuchBucket
 from gateway.metadata.outcomes import Applied, Transactions
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.store import Metadata
+from gateway.objects.topology import Topology
+from ops.keeper.windows import Windows
 from ops.keeper_process import Duties
 from placement.errors import OutcomeUnknown
 from placement.ids import BucketId
@@ -303,7 +305,7 @@ def ended_commits_are_not_recognised(world: World) -> None:
     """A first try that was applied, and replaced since, counts as one that was not."""
 
     async def settle(
-        self: Commits, record_key: bytes, record: ObjectRecord, *, is_new: bool
+        self: Commits, record_key: bytes, record: ObjectRecord, **ignored: Any
     ) -> Committed | None:
         (found,) = await self._metastore.get_many([record_key])
         if found is not None and decode(ObjectRecord, found.value).group == record.group:
@@ -317,6 +319,29 @@ def ended_commits_are_not_recognised(world: World) -> None:
 def garbage_is_forgotten_at_once(world: World) -> None:
     """An entry goes with the shards."""
     ops.keeper.garbage.RETENTION_SECONDS = 0.0
+    Windows.closed_since = lambda self, revision: True
+
+
+@rule("a first commit compares the write window in which its shards were stored", "late commits")
+def commits_ignore_their_window(world: World) -> None:
+    """What was swept, and its claim forgotten, is committed at last."""
+    Topology.window_compare = property(always)
+    Topology.is_open = lambda self, window: True
+
+
+@rule(
+    "a claim stays until the write windows are closed that were open when it was made",
+    "late commits",
+)
+def claims_are_forgotten_in_open_windows(world: World) -> None:
+    """Ninety seconds are long enough, it says."""
+    Windows.closed_since = lambda self, revision: True
+
+
+@rule("after a closed write window nobody knows that a commit did not come", "lost answers")
+def closed_windows_tell_all(world: World) -> None:
+    """What is not to be found was never applied, it says, and applies it once more."""
+    gateway.metadata.groups.stays_told = lambda window, found: True
 
 
 @rule("a delete took effect when there was nothing", "lost answers")

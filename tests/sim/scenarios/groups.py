@@ -80,6 +80,31 @@ async def a_commit_comes_after_the_sweep(scene: Scene) -> None:
     await quick.get("k0")
 
 
+@scenario("claims_are_forgotten_in_open_windows", window_seconds=2 * SWEPT_SECONDS)
+async def a_commit_comes_after_the_sweep_in_its_window(scene: Scene) -> None:
+    """The claim is there still, and tells it."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "held")
+    writing = scene.begin(slow.put(key="k0"))
+    await scene.sprung(laid)
+    await scene.pause(SWEPT_SECONDS)
+    laid.released.set()
+    await writing
+    await quick.get("k0")
+
+
+@scenario("commits_ignore_their_window", window_seconds=2.0)
+async def a_machine_stands_still_until_its_shards_are_forgotten(scene: Scene) -> None:
+    """They were swept, and the claim that said so has gone: the commit comes too late all the same."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "still", 2 * SWEPT_SECONDS)
+    writing = scene.begin(slow.put(key="k0"))
+    await scene.sprung(laid)
+    await scene.pause(2 * SWEPT_SECONDS + 5.0)
+    await writing
+    await quick.get("k0")
+
+
 @scenario("shards_name_no_owner")
 async def the_sweep_looks_at_what_is_in_use(scene: Scene) -> None:
     """What lies on the drives says whose it is."""

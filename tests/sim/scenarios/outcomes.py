@@ -58,6 +58,22 @@ async def a_commit_is_tried_again_when_its_shards_are_gone(scene: Scene) -> None
     await quick.get("k0")
 
 
+@scenario("closed_windows_tell_all", sweeps=False, window_seconds=2.0)
+async def a_commit_is_tried_again_when_all_of_it_is_forgotten(scene: Scene) -> None:
+    """It had been applied, read and replaced: it must not come a second time."""
+    slow, quick = scene.client(0), scene.client(1)
+    slow.sizes = (700,)  # in memory still when its shards are gone
+    laid = scene.ambush("object", "lost", 19.0)
+    writing = scene.begin(slow.put(key="k0"))
+    await scene.sprung(laid)
+    await scene.pause(1.0)
+    await quick.get("k0")
+    await quick.put(key="k0")
+    await quick.get("k0")
+    await writing
+    await quick.get("k0")
+
+
 @scenario("deletes_are_settled_by_their_successors", keepers=False)
 async def a_delete_that_never_came_meets_another_object(scene: Scene) -> None:
     """One that was written on the condition that there was something."""

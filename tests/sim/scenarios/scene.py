@@ -43,7 +43,8 @@ SPRING_SECONDS = 60.0
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """`act` is the script. `sweeps`: the keepers sweep, every few seconds; `keepers`: there are any;
-    `rests`: the cluster must come to rest afterwards."""
+    `rests`: the cluster must come to rest afterwards; `window_seconds`: garbage entries wait for
+    nothing but write windows, and a window is the newest for so long."""
 
     name: str
     rules: tuple[str, ...]
@@ -54,6 +55,7 @@ class Scenario:
     keepers: bool
     sweeps: bool
     rests: bool
+    window_seconds: float | None
     garbage_seconds: float
     partitions: int
 
@@ -84,6 +86,7 @@ def scenario(
     keepers: bool = True,
     sweeps: bool = True,
     rests: bool = False,
+    window_seconds: float | None = None,
     garbage_seconds: float = 1.0,
     partitions: int = PARTITIONS,
 ) -> "Callable[[Callable[[Scene], Awaitable[None]]], Callable[[Scene], Awaitable[None]]]":
@@ -104,6 +107,7 @@ def scenario(
             keepers=keepers,
             sweeps=sweeps,
             rests=rests,
+            window_seconds=window_seconds,
             garbage_seconds=garbage_seconds,
             partitions=partitions,
         )
