@@ -128,7 +128,8 @@ RULES: dict[str, Callable[[World], None]] = {
 
 def _one(work: tuple[int, int, str]) -> tuple[Verdict, int]:
     seed, operations, rule = work
-    return run_seed(seed, operations, RULES[rule]), moved[0]
+    whole = rule == objects_move.__name__
+    return run_seed(seed, operations, RULES[rule], patient=whole), moved[0]
 
 
 def main() -> int:

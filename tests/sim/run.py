@@ -52,16 +52,21 @@ class Verdict:
 
 
 def run_seed(
-    seed: int, operations: int = OPERATIONS, broken: Callable[[World], None] | None = None
+    seed: int,
+    operations: int = OPERATIONS,
+    broken: Callable[[World], None] | None = None,
+    *,
+    patient: bool = False,
 ) -> Verdict:
-    """Run it; `broken` may take a rule away first. In a process of its own: what is frozen there is
-    never freed."""
+    """Run it; `broken` may take a rule away first, or, where one is `patient`, change what else is to
+    come to rest. In a process of its own: what is frozen there is never freed."""
     with tempfile.TemporaryDirectory(prefix="ostraka-sim-", dir=_shared()) as folder:
         loop = VirtualLoop()
         asyncio.set_event_loop(loop)
         world = World(loop, Path(folder), seed, operations)
         prepare(world)
-        world.quiet_seconds = QUIET_SECONDS if broken is None else BROKEN_QUIET_SECONDS
+        waits = patient or broken is None
+        world.quiet_seconds = QUIET_SECONDS if waits else BROKEN_QUIET_SECONDS
         if broken is not None:
             broken(world)
         return _verdict(world, _live(world))

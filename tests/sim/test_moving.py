@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ops.keeper.recoding import LEASE_SECONDS
+from ops.keeper.sweep import GRACE_SECONDS as SWEEP_GRACE_SECONDS
+from tests.sim.run import QUIET_SECONDS
+from tests.sim.tilt import TILTS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,6 +37,10 @@ def test_objects_that_move_are_neither_lost_nor_brought_back() -> None:
     counts = [int(count) for count in re.findall(r"^  (\d+) moves$", said, re.MULTILINE)]
     assert len(counts) == 2, said
     assert min(counts) > 0, said
+
+
+def test_rest_is_waited_for_longer_than_a_copy_of_a_keeper_that_died_holds_the_sweep_off() -> None:
+    assert LEASE_SECONDS + SWEEP_GRACE_SECONDS + max(t.sweep_seconds for t in TILTS) < QUIET_SECONDS
 
 
 @pytest.mark.slow
