@@ -24,6 +24,8 @@ class StagedBytes:
     ref: BlobRef
     group: GroupId
     plan: WritePlan
+    placed: Compare
+    """The map that the plan was made by."""
     data: bytes
     wanted: Scheme | None = None
     """The scheme that was named; None is the default one."""
@@ -42,6 +44,8 @@ class StagedFiles:
     ref: BlobRef
     group: GroupId
     plan: WritePlan
+    placed: Compare
+    """The map that the plan was made by."""
     shards: tuple[StagedShard, ...]
     wanted: Scheme | None = None
     failed: set[int] = field(default_factory=set)

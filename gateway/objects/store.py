@@ -33,7 +33,7 @@ from gateway.s3.message import Body, Stream
 from placement.clock import Clock, Randomness
 from placement.errors import PeerUnavailable
 from placement.ids import BlobId, DriveId, GroupId
-from placement.metastore.port import Put, exists
+from placement.metastore.port import Compare, Put, exists
 from placement.schemes import Scheme, Schemes
 from storage_node.joint import JointPuts
 from storage_node.port import SEGMENT_SHARD_SIZE_BYTES_MAX, Buffer, NodePort, ShardId
@@ -107,7 +107,7 @@ class ObjectStore:
     ) -> Staged:
         """Receive `size_bytes` from the body, hashed on the way. Raises what the body raises, and
         `NotEnoughDrives`."""
-        blob, plan = self._plan(size_bytes, scheme)
+        blob, plan, placed = self._plan(size_bytes, scheme)
         ref = _ref(blob, plan, size_bytes)
         if not _fits_memory(ref):
             return await self._stage_files(body, size_bytes, digests, group, scheme)
@@ -117,7 +117,7 @@ class ObjectStore:
             _digest(digests, data)
         else:
             await asyncio.get_running_loop().run_in_executor(self._threads, _digest, digests, data)
-        return StagedBytes(ref, group or GroupId(blob), plan, data, scheme)
+        return StagedBytes(ref, group or GroupId(blob), plan, placed, data, scheme)
 
     async def stage_to_end(
         self, body: Body, size_bytes_max: int, digests: Hashing, *, scheme: Scheme | None = None
@@ -138,10 +138,10 @@ class ObjectStore:
         self, data: bytes, *, group: GroupId | None = None, scheme: Scheme | None = None
     ) -> Staged:
         """A blob from memory."""
-        blob, plan = self._plan(len(data), scheme)
+        blob, plan, placed = self._plan(len(data), scheme)
         ref = _ref(blob, plan, len(data))
         if _fits_memory(ref):
-            return StagedBytes(ref, group or GroupId(blob), plan, data, scheme)
+            return StagedBytes(ref, group or GroupId(blob), plan, placed, data, scheme)
         return await self._stage_files(
             _ReadBody(BlobStream.of(data)), len(data), _NoHashing(), group, scheme
         )
@@ -191,8 +191,7 @@ class ObjectStore:
         envelope = envelopes_of(blob.ref, blob.group, owner_key, record, created_ms)
         carrier = CarriedShards(blob, envelope, joint)
         blob.window = self._topology.window_compare
-        compares = (self._topology.map_compare, blob.window)
-        return Stored(blob.ref, compares, (), plan.narrow, carrier)
+        return Stored(blob.ref, (blob.placed, blob.window), (), plan.narrow, carrier)
 
     async def renew(self, staged: Staged) -> Stored:
         """After a commit found that what it relied on changed (map epoch, damage marks): the same
@@ -214,6 +213,7 @@ class ObjectStore:
         order = self._topology.write_order(BlobId(blob.ref.blob), len(homes))
         if tuple(drive.drive_id for drive in order[: len(homes)]) != homes:
             raise PlacementChanged("the cluster map places the blob elsewhere now")
+        blob.placed = self._topology.map_compare
         present = {drive.drive_id for drive in self._topology.map.drives}
         stored = {i for i, drive in blob.stored.items() if drive.drive_id in present}
         try:
@@ -279,7 +279,11 @@ class ObjectStore:
 
     # Inside
 
-    def _plan(self, size_bytes: int, scheme: Scheme | None = None) -> tuple[BlobId, WritePlan]:
+    def _plan(
+        self, size_bytes: int, scheme: Scheme | None = None
+    ) -> tuple[BlobId, WritePlan, Compare]:
+        """A new blob, where its shards go, and the map that says so: a commit compares that one, also
+        if another is known by then."""
         if not self._ids:
             # One system call for many ids.
             self._ids = self._randomness.token(_BLOB_ID_SIZE_BYTES * _IDS_AT_ONCE)
@@ -288,7 +292,7 @@ class ObjectStore:
         plan = self._topology.plan_write(blob, size_bytes, scheme)
         if plan is None:
             raise NotEnoughDrives(_too_few(self._topology, scheme))
-        return blob, plan
+        return blob, plan, self._topology.map_compare
 
     async def _stage_files(
         self,
@@ -302,11 +306,11 @@ class ObjectStore:
     ) -> StagedFiles:
         """Open the shards' files, again under a new plan while drives turn out to have failed."""
         for _ in range(len(self._topology.map.drives) + 1):
-            blob, plan = self._plan(size_bytes, scheme)
+            blob, plan, placed = self._plan(size_bytes, scheme)
             ref = _ref(blob, plan, size_bytes)
             shards = await self._files.open(ref, plan)
             if shards is not None:
-                staged = StagedFiles(ref, group or GroupId(blob), plan, shards, scheme)
+                staged = StagedFiles(ref, group or GroupId(blob), plan, placed, shards, scheme)
                 pool = self._buffer_pool(plan.scheme)
                 await self._files.receive(staged, body, digests, pool, may_end_early=may_end_early)
                 return staged
@@ -323,8 +327,7 @@ class ObjectStore:
         if len(stored) == plan.scheme.width and not plan.left_out and not displaced:
             if plan.narrow:
                 self.counts.degraded_writes += 1
-            whole = (self._topology.map_compare, blob.window)
-            return Stored(blob.ref, whole, (), plan.narrow)
+            return Stored(blob.ref, (blob.placed, blob.window), (), plan.narrow)
         if not marks_in_commit:
             self.counts.degraded_writes += 1
         verdict = judge(plan, stored)
@@ -333,7 +336,7 @@ class ObjectStore:
             if len(stored) >= blob.ref.k or isinstance(blob, StagedBytes):
                 raise WriteFellShort(text)
             raise NotEnoughDrives(text)
-        compares = [self._topology.map_compare, blob.window]
+        compares = [blob.placed, blob.window]
         puts: list[Put] = []
         # Also of a drive whose shard another took: it is to come home, and may be there twice.
         slots = tuple(dict.fromkeys((*verdict.marks, *displaced)))

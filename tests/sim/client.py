@@ -42,24 +42,34 @@ NOBODY = Answer(0, {}, b"")
 class SentBody:
     """A request's body as HTTP frames it."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, gate: asyncio.Event | None = None) -> None:
+        self._gate = gate
         self.size_bytes: int | None = len(data)
         self._data = data
         self._position = 0
 
     async def read_into(self, buffer: memoryview) -> int:
-        await asyncio.sleep(0.001)
+        await self._sent()
         piece = self._data[self._position : self._position + len(buffer)]
         buffer[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
 
+    async def _sent(self) -> None:
+        await asyncio.sleep(0.001)
+        if self._gate is not None:
+            await self._gate.wait()
+
     async def read_all(self, limit_bytes: int) -> bytes:
+        if self._gate is not None:
+            await self._sent()
         rest, self._position = self._data[self._position :], len(self._data)
         assert len(rest) <= limit_bytes
         return rest
 
     def take_now(self) -> bytes | None:
+        if self._gate is not None:
+            return None
         rest, self._position = self._data[self._position :], len(self._data)
         return rest
 
@@ -70,6 +80,8 @@ class Connection:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._requests = 0
+        self.gate: asyncio.Event | None = None
+        """Bodies are sent when it opens."""
 
     async def send(
         self,
@@ -90,7 +102,7 @@ class Connection:
             method=method,
             target=path.encode(),
             headers={"host": "s3", "content-length": str(len(body)), **(headers or {})},
-            body=SentBody(body),
+            body=SentBody(body, self.gate),
             secure=True,
             remote="10.0.0.1",
             received_monotonic=gateway.process.monotonic(),

@@ -1,6 +1,7 @@
 """The object store over nodes in memory: what is stored is read back, whatever fails within the rule."""
 
 import asyncio
+import dataclasses
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ from gateway.objects.errors import (
     BlobDamaged,
     BlobOutOfReach,
     NotEnoughDrives,
+    PlacementChanged,
     WriteFellShort,
 )
 from gateway.objects.port import Stored
@@ -445,7 +447,7 @@ def test_a_drive_that_fails_during_the_write_is_marked_first_and_compared(
 
 def test_a_drive_whose_shard_another_took_is_marked(tmp_path: Path) -> None:
     async def scenario(f: Fixture) -> None:
-        blob, plan = f.store._plan(1000)
+        blob, plan, _ = f.store._plan(1000)
         assert plan.seats == f.topology.write_order(blob)[:3]
         f.store._ids = blob + f.store._ids  # it is to be the next one
         f.fail(plan.seats[0].drive_id)
@@ -636,3 +638,47 @@ def test_a_large_body_that_ends_early_can_be_restaged(tmp_path: Path) -> None:
         assert await f.read(stored) == data
 
     run(one_node(tmp_path), scenario)
+
+
+@pytest.mark.parametrize("size", [1000, LARGE])
+def test_a_commit_compares_the_map_that_its_shards_were_placed_by(size: int) -> None:
+    async def main() -> None:
+        nodes = [MemoryNode(ids(1, n)) for n in range(6)]
+        fixture = Fixture(Scheme(2, 1, STRIPE), nodes)
+        await fixture.topology.start()
+        digests = Digests(ChecksumAlgorithm.CRC64NVME)
+        staged = await fixture.store.stage(BytesBody(bytes(size)), size, digests)
+        planned_by = fixture.topology.map_compare
+        newer = dataclasses.replace(fixture.map, epoch=Epoch(2))
+        fixture.metastore.put(keys.map_epoch(Epoch(2)), newer.encode())
+        fixture.metastore.put(keys.MAP_CURRENT, encode(MapCurrent(epoch=2)))
+        await fixture.topology.refresh()
+        stored = await fixture.store.commit(staged, b"o/owner", b"record")
+        assert planned_by in stored.compares
+        assert fixture.topology.map_compare not in stored.compares
+        renewed = await fixture.store.renew(staged)  # the same places by the newer map
+        assert fixture.topology.map_compare in renewed.compares
+        await fixture.topology.close()
+        await fixture.store.close()
+
+    asyncio.run(main())
+
+
+def test_a_blob_whose_write_window_has_closed_is_not_renewed() -> None:
+    async def main() -> None:
+        nodes = [MemoryNode(ids(1, n)) for n in range(6)]
+        fixture = Fixture(Scheme(2, 1, STRIPE), nodes)
+        await fixture.topology.start()
+        staged = await fixture.store.stage_bytes(b"bytes")
+        await fixture.store.commit(staged, b"o/owner", b"record")
+        await fixture.store.renew(staged)
+        fixture.metastore.put(keys.window(1), b"\x01")
+        with pytest.raises(PlacementChanged):
+            await fixture.store.renew(staged)
+        again = await fixture.store.restage(staged)
+        stored = await fixture.store.commit(again, b"o/owner", b"record")
+        assert keys.window(1) in [compare.key for compare in stored.compares]
+        await fixture.topology.close()
+        await fixture.store.close()
+
+    asyncio.run(main())

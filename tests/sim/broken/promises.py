@@ -72,7 +72,10 @@ PROMISES = (
         ("shards_are_discarded_after_unknown_outcomes",),
     ),
     # Epochs
-    Promise("commits compare the map", ("commits_ignore_the_epoch",)),
+    Promise(
+        "commits compare the map that they were placed under",
+        ("commits_ignore_the_epoch", "plans_outlive_their_map"),
+    ),
     Promise(
         "only when placement mattered; each epoch's map is a key of its own",
         otherwise="costs, not promises: a compare too many refuses what would be right",

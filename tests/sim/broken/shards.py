@@ -82,6 +82,18 @@ def commits_ignore_the_epoch(world: World) -> None:
     Topology.map_compare = property(always)
 
 
+@rule("a commit compares the map that its shards were placed by, not the present one", "moves")
+def plans_outlive_their_map(world: World) -> None:
+    """What was placed under an older map is committed under the present one."""
+    judged = ObjectStore._judged
+
+    async def misplaced(self: ObjectStore, blob: Any, *rest: Any, **named: Any) -> Any:
+        blob.placed = self._topology.map_compare
+        return await judged(self, blob, *rest, **named)
+
+    ObjectStore._judged = misplaced
+
+
 @rule("marks are removed before an inventory", "absent drives")
 def marks_forgotten_after_the_inventory(world: World) -> None:
     """Damage marks are removed when an inventory ends, those put meanwhile too."""
@@ -141,6 +153,7 @@ def renewed_wherever_they_lie(world: World) -> None:
             [keys.damage(partition, drive.slot) for drive in self._topology.map.drives]
         )
         await self._topology.refresh()
+        staged.placed = self._topology.map_compare
         return await self._judged(staged, staged.stored, marks_in_commit=True)
 
     ObjectStore.renew = renew

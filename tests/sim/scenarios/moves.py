@@ -6,6 +6,8 @@ from tests.sim.scenarios.scene import Scene, scenario
 from tests.sim.scenarios.writes import MEDIUM
 
 AWAY_SECONDS = 5.0
+LARGE = (700_000,)
+"""Sizes of bodies that go to files as they come."""
 
 
 @scenario("commits_ignore_the_epoch", "renewed_wherever_they_lie", nodes=5, sweeps=False)
@@ -21,6 +23,24 @@ async def a_drive_is_emptied_before_a_commit(scene: Scene) -> None:
     await scene.faults.settled()
     assert await scene.remove(drive)
     laid.released.set()
+    await writing
+    scene.look_alone(drive)
+
+
+@scenario("plans_outlive_their_map", nodes=5, partitions=1, sweeps=False, rests=True)
+async def a_drive_is_emptied_while_a_body_comes(scene: Scene) -> None:
+    """The write was planned before, and is committed after."""
+    client = scene.client(0)
+    client.sizes = LARGE
+    gate = scene.hold_bodies(client)
+    writing = scene.begin(client.put())
+    await scene.pause(1.0)
+    drive = scene.of_rank(0).drive_id
+    await scene.drain(drive)
+    await scene.faults.settled()
+    assert await scene.remove(drive)
+    await scene.pause(5.0)
+    gate.set()
     await writing
     scene.look_alone(drive)
 

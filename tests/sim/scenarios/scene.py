@@ -13,6 +13,7 @@ from gateway.metadata import keys
 from gateway.metadata.records import BlobRef, encode
 from gateway.metadata.snapshots import RebuiltRecord
 from gateway.metadata.store import Metadata
+from placement.cluster_map import MapDrive
 from placement.ids import BlobId, DriveId
 from placement.map_changes import drain, remove
 from placement.metastore.port import DeleteRange, Put, Range, Txn, prefix_end
@@ -139,6 +140,11 @@ class Scene:
         """A gateway's present life."""
         return self.world.gateways[number]
 
+    def hold_bodies(self, client: Client) -> asyncio.Event:
+        """What this client sends is long on its way: until that is set."""
+        client._connection.gate = gate = asyncio.Event()
+        return gate
+
     def metadata(self, number: int) -> Metadata:
         """A gateway's metadata."""
         clients = self.gateway(number).clients
@@ -221,11 +227,11 @@ class Scene:
                 for drive in list(life.node._drives.values()):
                     await drive.write_back()
 
-    def host_of_rank(self, rank: int) -> str:
-        """Who has the drive of that rank, where all blobs are of one partition."""
+    def of_rank(self, rank: int) -> MapDrive:
+        """The drive of that rank, where all blobs are of one partition."""
         assert self.world.partitions == 1
-        order = self.world.observer.topology.write_order(BlobId(bytes(16)), self.world.shape.nodes)
-        return order[rank].node
+        width = self.world.shape.nodes
+        return self.world.observer.topology.write_order(BlobId(bytes(16)), width)[rank]
 
     async def drive_of_some_shard(self) -> DriveId:
         """Of whatever lies on a drive."""

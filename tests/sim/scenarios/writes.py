@@ -83,7 +83,7 @@ async def a_write_comes_while_marks_are_forgotten(scene: Scene) -> None:
     client = scene.client(0)
     client.sizes = MEDIUM
     laid = scene.ambush("marks", "held", whose="keeper")
-    scene.cut("gateway0", scene.host_of_rank(0))
+    scene.cut("gateway0", scene.of_rank(0).node)
     await client.put(key="k0")
     await scene.sprung(laid)
     await client.put(key="k1")
