@@ -296,9 +296,9 @@ class Commits:
     ) -> Committed | None:
         """After an unknown outcome: was the record committed? None: certainly not.
 
-        A new group can only be in use, or ended, if its first commit was applied; the entry that
-        ended it names the record's commit id, and stays while the commit's window is open. A shared
-        group tells less.
+        A new group can only be in use, or ended, if its first commit was applied; the entry of who
+        ended last names a commit, and stays while the commit's window is open. A shared group tells
+        less.
         """
         # If the bucket has got versioning since, the record may be among the older versions.
         places = (record_key, keys.version(record_key, record.order))
@@ -316,7 +316,7 @@ class Commits:
                 return Committed(record_key, record, 0)
         if garbage is not None:
             ended = decode(GarbageRecord, garbage.value)
-            if ended.commit_id == record.commit_id:
+            if groups.tells_of(ended, record, is_new=is_new):
                 return Committed(record_key, record, 0)
         if is_new and groups.stays_told(window, told[-1]):
             return None

@@ -197,6 +197,13 @@ def first_commit_of(group: bytes) -> Compare:
     return absent(keys.garbage(group))
 
 
+def tells_of(ended: GarbageRecord, record: ObjectRecord, *, is_new: bool) -> bool:
+    """Whether a garbage entry of the record's group shows that the record was committed: it is what
+    ended, or, where the group `is_new`, any other that used the group (a claim by the sweep names no
+    commit)."""
+    return ended.commit_id == record.commit_id or (is_new and bool(ended.commit_id))
+
+
 def stays_told(window: Compare | None, found: KeyValue | None) -> bool:
     """Whether what ended a group would be known still, of a first commit in that window (its key as
     found)."""

@@ -256,7 +256,7 @@ class VersionCommits:
         queued = found[2] if record.group else None
         if queued is not None:
             ended = decode(GarbageRecord, queued.value)
-            if ended.commit_id == record.commit_id or (is_new and ended.commit_id):
+            if groups.tells_of(ended, record, is_new=is_new):
                 return Committed(object_key, record, 0)
         if (is_new and groups.stays_told(window, found[-1])) or (
             record.delete_marker and record.version_id

@@ -5,12 +5,13 @@ answered. A transaction whose answer is lost was applied, was not, or will be a 
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gateway.metadata import keys as names
-from placement.errors import MetastoreUnavailable, OutcomeUnknown
+from placement.errors import LeaseNotFound, MetastoreUnavailable, OutcomeUnknown
 from placement.metastore.memory import MemoryMetastore
 from placement.metastore.port import (
     DeleteRange,
@@ -240,7 +241,8 @@ class EtcdClient:
 
     async def _later(self, txn: Txn, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self._etcd.apply(txn)
+        with contextlib.suppress(LeaseNotFound):  # it expired meanwhile: nobody hears of it
+            await self._etcd.apply(txn)
 
     async def watch(
         self,

@@ -237,6 +237,10 @@ class Client:
     async def rename(self) -> None:
         """An object to another key, if it is still what was seen."""
         source, target = self.random.sample(self.world.keys, 2)
+        await self.rename_of(source, target)
+
+    async def rename_of(self, source: str, target: str) -> None:
+        """That one to that key."""
         look = self.begin(source, "read")
         answer = await self.send("HEAD", f"/{BUCKET}/{source}")
         self.seen(look, answer)

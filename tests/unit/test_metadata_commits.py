@@ -288,6 +288,32 @@ def test_a_write_that_was_applied_and_replaced_meanwhile_answers_success() -> No
     run(main)
 
 
+def test_a_write_that_was_applied_copied_and_deleted_with_its_copy_does_not_come_again() -> None:
+    rig = Rig()
+
+    async def main() -> None:
+        await rig.ready()
+        first = rig.record()
+        inner, armed = rig.faulty.inner.txn, True
+
+        async def txn(request: Txn) -> object:
+            nonlocal armed
+            if not armed:
+                return await inner(request)
+            armed = False
+            await inner(request)
+            await copy(rig, "k", "copy")
+            await delete(rig, "k")
+            await delete(rig, "copy")
+            raise OutcomeUnknown("lost")
+
+        rig.faulty.inner.txn = txn  # type: ignore[assignment,method-assign]
+        await put(rig, "k", first)
+        assert await current(rig, "k") is None
+
+    run(main)
+
+
 def test_a_delete_whose_answer_was_lost_does_not_take_the_next_object() -> None:
     rig = Rig()
 

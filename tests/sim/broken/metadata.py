@@ -315,6 +315,14 @@ def ended_commits_are_not_recognised(world: World) -> None:
     Commits._settle_commit = settle
 
 
+@rule("a group that is in use, or was ended by anybody, was committed", "lost answers")
+def groups_that_moved_on_are_not_recognised(world: World) -> None:
+    """Only the record itself, and the entry that ended it, tell of a first try, it says."""
+    gateway.metadata.groups.tells_of = lambda ended, record, is_new: (
+        ended.commit_id == record.commit_id
+    )
+
+
 @rule("garbage entries outlive the longest retry", "late commits")
 def garbage_is_forgotten_at_once(world: World) -> None:
     """An entry goes with the shards."""

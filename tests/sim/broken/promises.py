@@ -56,7 +56,7 @@ PROMISES = (
     ),
     Promise(
         "garbage that bears one's own commit id means success",
-        ("ended_commits_are_not_recognised",),
+        ("ended_commits_are_not_recognised", "groups_that_moved_on_are_not_recognised"),
     ),
     Promise(
         "garbage entries outlive the longest retry",

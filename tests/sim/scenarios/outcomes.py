@@ -58,6 +58,41 @@ async def a_commit_is_tried_again_when_its_shards_are_gone(scene: Scene) -> None
     await quick.get("k0")
 
 
+@scenario("groups_that_moved_on_are_not_recognised", keepers=False)
+async def a_commit_whose_answer_was_lost_was_renamed_and_ended_since(scene: Scene) -> None:
+    """Its object was another key's: it must not come a second time."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "lost", 3.0)
+    writing = scene.begin(slow.put(key="k0"))
+    await scene.sprung(laid)
+    await scene.pause(0.5)
+    await quick.rename_of("k0", "k1")
+    await scene.pause(0.1)
+    await quick.delete_keys(["k1"])
+    await scene.pause(0.1)
+    await quick.get("k0")
+    await writing
+    await quick.get("k0")
+
+
+@scenario("groups_that_moved_on_are_not_recognised", keepers=False)
+async def a_commit_whose_answer_was_lost_was_copied_and_ended_since(scene: Scene) -> None:
+    """What was queued last of its group is the copy."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("object", "lost", 3.0)
+    writing = scene.begin(slow.put(key="k0"))
+    await scene.sprung(laid)
+    await scene.pause(0.5)
+    await quick.copy_of("k0", "k1")
+    for key in ("k0", "k1"):
+        await scene.pause(0.1)
+        await quick.delete_keys([key])
+    await scene.pause(0.1)
+    await quick.get("k0")
+    await writing
+    await quick.get("k0")
+
+
 @scenario("closed_windows_tell_all", sweeps=False, window_seconds=2.0)
 async def a_commit_is_tried_again_when_all_of_it_is_forgotten(scene: Scene) -> None:
     """It had been applied, read and replaced: it must not come a second time."""
