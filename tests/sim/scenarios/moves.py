@@ -72,7 +72,7 @@ async def a_host_is_away_while_etcd_is_unwell(scene: Scene) -> None:
     world.etcd.quorum = False
     await scene.pause(world.grace_seconds * 1.5)
     world.etcd.quorum = True
-    await scene.pause(15.0)
+    await scene.pause(20.0)
     await scene.nemesis.restart(host, at_once=True)
 
 
