@@ -98,9 +98,9 @@ class Absences:
         self._nemesis.note("host away unseen", host)
         world.nodes[host].die(power=False)
         await asyncio.sleep(LEASE_SECONDS)
-        world.etcd.quorum = False
+        world.etcd.quorum, world.etcd.stays_unwell = False, True
         await asyncio.sleep(world.grace_seconds * 1.5)
-        world.etcd.quorum = True
+        world.etcd.quorum, world.etcd.stays_unwell = True, False
         await asyncio.sleep(2.0)
         await self._nemesis.restart(host, at_once=True)
         self._nemesis.not_alone()

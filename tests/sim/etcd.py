@@ -99,6 +99,8 @@ class Etcd:
         self.store = MemoryMetastore(process, randomness=process)
         self.store._watches._watches = OrderedSet()  # type: ignore[assignment]
         self.quorum = True
+        self.stays_unwell = False
+        """A long outage: a short one that ends within it does not end it."""
         self.lost_answers = 0.0
         """Share of transactions whose answer is lost."""
         self.unknown_outcomes = 0

@@ -255,7 +255,7 @@ class Nemesis:
         self.note("etcd without quorum")
         self._world.etcd.quorum = False
         await asyncio.sleep(self._random.choice([0.5, 3.0, 13.0]) * self._random.random())
-        self._world.etcd.quorum = True
+        self._world.etcd.quorum = not self._world.etcd.stays_unwell
 
     async def lag_watches(self) -> None:
         self.note("watches lag")
