@@ -8,6 +8,7 @@ from gateway.iam.elements import cut, entity_element
 from gateway.iam.form import absent
 from gateway.iam.named import deleting, listing, renaming
 from gateway.metadata import grants
+from gateway.metadata.credentials import ACCESS_KEY, SECRET
 from gateway.metadata.identity_records import IamRecord
 from gateway.s3.headers import format_iso8601
 
@@ -107,13 +108,35 @@ def _access_key(call: Call) -> str:
     )
 
 
+def _given_key(call: Call) -> grants.GivenKey | None:
+    """Operators may bring a key; over the wire these parameters mean nothing, as at AWS."""
+    if call.wire is not None:
+        return None
+    access_key, secret = call.form.get("AccessKeyId"), call.form.get("SecretAccessKey")
+    if access_key is None and secret is None:
+        return None
+    if access_key is None or secret is None:
+        raise IamRefused(
+            Refusal.VALIDATION, "AccessKeyId and SecretAccessKey are given together or not at all."
+        )
+    if not ACCESS_KEY.fullmatch(access_key):
+        raise IamRefused(Refusal.VALIDATION, "An access key has 3 to 128 of A-Z a-z 0-9 _.")
+    if not SECRET.fullmatch(secret):
+        raise IamRefused(
+            Refusal.VALIDATION, "A secret has 8 to 128 printable ASCII characters, no spaces."
+        )
+    return grants.GivenKey(access_key, secret)
+
+
 async def _create_key(call: Call) -> Answer:
-    made = await grants.create_access_key(call.identities, call.account_id, _holder(call))
+    made = await grants.create_access_key(
+        call.identities, call.account_id, _holder(call), _given_key(call)
+    )
     return {
         "AccessKey": {
             "UserName": made.name,
             "AccessKeyId": made.record.access_key,
-            "Status": "Active",
+            "Status": "Active" if made.record.active else "Inactive",
             "SecretAccessKey": made.secret,
             "CreateDate": format_iso8601(made.record.created_ms),
         }

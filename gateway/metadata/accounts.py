@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gateway.metadata import keys
 from gateway.metadata.callers import entity_principal, root_principal, session_principal
-from gateway.metadata.credentials import Credentials
+from gateway.metadata.credentials import ACCESS_KEY, SECRET, Credentials
 from gateway.metadata.errors import (
     AccountExists,
     AccountInUse,
@@ -42,8 +42,6 @@ IDENTITY_AGE_SECONDS_MAX = 5.0
 or late, a deleted account's requests are refused after this many seconds at the latest."""
 
 _NAME = re.compile(r"[A-Za-z0-9+=,.@_-]{1,64}")
-_ACCESS_KEY = re.compile(r"[A-Za-z0-9_]{3,128}")
-_SECRET = re.compile(r"[\x21-\x7e]{8,128}")
 _EMAIL = re.compile(r"[^\s@\x00-\x1f]{1,64}@[^\s@\x00-\x1f]{1,189}")
 _OF_SESSIONS = "token:"
 """Before a token that is a name in the cache; no access key has a colon."""
@@ -117,7 +115,7 @@ class Accounts:
     async def identity(self, access_key: str) -> Identity | None:
         """Who signs with that key; None when nobody does. Raises SealBroken."""
         identity = self.cached_identity(access_key)
-        if identity is not None or not _ACCESS_KEY.fullmatch(access_key):
+        if identity is not None or not ACCESS_KEY.fullmatch(access_key):
             return identity
         generation = self._generation
         read_at = self._clock.monotonic()
@@ -399,7 +397,7 @@ def _check(name: str, email: str, access_key: str, secret_key: str) -> None:
         )
     if email and not _EMAIL.fullmatch(email):
         raise AccountInvalid("that is not an e-mail address")
-    if not _ACCESS_KEY.fullmatch(access_key):
+    if not ACCESS_KEY.fullmatch(access_key):
         raise AccountInvalid("an access key has 3 to 128 of A-Z a-z 0-9 _")
-    if not _SECRET.fullmatch(secret_key):
+    if not SECRET.fullmatch(secret_key):
         raise AccountInvalid("a secret key has 8 to 128 printable ASCII characters, no spaces")

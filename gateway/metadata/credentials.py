@@ -1,5 +1,8 @@
 """Access keys and their secrets: made at random, sealed at rest."""
 
+import re
+from typing import Final
+
 from gateway.metadata import keys
 from gateway.metadata.records import AccessKeyRecord, encode
 from gateway.metadata.sealing import SealingKey
@@ -9,6 +12,9 @@ from placement.metastore.port import Put
 ACCESS_KEY_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 SECRET_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 LASTING = "AKIA"
+ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_]{3,128}")
+SECRET: Final = re.compile(r"[\x21-\x7e]{8,128}")
+"""What those look like that somebody brings."""
 
 
 class Credentials:

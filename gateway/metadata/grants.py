@@ -206,6 +206,16 @@ class Holder(NamedTuple):
     """For the answers; of the account for its root."""
 
 
+class GivenKey(NamedTuple):
+    """A key that an operator brings with its secret, because it is written down elsewhere."""
+
+    access_key: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"GivenKey({self.access_key!r})"
+
+
 class NewAccessKey(NamedTuple):
     """A key just made. The secret is told this once."""
 
@@ -243,15 +253,19 @@ async def access_keys(identities: Identities, of: Holder) -> list[AccessKeyRecor
 
 
 async def create_access_key(
-    identities: Identities, account_id: str, user: str | None
+    identities: Identities, account_id: str, user: str | None, given: GivenKey | None = None
 ) -> NewAccessKey:
-    """A further key. Raises IamRefused."""
-    access_key, secret = identities.credentials.access_key(), identities.credentials.secret()
+    """A further key, random unless given; given again it is the same one. Raises IamRefused."""
+    credentials = identities.credentials
+    access_key, secret = given or (credentials.access_key(), credentials.secret())
     for _ in range(_TRIES):
         of = await holder(identities, account_id, user)
-        write = identities.credentials.sealed(access_key, account_id, secret, of.user_id)
+        known = None if given is None else await _known(identities, of, given)
+        if known is not None:
+            return known
+        write = credentials.sealed(access_key, account_id, secret, of.user_id)
         made = NewAccessKey(decode(AccessKeyRecord, write.value), secret, of.name)
-        if access_key in of.record.access_keys:
+        if given is None and access_key in of.record.access_keys:
             return made  # an answer was lost
         _demand_own_keys(of)
         if len(of.record.access_keys) >= iam.ACCESS_KEYS_MAX:
@@ -264,6 +278,22 @@ async def create_access_key(
         if (await identities.transactions.run(txn)).succeeded:
             return made
     raise Contended("access keys keep changing")
+
+
+async def _known(identities: Identities, of: Holder, given: GivenKey) -> NewAccessKey | None:
+    """The key where the holder has it with that secret; None when nobody has it. Raises IamRefused."""
+    key = keys.access_key(given.access_key)
+    (found,) = await identities.metastore.get_many([key])
+    if found is None:
+        return None
+    record = decode(AccessKeyRecord, found.value)
+    theirs = (record.account_id, record.user_id) != (of.account_id, of.user_id)
+    if theirs or identities.credentials.open(record.sealed_secret, key) != given.secret.encode():
+        raise IamRefused(
+            Refusal.ENTITY_ALREADY_EXISTS,
+            f"The Access Key with id {given.access_key} exists, of another user or with another secret.",
+        )
+    return NewAccessKey(record, given.secret, of.name)
 
 
 async def set_access_key_active(

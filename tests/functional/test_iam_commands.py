@@ -8,6 +8,7 @@ import pytest
 
 from ops.admin_cli import Refusal, call
 from tests.functional.conftest import error_of
+from tests.functional.iam_clients import client_of
 from tests.functional.store_process import StoreProcess
 from tests.waiting import eventually
 
@@ -113,3 +114,34 @@ def test_what_is_not_there_is_said_in_one_sentence(
     document = {"account": account, "action": action, "parameters": parameters}
     with pytest.raises(Refusal, match=f"^{code}: [^\n]+$"):
         call(store.admin_url, store.directory, "POST", "/api/v1/iam", document)
+
+
+def test_an_operator_may_bring_a_key_and_bring_it_again(store: StoreProcess, account: str) -> None:
+    """What is written down elsewhere, as in a secret of Kubernetes; a key is one user's alone."""
+
+    def iam(action: str, **parameters: str) -> Any:
+        document = {"account": account, "action": action, "parameters": parameters}
+        return call(store.admin_url, store.directory, "POST", "/api/v1/iam", document)
+
+    for user in ("brought", "other"):
+        iam("CreateUser", UserName=user)
+    pair = {"AccessKeyId": "BROUGHT_KEY_1", "SecretAccessKey": "a-secret-of-theirs"}
+    for _ in range(2):
+        made = iam("CreateAccessKey", UserName="brought", **pair)["AccessKey"]
+        assert made.items() >= pair.items()
+    listed = iam("ListAccessKeys", UserName="brought")["AccessKeyMetadata"]
+    assert [key["AccessKeyId"] for key in listed] == ["BROUGHT_KEY_1"]
+    sts = client_of(store, "sts", pair["AccessKeyId"], pair["SecretAccessKey"])
+    assert sts.get_caller_identity()["Arn"].endswith(":user/brought")
+    for user, given, reason in (
+        ("other", pair, "EntityAlreadyExists"),
+        ("brought", pair | {"SecretAccessKey": "another-secret"}, "EntityAlreadyExists"),
+        ("other", pair | {"AccessKeyId": store.credentials[0]}, "EntityAlreadyExists"),
+        ("other", {"AccessKeyId": "LONELY"}, "given together"),
+        ("other", {"AccessKeyId": "a b", "SecretAccessKey": "long-enough"}, "3 to 128"),
+        ("other", {"AccessKeyId": "SHORT", "SecretAccessKey": "short"}, "8 to 128"),
+    ):
+        with pytest.raises(Refusal, match=reason) as refused:
+            iam("CreateAccessKey", UserName=user, **given)
+        assert given.get("SecretAccessKey", "\n") not in str(refused.value)
+    assert iam("ListAccessKeys", UserName="other")["AccessKeyMetadata"] == []

@@ -16,6 +16,12 @@ CHART = Path(__file__).parents[2] / "helm" / "ostraka"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 HOST = r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+POLICY: dict[str, Any] = {"type": "object", "required": ["Statement"]}
+POLICIES = {
+    "type": "object",
+    "propertyNames": {"pattern": r"^[A-Za-z0-9_+=,.@-]{1,128}$"},
+    "additionalProperties": POLICY,
+}
 PEERS = {"type": "object", "minProperties": 1}
 SPREAD = {"enum": ["ScheduleAnyway", "DoNotSchedule"]}
 SERVICE: dict[str, dict[str, Any]] = {
@@ -88,7 +94,33 @@ RULES: dict[str, dict[str, Any]] = {
                 "name": {"type": "string", "pattern": r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"},
                 "account": {"type": "string"},
                 "versioning": {"type": "boolean"},
-                "policy": {"type": "object", "required": ["Statement"]},
+                "policy": POLICY,
+            },
+        }
+    },
+    "provisioning.groups": {
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "name": {"type": "string", "pattern": NAME},
+                "account": {"type": "string"},
+                "policies": POLICIES,
+            },
+        }
+    },
+    "provisioning.users": {
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "name": {"type": "string", "pattern": NAME},
+                "account": {"type": "string"},
+                "existingSecret": {"type": "string"},
+                "policies": POLICIES,
+                "groups": {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
             },
         }
     },

@@ -1,6 +1,7 @@
 """The chart, rendered by the real Helm: valid objects, and what matters for an operator in them."""
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,7 @@ def test_ports_that_are_named_exist(rendered: dict[str, Any]) -> None:
 
 def test_mounts_have_volumes_and_secrets_exist(rendered: dict[str, Any]) -> None:
     given = {"s3-tls", "root-keys", "velero-s3", "etcd-client", "key", "es", "ec", "node-tls"}
+    given |= {"backup-keys"}
     for name in ACCEPTED:
         made = {t["metadata"]["name"] for t in things(rendered, name, "Secret")}
         made |= {t["spec"]["secretName"] for t in things(rendered, name, "Certificate")}
@@ -196,6 +198,37 @@ def test_mounts_have_volumes_and_secrets_exist(rendered: dict[str, Any]) -> None
             for volume in pod.get("volumes", []):
                 if "secret" in volume:
                     assert volume["secret"]["secretName"] in made | given, (name, volume)
+                for source in volume.get("projected", {}).get("sources", []):
+                    if "secret" in source:
+                        assert source["secret"]["name"] in made | given, (name, source)
+
+
+def test_the_keys_of_provisioned_users_are_mounted_where_the_job_looks(
+    rendered: dict[str, Any],
+) -> None:
+    """Users of two accounts may have the same name; keys come from secrets alone."""
+    job = the(rendered, "cluster-full", "Job", "pots-ostraka-provision")
+    (volume,) = [v for v in pod_of(job)["volumes"] if v["name"] == "users"]
+    mounted = {
+        item["path"]: source["secret"]["name"]
+        for source in volume["projected"]["sources"]
+        for item in source["secret"]["items"]
+        if item["key"] == "access-key"
+    }
+    assert mounted == {
+        "loki/eyes/access-key": "pots-ostraka-user-loki.eyes",
+        "root/eyes/access-key": "pots-ostraka-user-eyes",
+        "velero/backup/access-key": "backup-keys",
+    }
+    (container,) = pod_of(job)["containers"]
+    (folder,) = [e["value"] for e in container["env"] if e["name"] == "USERS_FOLDER"]
+    assert folder in {mount["mountPath"] for mount in container["volumeMounts"]}
+    for called in ("pots-ostraka-user-loki.eyes", "pots-ostraka-user-eyes"):
+        secret = the(rendered, "cluster-full", "Secret", called)
+        assert len(base64.b64decode(secret["data"]["secret-key"])) == 40
+        assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    wanted = the(rendered, "cluster-full", "ConfigMap", "pots-ostraka-scripts")["data"]
+    assert json.loads(wanted["wanted.json"])["users"][1]["policies"]["read"]["Statement"]
 
 
 def test_secrets_are_random_long_and_survive(rendered: dict[str, Any]) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.functional.conftest import error_of
 from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
+from tests.waiting import eventually
 
 FILES = Path(__file__).parents[2] / "helm" / "ostraka" / "files"
 POLICY = {
@@ -36,6 +38,21 @@ WANTED: dict[str, list[dict[str, Any]]] = {
         {"name": "public", "policy": POLICY},
     ],
 }
+
+
+def may(action: str) -> dict[str, Any]:
+    """A policy of a user or group."""
+    statement = {"Effect": "Allow", "Action": f"s3:{action}", "Resource": "*"}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def lets(call: Any, **arguments: Any) -> bool:
+    """Whether the policies of now let that be done."""
+    try:
+        call(**arguments)
+    except ClientError:
+        return False
+    return True
 
 
 def run(script: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -104,6 +121,87 @@ def test_provisioning_makes_what_is_missing_and_nothing_twice(
     assert json.loads(store.client().get_bucket_policy(Bucket="public")["Policy"]) == POLICY
     code, _ = error_of(loki.put_object, Bucket="backups", Key="k", Body=b"x")
     assert code == "AccessDenied"
+
+
+def test_users_groups_and_policies_are_made_once_and_policies_follow(
+    store: StoreProcess, tmp_path: Path
+) -> None:
+    """Users of the store's root account and of one of the list; what is no longer listed stays."""
+    files = (
+        tmp_path / "accounts" / "mimir",
+        tmp_path / "users/mimir/ann",
+        tmp_path / "users/root/ann",
+    )
+    for number, folder in enumerate(files):
+        folder.mkdir(parents=True)
+        (folder / "access-key").write_text(f"PROVISIONED{number}")
+        (folder / "secret-key").write_text(f"a-very-secret-key-{number}")
+    environment = {
+        **environment_of(store),
+        "ACCOUNTS_FOLDER": str(tmp_path / "accounts"),
+        "USERS_FOLDER": str(tmp_path / "users"),
+    }
+    document = tmp_path / "wanted.json"
+    ann: dict[str, Any] = {"name": "ann", "account": "mimir", "groups": ["team"]}
+    wanted = {
+        "accounts": [{"name": "mimir"}],
+        "groups": [{"name": "team", "account": "mimir", "policies": {"list": may("ListBucket")}}],
+        "users": [ann | {"policies": {"own": may("PutObject")}}, {"name": "ann"}],
+        "buckets": [{"name": "blocks", "account": "mimir"}],
+    }
+
+    def provision() -> str:
+        document.write_text(json.dumps(wanted))
+        done = run("provision.py", str(document), **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = provision()
+    assert [first.count(words) for words in (": made", " set", "put into", "has the access")] == [
+        5, 2, 1, 2,
+    ]  # fmt: skip
+    again = provision().splitlines()
+    assert [line for line in again if not line.endswith(": is there")] == []
+    user = store.client("PROVISIONED1", "a-very-secret-key-1")
+    user.put_object(Bucket="blocks", Key="k", Body=b"x")
+    assert user.list_objects_v2(Bucket="blocks")["KeyCount"] == 1
+    assert error_of(user.get_object, Bucket="blocks", Key="k") == ("AccessDenied", 403)
+    other = store.client("PROVISIONED2", "a-very-secret-key-2")
+    assert error_of(other.list_objects_v2, Bucket="blocks") == ("AccessDenied", 403)
+
+    wanted["users"] = [{"name": "ann", "account": "mimir", "policies": {"own": may("GetObject")}}]
+    assert provision().count(" set") == 1
+    eventually(lambda: lets(user.get_object, Bucket="blocks", Key="k"), 20)
+    assert error_of(user.put_object, Bucket="blocks", Key="k", Body=b"x") == ("AccessDenied", 403)
+    assert user.list_objects_v2(Bucket="blocks")["KeyCount"] == 1, "still of the team"
+    code, _ = error_of(other.list_objects_v2, Bucket="blocks")
+    assert code == "AccessDenied", "the key of a user who is no longer listed still signs"
+
+
+def test_what_iam_refuses_is_told_with_the_name_of_the_user(
+    store: StoreProcess, tmp_path: Path
+) -> None:
+    folder = tmp_path / "root" / "bob"
+    folder.mkdir(parents=True)
+    document = tmp_path / "wanted.json"
+    environment = {**environment_of(store), "USERS_FOLDER": str(tmp_path)}
+
+    def provision(secret: str, policy: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
+        (folder / "access-key").write_text("BOBS_KEY")
+        (folder / "secret-key").write_text(secret)
+        users = [{"name": "bob", "policies": {"own": policy}}]
+        document.write_text(json.dumps({"accounts": [], "users": users, "buckets": []}))
+        return run("provision.py", str(document), **environment)
+
+    assert provision("a-very-secret-key", may("GetObject")).returncode == 0
+    refused = provision("another-secret-key", may("GetObject"))
+    assert refused.returncode != 0
+    assert refused.stderr.startswith(
+        "user bob: EntityAlreadyExists: The Access Key with id BOBS_KEY"
+    )
+    assert "another-secret-key" not in refused.stderr
+    refused = provision("a-very-secret-key", {"Statement": [{"Effect": "Perhaps"}]})
+    assert refused.stderr.startswith("user bob: MalformedPolicyDocument: ")
 
 
 def test_an_account_with_other_keys_is_left_alone(store: StoreProcess, keys: Path) -> None:

@@ -3,6 +3,10 @@
 from typing import Any
 
 CLUSTER: dict[str, Any] = {"mode": "cluster"}
+READ: dict[str, Any] = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}],
+}
 
 ACCEPTED: dict[str, dict[str, Any]] = {
     "single": {},
@@ -75,6 +79,12 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "provisioning": {
             "enabled": True,
             "accounts": [{"name": "loki"}, {"name": "velero", "existingSecret": "velero-s3"}],
+            "groups": [{"name": "readers", "account": "loki", "policies": {"read": READ}}],
+            "users": [
+                {"name": "eyes", "account": "loki", "groups": ["readers"]},
+                {"name": "eyes", "policies": {"read": READ}},
+                {"name": "backup", "account": "velero", "existingSecret": "backup-keys"},
+            ],
             "buckets": [
                 {"name": "logs", "account": "loki"},
                 {"name": "backups", "account": "velero", "versioning": True},
@@ -184,6 +194,44 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a bucket of nobody": (
         {"provisioning": {"enabled": True, "buckets": [{"name": "logs", "account": "loki"}]}},
         "does not list",
+    ),
+    "a user of nobody": (
+        {"provisioning": {"users": [{"name": "ann", "account": "loki"}]}},
+        "user ann names the account loki",
+    ),
+    "a group of nobody": (
+        {"provisioning": {"groups": [{"name": "team", "account": "loki"}]}},
+        "group team names the account loki",
+    ),
+    "a user in another account's group": (
+        {
+            "provisioning": {
+                "accounts": [{"name": "loki"}],
+                "groups": [{"name": "team"}],
+                "users": [{"name": "ann", "account": "loki", "groups": ["team"]}],
+            }
+        },
+        "ann is in the group team, which provisioning.groups does not list",
+    ),
+    "a user twice": (
+        {"provisioning": {"users": [{"name": "ann"}, {"name": "ann"}]}},
+        "a user of an account twice",
+    ),
+    "a group twice": (
+        {"provisioning": {"groups": [{"name": "team"}, {"name": "team"}]}},
+        "a group of an account twice",
+    ),
+    "a user's policy without statements": (
+        {"provisioning": {"users": [{"name": "ann", "policies": {"read": {}}}]}},
+        "Statement",
+    ),
+    "a policy's name that IAM refuses": (
+        {"provisioning": {"users": [{"name": "ann", "policies": {"re ad": READ}}]}},
+        "re ad",
+    ),
+    "a user with a key in the values": (
+        {"provisioning": {"users": [{"name": "ann", "secretKey": "not-here"}]}},
+        "secretKey",
     ),
     "an ingress without hosts": ({"ingress": {"enabled": True}}, "ingress.hosts"),
     "a route to nowhere": ({"httpRoute": {"enabled": True}}, "parentRefs"),

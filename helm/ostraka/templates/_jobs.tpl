@@ -13,6 +13,11 @@
 {{- end }}
 {{- end -}}
 
+{{/* Of the name of a provisioned user's secret. The dot keeps account and name apart. */}}
+{{- define "ostraka.userSuffix" -}}
+{{- printf "-user-%s%s" (.account | empty | ternary "" (printf "%s." .account)) .name -}}
+{{- end -}}
+
 {{- define "ostraka.jobMounts" -}}
 {{- if .Values.tls.enabled }}
 - {name: tls, mountPath: /etc/ostraka/tls, readOnly: true}

@@ -72,4 +72,29 @@
     {{- fail (printf "bucket %s names the account %s, which provisioning.accounts does not list" .name .account) -}}
   {{- end -}}
 {{- end -}}
+{{- $groups := list -}}
+{{- range $v.provisioning.groups -}}
+  {{- if and .account (not (has .account $accounts)) -}}
+    {{- fail (printf "group %s names the account %s, which provisioning.accounts does not list" .name .account) -}}
+  {{- end -}}
+  {{- $groups = append $groups (printf "%s/%s" (.account | default "root") .name) -}}
+{{- end -}}
+{{- $users := list -}}
+{{- range $user := $v.provisioning.users -}}
+  {{- if and .account (not (has .account $accounts)) -}}
+    {{- fail (printf "user %s names the account %s, which provisioning.accounts does not list" .name .account) -}}
+  {{- end -}}
+  {{- range .groups -}}
+    {{- if not (has (printf "%s/%s" ($user.account | default "root") .) $groups) -}}
+      {{- fail (printf "user %s is in the group %s, which provisioning.groups does not list for its account" $user.name .) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $users = append $users (printf "%s/%s" (.account | default "root") .name) -}}
+{{- end -}}
+{{- if ne (len $users) (len (uniq $users)) -}}
+  {{- fail "provisioning.users lists a user of an account twice" -}}
+{{- end -}}
+{{- if ne (len $groups) (len (uniq $groups)) -}}
+  {{- fail "provisioning.groups lists a group of an account twice" -}}
+{{- end -}}
 {{- end -}}
