@@ -3,6 +3,7 @@
 Paths of the image are paths below that folder; nothing but what the file copies gets there.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -13,12 +14,14 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
+from tests.helm.certificate import make_certificate
 from tests.helm.toolbox import ToolsMissing, toolbox
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +74,7 @@ def test_the_image_runs_without_root_and_heals_itself_by_liveness() -> None:
     (user,) = words_of("USER")
     assert int(user.partition(":")[0]) > 0
     (check,) = words_of("HEALTHCHECK")
-    assert "/health/live" in check
+    assert "ops.liveness" in check
     assert "RUN" not in {step.name for step in stages()[-1]}, "nothing is made in the last stage"
 
 
@@ -96,15 +99,22 @@ def image() -> Iterator[Path]:
     """The folder in which the steps of the first stage have run."""
     folder = Path(tempfile.mkdtemp(prefix="ostraka-image-"))  # pytest's own are closed to others
     folder.chmod(0o755)
+    python = folder / "python"
+    python.mkdir()
+    (python / "python").symlink_to(interpreter())
+    build(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def build(folder: Path) -> None:
+    """Run the steps of the first stage; the sources are gone afterwards, as they are in the image."""
     work = folder / "src"
     work.mkdir()
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"}
     if "PIP_INDEX_URL" in os.environ:
         environment["PIP_INDEX_URL"] = os.environ["PIP_INDEX_URL"]
-    python = folder / "python"
-    python.mkdir()
-    (python / "python").symlink_to(interpreter())
-    environment["PATH"] = f"{python}:{environment['PATH']}"
+    environment["PATH"] = f"{folder / 'python'}:{environment['PATH']}"
     for step in stages()[0]:
         if step.name == "COPY":
             *sources, target = step.words.split(" ")
@@ -128,8 +138,7 @@ def image() -> Iterator[Path]:
             assert done.returncode == 0, f"{step.words}\n{done.stdout}{done.stderr}"
         else:
             assert step.name in ("FROM", "WORKDIR", "ENV"), step
-    yield folder
-    shutil.rmtree(folder)
+    shutil.rmtree(work)
 
 
 def interpreter() -> str:
@@ -156,44 +165,146 @@ def _copy(source: Path, target: Path, *, into: bool) -> None:
         shutil.copy(source, target / source.name if into else target)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_steps_make_a_program_that_serves(image: Path) -> None:
-    """From the image's own files only, as its user where we are root; then its health check."""
-    shutil.rmtree(image / "src")
-    program = [str(image / "opt" / "ostraka" / "bin" / "ostraka")]
-    other = os.getuid() == 0 and open_to_all(str(image / "python" / "python"))
-    if other:
-        user = words_of("USER")[0].split(":")
-        program = [
-            "setpriv", f"--reuid={user[0]}", f"--regid={user[1]}", "--clear-groups", *program,
-        ]  # fmt: skip
-    data = image / "opt" / "data"
+def as_its_user(image: Path) -> list[str]:
+    """Words before a command that run it as the image's user; none where we may not."""
+    if os.getuid() != 0 or not open_to_all(str(image / "python" / "python")):
+        return []
+    user, group = words_of("USER")[0].split(":")
+    return ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
+
+
+READ_ONLY = """
+mount --bind "$1" "$1"
+mount -o remount,bind,ro "$1"
+for folder in "$2" "$3"; do
+    mount --bind "$folder" "$folder"
+    mount -o remount,bind,rw "$folder"
+done
+mount -o remount,bind,ro /
+for folder in "$1" / /usr; do
+    if touch "$folder/written" 2>/dev/null; then exit 1; fi
+done
+shift 3
+exec "$@"
+"""
+"""In a mount namespace of its own: all is read-only but the data and a folder for temporary files."""
+
+
+def in_a_read_only_root(image: Path, data: Path) -> list[str]:
+    """Words before a command that run it with nothing writable but its data and /tmp; none where
+    we may not make namespaces."""
+    temporary = image / "tmp"
+    temporary.mkdir(exist_ok=True)
+    temporary.chmod(0o1777)
+    names = [str(image), str(data), str(temporary)]
+    prefix = ["unshare", "--mount", "/bin/sh", "-ec", READ_ONLY, "sh", *names]
+    usable = subprocess.run([*prefix, "true"], capture_output=True, check=False)
+    return prefix if usable.returncode == 0 else []
+
+
+@contextmanager
+def serving(
+    image: Path, data: Path, before: list[str], *more: str
+) -> Iterator[tuple[StoreProcess, int]]:
+    """The image's command over that folder: the store and its admin port."""
     command, directory, *options = json.loads(words_of("CMD")[0])
     assert (command, directory) == ("serve", "/var/lib/ostraka")
-    store = StoreProcess(data, options=("--workers", "1"))
+    program = [*before, *as_its_user(image), str(image / "opt" / "ostraka" / "bin" / "ostraka")]
+    store = StoreProcess(data)
     store.process = subprocess.Popen(
-        [*program, "serve", str(data), *options, "--port", "0", "--admin-port", "0"],
+        [
+            *program, "serve", str(data), *options, "--port", "0", "--admin-port", "0",
+            "--workers", "1", *more,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         cwd="/",
-        env={**CLEAN_ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"},
+        env={
+            **CLEAN_ENVIRONMENT,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": "/nonexistent",
+            "TMPDIR": str(image / "tmp"),
+        },
         start_new_session=True,
-    )
+    )  # fmt: skip
     try:
         for _ in range(150):
             store.read(0.2)
             if "my-bucket" in store.output or store.process.poll() is not None:
                 break
         assert "my-bucket" in store.output, store.output
-        found = re.search(r"^admin http://\S+:(\d+)", store.output, re.MULTILINE)
+        found = re.search(r"^ready (\S+)\nadmin https?://\S+:(\d+)", store.output, re.MULTILINE)
         assert found is not None
-        check = json.loads(words_of("HEALTHCHECK")[0].partition("CMD ")[2])
-        check = [word.replace(":9001", f":{found[1]}") for word in check]
-        assert subprocess.run([sys.executable, *check[1:]], check=False).returncode == 0
-        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/health/ready", timeout=5):
-            pass
-        assert (data / "credentials.json").stat().st_uid == (10001 if other else os.getuid())
+        store.endpoint = found[1]
+        yield store, int(found[2])
     finally:
         store.kill()
+
+
+def is_healthy(image: Path, port: int) -> bool:
+    """What the image's health check finds, asked of that port."""
+    check = json.loads(words_of("HEALTHCHECK")[0].partition("CMD ")[2])
+    python = str(image / "opt" / "ostraka" / "bin" / check[0])
+    words = [word.replace("9001", str(port)) for word in check[1:]]
+    return subprocess.run([python, *words], check=False, cwd="/").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_steps_make_a_program_that_serves_and_writes_nothing_but_its_data(image: Path) -> None:
+    """From the image's own files only, as its user where we are root; then its health check."""
+    data = image / "opt" / "data"
+    before = in_a_read_only_root(image, data)
+    with serving(image, data, before) as (store, port):
+        assert is_healthy(image, port)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5):
+            pass
+        owner = 10001 if as_its_user(image) else os.getuid()
+        assert (data / "credentials.json").stat().st_uid == owner
+        s3 = store.client()
+        s3.create_bucket(Bucket="of-clay")
+        s3.put_object(Bucket="of-clay", Key="k", Body=b"x" * 3_000_000)
+        assert s3.get_object(Bucket="of-clay", Key="k")["Body"].read() == b"x" * 3_000_000
+    assert not is_healthy(image, port), "nobody listens there any more"
     assert shlex.split(words_of("ENTRYPOINT")[0].strip("[]")) == ["ostraka"]
+    if not before:
+        pytest.skip("a read-only root needs a mount namespace; all else was tested")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_health_check_understands_tls(image: Path) -> None:
+    """Whatever name the certificate is for."""
+    data = image / "opt" / "secured"
+    certificate, key = make_certificate(image, "DNS:s3.example.org")
+    key.chmod(0o644)  # made for this test alone
+    data.mkdir(mode=0o777)
+    data.chmod(0o777)
+    tls = ("--tls-cert", str(certificate), "--tls-key", str(key))
+    (image / "tmp").mkdir(exist_ok=True)
+    with serving(image, data, [], *tls) as (store, port):
+        assert is_healthy(image, port)
+        assert "admin https://" in store.output
+        store.read(0.5)
+        assert "Traceback" not in store.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_same_sources_give_the_same_files(image: Path) -> None:
+    """Compiled ones too."""
+    first = digests(image / "opt" / "ostraka")
+    shutil.rmtree(image / "opt" / "ostraka")
+    build(image)
+    second = digests(image / "opt" / "ostraka")
+    assert any(name.endswith(".pyc") for name in first)
+    assert {name for name in first | second if first.get(name) != second.get(name)} == set()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Every file below it, by its name there."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

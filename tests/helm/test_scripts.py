@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from tests.functional.conftest import error_of
 from tests.functional.store_process import CLEAN_ENVIRONMENT, StoreProcess
+from tests.helm.certificate import make_certificate
 from tests.waiting import eventually
 
 FILES = Path(__file__).parents[2] / "helm" / "ostraka" / "files"
@@ -282,21 +283,6 @@ def test_an_empty_snapshot_replaces_none(tmp_path: Path) -> None:
     (tmp_path / "new.db").touch()
     assert run("snapshots.py", str(tmp_path), "1").returncode != 0
     assert (tmp_path / "etcd-20260101T000000Z.db").exists()
-
-
-def make_certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """Signed by itself, for loopback: certificate and key."""
-    certificate, key = tmp_path / "ca.crt", tmp_path / "server.key"
-    subprocess.run(
-        [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "1",
-            "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1",
-        ],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    return certificate, key
 
 
 class ApiServer(http.server.BaseHTTPRequestHandler):
