@@ -145,3 +145,17 @@ def test_an_operator_may_bring_a_key_and_bring_it_again(store: StoreProcess, acc
             iam("CreateAccessKey", UserName=user, **given)
         assert given.get("SecretAccessKey", "\n") not in str(refused.value)
     assert iam("ListAccessKeys", UserName="other")["AccessKeyMetadata"] == []
+
+
+def test_whoever_signs_for_iam_cannot_choose_a_key(store: StoreProcess) -> None:
+    """On the S3 port keys are random, as at AWS; other parameters mean nothing."""
+    iam = client_of(store, "iam", *store.credentials)
+
+    def choose(params: dict[str, Any], **_: Any) -> None:
+        params["body"] |= {"AccessKeyId": "CHOSEN_KEY", "SecretAccessKey": "chosen-secret"}
+
+    iam.create_user(UserName="chooser")
+    iam.meta.events.register("before-call.iam.CreateAccessKey", choose)
+    made = iam.create_access_key(UserName="chooser")["AccessKey"]
+    assert made["AccessKeyId"].startswith("AKIA")
+    assert made["SecretAccessKey"] != "chosen-secret"
