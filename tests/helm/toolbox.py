@@ -62,13 +62,22 @@ def _install(folder: Path) -> None:
 
 def run_helm(request: dict[str, Any]) -> Any:
     """One run of `helm_driver.py`, which see for the request and its answer."""
+    return _run("helm_driver.py", request)
+
+
+def run_live(request: dict[str, Any]) -> Any:
+    """One run of `live_driver.py`, likewise."""
+    return _run("live_driver.py", request)
+
+
+def _run(driver: str, request: dict[str, Any]) -> Any:
     done = subprocess.run(
-        [str(toolbox() / "python"), str(Path(__file__).parent / "helm_driver.py")],
+        [str(toolbox() / "python"), str(Path(__file__).parent / driver)],
         input=json.dumps(request),
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=300,
         env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
     )
     assert done.returncode == 0, done.stderr
