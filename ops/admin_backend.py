@@ -169,6 +169,8 @@ class AdminBackend:
             duties=self._duties.headway(),
             buckets=largest_buckets(self._clients.metadata.quotas),
             tolerance=tolerance,
+            map_epoch=self._clients.topology.map.epoch,
+            map_open_epochs=len(self._clients.topology.map.open_epochs),
             data_shards=self._clients.topology.map.scheme.k,
             parity_shards=self._clients.topology.map.scheme.m,
         )

@@ -20,6 +20,7 @@ from ops.admin_options import URL_DEFAULT, Dir, Json, Url
 from ops.cluster_cli import refuse
 from ops.config import ConfigError, Credentials, credentials_from
 from ops.directory import load_credentials
+from placement.clock import SystemClock
 
 REGION = "us-east-1"
 TIMEOUT_SECONDS = 30.0
@@ -127,6 +128,8 @@ def status(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False)
         f"state [bold]{answer['state']}[/bold], tolerance {answer['tolerance']},"
         f" repairs pending {answer['repairs_pending']}, orphan shards {answer['orphan_shards']}"
     )
+    if stored := answer["duties"].get("repair", {}).get("stored"):
+        console.print(stored_line(stored, SystemClock().now_ns() / 1e9))
     if scrub := answer["duties"].get("scrub"):
         console.print(scrub_line(scrub))
     if snapshot := answer["duties"].get("snapshot"):
@@ -135,6 +138,17 @@ def status(url: Url = URL_DEFAULT, directory: Dir = None, as_json: Json = False)
         if line := headway_line(name, told):
             console.print(line)
     console.print(table)
+
+
+def stored_line(stored: dict[str, Any], now_seconds: float) -> str:
+    """What is stored by the drives that it may still lose, worst first, for people."""
+    held = "; ".join(
+        f"{left}: {amount['blobs']:,} blobs, {amount['bytes'] / 1e6:,.1f} MB"
+        for left, amount in stored["by_tolerance"].items()
+        if amount["blobs"]
+    )
+    age = _duration(max(now_seconds - stored["began_at_seconds"], 0))
+    return f"stored by tolerance: {held or 'nothing'} (counted {age} ago)"
 
 
 def headway_line(name: str, told: dict[str, Any]) -> str:

@@ -96,6 +96,8 @@ class ClusterBackend(AdminBackend):
             processes=tuple(sorted(processes, key=lambda process: process.name)),
             repairs_pending=1,
             metadata=await self._room(),
+            map_epoch=self._clients.topology.map.epoch,
+            map_open_epochs=len(self._clients.topology.map.open_epochs),
         )
         for process in processes:
             self._sent.take(process.name, process.commits)

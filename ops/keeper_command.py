@@ -27,9 +27,9 @@ from placement.leadership import Leadership
 
 CHECK_SECONDS = 1.0
 PUBLISH_SECONDS = 2.0
-LED_WITH = {"moves": "repair"}
+LED_WITH = {"moves": "repair", "census": "repair"}
 """Duties that have no leader of their own: moves are closed by what the repair of the same keeper
-has seen, and another keeper's knows nothing."""
+has seen, and another keeper's knows nothing; the census begins with what its inventory counted."""
 log = logging.getLogger("ostraka.keeper")
 
 

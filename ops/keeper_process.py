@@ -73,15 +73,21 @@ class Duties:
         live = frozenset(d.drive_id for d in topology.map.drives if d.slot in topology.writable)
         return View(topology.placement, live, self._waits())
 
+    def readable(self) -> frozenset[DriveId]:
+        """Drives of the map that can be read from: full and draining ones too."""
+        topology = self._clients.topology
+        return frozenset(d.drive_id for d in topology.map.drives) - topology.away
+
     def snapshot_told(self) -> dict[str, float]:
         """What the snapshot duty tells, and whether a rebuild waits to be confirmed."""
         return {**self.snapshot.told(), "unconfirmed": 0.0 if self.is_confirmed else 1.0}
 
     def headway(self) -> dict[str, dict[str, Any]]:
-        """How fast each duty gets on and when it will be done."""
+        """How fast each duty gets on and when it will be done; of repair also what is stored by
+        remaining tolerance (`Census.told`) and what lies elsewhere than the map says."""
         repair, scrub, sweep = self.repair.progress, self.scrub.progress, self.sweep.progress
         reencode = self.reencode.progress
-        return self._headways.told(
+        told = self._headways.told(
             {
                 "repair": Work("objects", repair.walked, repair.unwalked),
                 "moves": Work("bytes", repair.moved_bytes),
@@ -93,6 +99,9 @@ class Duties:
                 "lifecycle": Work("records", self.lifecycle.progress.acted_on),
             }
         )
+        told["repair"]["stored"] = self.repair.census.told(self.readable())
+        told["repair"]["misplaced_shards"] = repair.misplaced if repair.epoch else None
+        return told
 
     def _once_confirmed(
         self, work: Callable[[], Awaitable[bool | None]]
@@ -111,6 +120,7 @@ class Duties:
         """All duties with their pace."""
         return [
             Duty("repair", self.repair.work, every_seconds=0.5),
+            Duty("census", self.repair.census.work, every_seconds=5.0),
             Duty("garbage", self._once_confirmed(self.garbage.work), every_seconds=3.0),
             Duty("re-encoding", self.reencode.work, every_seconds=1.0),
             Duty(

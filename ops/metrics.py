@@ -81,6 +81,8 @@ class StoreCounts:
     buckets: tuple[BucketHeld, ...] = ()
     """The largest ones, as many as the store's settings say."""
     tolerance: int = 0
+    map_epoch: int = 0
+    map_open_epochs: int = 0
     data_shards: int = 0
     parity_shards: int = 0
     """k and m of the scheme of new objects."""
@@ -156,6 +158,8 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     yield moved
     yield from _scrub_families(counts.scrub)
     yield from _duty_families(counts.duties)
+    yield from _stored_families(counts.duties.get("repair", {}).get("stored"))
+    yield from _map_families(counts)
     yield from _bucket_families(counts.buckets)
     yield from _snapshot_families(counts.snapshot)
     yield _gauge(
@@ -318,6 +322,55 @@ def _duty_families(duties: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
         if told["eta_seconds"] is not None:
             eta.add_metric([name], told["eta_seconds"])
     yield from (rate, left, eta)
+
+
+def _stored_families(stored: Mapping[str, Any] | None) -> Iterator[Metric]:
+    """As the census tells; without series while no inventory has counted, for 0 would be a lie."""
+    blobs = GaugeMetricFamily(
+        "ostraka_stored_blobs",
+        "Blobs by the drives that each may still lose now. A blob is the body of an object or of a"
+        " part, or a list of parts; copies that share one may count it again. What was written"
+        " since ostraka_inventory_timestamp_seconds may be missing.",
+        labels=["tolerance"],
+    )
+    size = GaugeMetricFamily(
+        "ostraka_stored_blob_bytes",
+        "Bytes in these blobs, without what coding adds.",
+        labels=["tolerance"],
+    )
+    began = GaugeMetricFamily(
+        "ostraka_inventory_timestamp_seconds",
+        "When the walk that counted ostraka_stored_blobs began, in Unix time; drives that come and"
+        " go since show at once all the same.",
+    )
+    coarse = GaugeMetricFamily(
+        "ostraka_coarse_blobs",
+        "Of ostraka_stored_blobs, those of which only a lower bound of the tolerance is known while"
+        " drives are away: there are too many different sets of drives.",
+    )
+    if stored is not None:
+        for tolerance, held in stored["by_tolerance"].items():
+            blobs.add_metric([tolerance], held["blobs"])
+            size.add_metric([tolerance], held["bytes"])
+        began.add_metric([], stored["began_at_seconds"])
+        coarse.add_metric([], stored["coarse"])
+    yield from (blobs, size, began, coarse)
+
+
+def _map_families(counts: StoreCounts) -> Iterator[Metric]:
+    yield _gauge("ostraka_map_epoch", "Number of the newest cluster map.", counts.map_epoch)
+    yield _gauge(
+        "ostraka_map_open_epochs",
+        "Earlier maps whose shards may not all have been moved yet.",
+        counts.map_open_epochs,
+    )
+    misplaced = GaugeMetricFamily(
+        "ostraka_misplaced_shards",
+        "Shards that the last inventory left elsewhere than the newest map wants them.",
+    )
+    if (told := counts.duties.get("repair", {}).get("misplaced_shards")) is not None:
+        misplaced.add_metric([], told)
+    yield misplaced
 
 
 def _snapshot_families(snapshot: dict[str, float]) -> Iterator[Metric]:

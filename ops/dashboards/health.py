@@ -15,6 +15,23 @@ def _found(what: str, legend: str) -> Query:
     return Query(f'max by (job) (ostraka_scrub_{what}_total{{job=~"$job"}})', legend)
 
 
+def _by_tolerance(title: str, meaning: str, metric: str, unit: str = "short") -> Panel:
+    query = Query(f'max by (job, tolerance) ({metric}{{job=~"$job"}})', "{{tolerance}}")
+    return Panel(
+        title=title,
+        meaning=meaning,
+        queries=(query,),
+        unit=unit,
+        kind=Kind.NUMBER,
+        width=12,
+        height=5,
+    )
+
+
+def _told(metric: str, legend: str) -> Query:
+    return Query(f'max by (job) ({metric}{{job=~"$job"}})', legend)
+
+
 HEALTH = Dashboard(
     name="health",
     title="Health",
@@ -23,6 +40,19 @@ HEALTH = Dashboard(
         Row(
             "May data be lost?",
             (
+                _by_tolerance(
+                    "Blobs by remaining tolerance",
+                    "How many blobs (bodies of objects and parts) may still lose how many drives; all"
+                    " at m when all is well. Lost ones cannot be read now: they are back with"
+                    " the drives.",
+                    "ostraka_stored_blobs",
+                ),
+                _by_tolerance(
+                    "Bytes by remaining tolerance",
+                    "Bytes in these blobs, without what coding adds.",
+                    "ostraka_stored_blob_bytes",
+                    "bytes",
+                ),
                 Panel(
                     title="Drives that may fail now",
                     meaning="Remaining tolerance of the worst object: how many more drives may be"
@@ -219,6 +249,38 @@ HEALTH = Dashboard(
                         Query('max by (job) (ostraka_garbage_pending{job=~"$job"})', "garbage"),
                         Query('max by (job) (ostraka_orphan_shards{job=~"$job"})', "orphan shards"),
                     ),
+                ),
+                Panel(
+                    title="Map epoch",
+                    meaning="Number of the newest cluster map: it grows with every change of drives"
+                    " or schemes.",
+                    queries=(_told("ostraka_map_epoch", "epoch"),),
+                ),
+                Panel(
+                    title="Moves to be done",
+                    meaning="Earlier maps that are still open, and shards that lie elsewhere than"
+                    " the newest wants them.",
+                    queries=(
+                        _told("ostraka_map_open_epochs", "open epochs"),
+                        _told("ostraka_misplaced_shards", "misplaced shards"),
+                    ),
+                ),
+                Panel(
+                    title="Age of the count by tolerance",
+                    meaning="What was written since may not be counted yet.",
+                    queries=(
+                        Query(
+                            "time() - max by (job)"
+                            ' (ostraka_inventory_timestamp_seconds{job=~"$job"})',
+                            "age",
+                        ),
+                    ),
+                    unit="s",
+                ),
+                Panel(
+                    title="Blobs whose tolerance is a lower bound",
+                    meaning="Those beyond the sets of drives that the keeper counts apart.",
+                    queries=(_told("ostraka_coarse_blobs", "blobs"),),
                 ),
                 Panel(
                     title="Pace of background duties",

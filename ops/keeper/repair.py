@@ -15,6 +15,7 @@ import msgspec
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef
 from gateway.objects.port import Objects
+from ops.keeper.census import Census, Counting
 from ops.keeper.homes import homebound
 from ops.keeper.inventory import Found, Holding, blobs, find
 from ops.keeper.rebuild import Destination, NotRebuilt, Source, rebuild_shard
@@ -113,6 +114,8 @@ class Repair:
         self._nodes = nodes
         self._view = view
         self.progress = RepairProgress()
+        self.census = Census(metastore, objects, nodes, lambda: view().waits, clock)
+        """Takes the count of every whole inventory."""
         self._moved_some = False
         self._hindered = False
         self._again_at = 0.0
@@ -192,11 +195,13 @@ class Repair:
         self.progress.examined = 0
         self.progress.expected = self.progress.known or None
         tolerance: int | None = None
+        counting = Counting()
         async for refs in blobs(self._metastore, self._objects):
             found = await find(refs, self._nodes)
             found.sort(key=lambda blob: blob.tolerance)  # least remaining tolerance first
             for blob in found:
                 await self._complete(blob)
+                counting.add(blob)
                 self.progress.examined += 1
                 self.progress.walked += 1
                 misplaced += self._misplaced(blob)
@@ -204,6 +209,7 @@ class Repair:
                 missing += blob.ref.m - left
                 unreadable += left < 0
                 tolerance = left if tolerance is None else min(tolerance, left)
+        self.census.take(counting, began)
         # A drive that came back meanwhile, however short it was away, may hold what was missing: look
         # again.
         now = self._view()

@@ -29,6 +29,7 @@ LABELS = {
     "outcome": "`expired` (current objects), `noncurrent` (versions), `markers` (delete markers alone),"
     " `uploads` (given up), `skipped` (changed meanwhile), `unreadable` (damaged records, passed over)",
     "process": "`storage`, `keeper`, `node`, `worker-N`, …",
+    "tolerance": "drives that may still be lost: `lost` (cannot be read now), `0`, `1`, … to m",
     "le": "upper bound of a histogram's bucket",
 }
 """Every label there is: a closed set, as are the values of each."""
@@ -111,6 +112,17 @@ def _specimen() -> StoreCounts:
         node="local",
         snapshot={"age_seconds": 1.0},
         duties={
-            "repair": {"unit": "objects", "per_second": 1.0, "left": 1, "eta_seconds": 1.0},
+            "repair": {
+                "unit": "objects",
+                "per_second": 1.0,
+                "left": 1,
+                "eta_seconds": 1.0,
+                "misplaced_shards": 0,
+                "stored": {
+                    "began_at_seconds": 1.0,
+                    "coarse": 0,
+                    "by_tolerance": {"lost": {"blobs": 0, "bytes": 0}},
+                },
+            },
         },
     )

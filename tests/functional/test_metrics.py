@@ -96,3 +96,42 @@ def test_degraded_reads_and_writes_are_counted(tmp_path: Path) -> None:
         eventually(counted, 40)
     finally:
         store.kill()
+
+
+def test_what_is_stored_by_tolerance_follows_the_drives(tmp_path: Path) -> None:
+    store = StoreProcess(tmp_path / "data", options=("--workers", "1"))
+
+    def blobs() -> dict[str, float]:
+        shown = store.metrics()
+        names = {left: f'ostraka_stored_blobs{{tolerance="{left}"}}' for left in "012"}
+        names["lost"] = 'ostraka_stored_blobs{tolerance="lost"}'
+        return {left: shown.get(name, -1) for left, name in names.items()}
+
+    try:
+        store.start()
+        s3 = store.client()
+        s3.create_bucket(Bucket="held")
+        for number in range(5):
+            s3.put_object(Bucket="held", Key=f"{number}", Body=os.urandom(100_000))
+        store.stop()
+        store.start()  # and an inventory is taken
+        # The copies of the metadata come to the five.
+        eventually(lambda: blobs()["2"] >= 5, 30)
+        whole = blobs()
+        assert whole["lost"] == whole["0"] == whole["1"] == 0
+        size = store.metrics()['ostraka_stored_blob_bytes{tolerance="2"}']
+        assert 500_000 <= size < 600_000
+        for number in (1, 2, 3):
+            (store.directory / f"drive{number}").rename(store.directory / f"away{number}")
+        eventually(lambda: blobs()["lost"] >= 5, 30)
+        for number in (1, 2, 3):
+            drive = store.directory / f"drive{number}"
+            if drive.exists():
+                drive.rmdir()
+            (store.directory / f"away{number}").rename(drive)
+        eventually(lambda: blobs()["2"] >= 5 and blobs()["lost"] == 0, 60)
+        assert store.metrics()["ostraka_map_epoch"] >= 1
+        assert store.metrics()["ostraka_map_open_epochs"] == 0
+        eventually(lambda: store.metrics().get("ostraka_misplaced_shards") == 0, 30)
+    finally:
+        store.kill()

@@ -104,6 +104,12 @@ def _series(panel: Panel, prometheus: Prometheus, seconds: float) -> list[Series
 def _content(panel: Panel, series: Sequence[Series], w: int, h: int) -> Iterator[str]:
     if not series:
         yield f'<text x="{w / 2}" y="{h / 2}" text-anchor="middle">no data</text>'
+    elif panel.kind is Kind.NUMBER and len(series) > 1:
+        step = w / len(series)
+        for number, one in enumerate(series):
+            x, amount = (number + 0.5) * step, shown(one.points[-1][1], panel.unit)
+            yield f'<text x="{x}" y="{h / 2 + 10}" font-size="20" text-anchor="middle">{amount}</text>'
+            yield f'<text x="{x}" y="{h / 2 + 34}" text-anchor="middle">{html.escape(one.name)}</text>'
     elif panel.kind is Kind.NUMBER:
         value = series[0].points[-1][1]
         colour = next(

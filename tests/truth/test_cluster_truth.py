@@ -115,6 +115,8 @@ def test_a_dead_node_is_seen_to_go_and_to_come(
     """And every one of its drives is told apart: no two series have one name."""
     for name in ("OstrakaNodeDead", "OstrakaDriveDead", "OstrakaToleranceGone"):
         prometheus.wait_for(name, fires=False)
+    # What was written since the keeper's first inventory is counted within little more than a minute.
+    prometheus.wait_until("min(sum by (instance) (ostraka_stored_blobs)) > 0", seconds=120)
     cluster.members["node3"].kill()
     fired = {
         name: prometheus.wait_for(name, fires=True)
@@ -125,7 +127,9 @@ def test_a_dead_node_is_seen_to_go_and_to_come(
     for name in ("OstrakaNoWriteQuorum", "OstrakaSilent", "OstrakaEtcdNoLeader"):
         assert name not in prometheus.firing()
     assert values(prometheus.query(without_range("OstrakaNodeDead"))) == [1.0]
+    prometheus.wait_until('min(ostraka_stored_blobs{tolerance="0"}) > 0')
     cluster.members["node3"].start()
+    prometheus.wait_until('max(ostraka_stored_blobs{tolerance=~"lost|0|1"}) == 0', seconds=60)
     cleared = {name: prometheus.wait_for(name, fires=False, seconds=60) for name in fired}
     told = table(prometheus, fired, cleared)
     (Path(os.environ.get("PICTURES") or tmp_path) / "cluster.md").write_text(told)
@@ -192,7 +196,13 @@ def test_etcd_is_told_of_as_the_gateways_see_it(prometheus: Prometheus) -> None:
 
 
 def test_gauges_of_the_whole_are_told_alike_by_gateway_and_keeper(prometheus: Prometheus) -> None:
-    for metric in ("ostraka_scheme_shards", "ostraka_write_quorum", "ostraka_drive_capacity_bytes"):
+    for metric in (
+        "ostraka_scheme_shards",
+        "ostraka_write_quorum",
+        "ostraka_drive_capacity_bytes",
+        "ostraka_stored_blobs",
+        "ostraka_map_epoch",
+    ):
         told = prometheus.query(f"count by (instance) ({metric})")
         assert len(told) == 2, metric
         assert len(set(values(told))) == 1, metric
