@@ -18,7 +18,6 @@ from tests.unit.s3_requests import request_of
 
 ACCESS_KEY = "AKIAEXAMPLE"
 SECRET = "secret/example+key"
-NOW = time.time()
 CREDENTIALS = Credentials(ACCESS_KEY, SECRET)
 
 
@@ -41,11 +40,11 @@ def presigned(method: str, url: str, expires: int = 600) -> S3Request:
     return request_of(method, str(request.url), {})
 
 
-def verify(request: S3Request, *, secret: str = SECRET, now: float = NOW) -> Verified:
+def verify(request: S3Request, *, secret: str = SECRET, now: float | None = None) -> Verified:
     claim = parse_claim(request, region="us-east-1")
     assert claim is not None
     assert claim.access_key == ACCESS_KEY
-    return claim.verify(secret, now)
+    return claim.verify(secret, time.time() if now is None else now)
 
 
 def code_of(request: S3Request, **options: Any) -> ErrorCode:
