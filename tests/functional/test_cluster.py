@@ -46,11 +46,9 @@ def _etcd_is_there() -> bool:
     return True
 
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not _etcd_is_there(), reason="there is no etcd"),
-]
+NEEDS_ETCD = pytest.mark.skipif(not _etcd_is_there(), reason="there is no etcd")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), NEEDS_ETCD]
 
 
 @pytest.fixture(scope="module")

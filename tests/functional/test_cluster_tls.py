@@ -11,12 +11,12 @@ import pytest
 
 from ops.local_cluster import LocalCluster
 from tests.contract.etcd_process import EtcdCluster
-from tests.functional.test_cluster import BUCKET, SIZES, _etcd_is_there, client_of
+from tests.functional.test_cluster import BUCKET, NEEDS_ETCD, SIZES, client_of
 from tests.unit.certificates import certificate_for_loopback
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not _etcd_is_there(), reason="there is no etcd"),
+    NEEDS_ETCD,
 ]
 THREE_MACHINES = Path(__file__).parents[2] / "ops" / "docs" / "three-machines.md"
 

@@ -33,6 +33,20 @@ FREE_MAPS = {
     "commonLabels", "commonAnnotations", "annotations", "labels", "nodeSelector", "affinity",
     "podAnnotations", "podLabels", "resources",
 }  # fmt: skip
+
+
+def _named(properties: dict[str, Any]) -> dict[str, Any]:
+    """A list of things to provide, each with a name and nothing but these properties."""
+    return {
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": properties,
+        }
+    }
+
+
 RULES: dict[str, dict[str, Any]] = {
     "mode": {"enum": ["single", "cluster"]},
     "image.digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
@@ -73,57 +87,37 @@ RULES: dict[str, dict[str, Any]] = {
     "etcd.quotaBytes": {"minimum": 100_000_000, "maximum": 17_179_869_184},
     "etcd.snapshots.schedule": {"pattern": r"^(@(hourly|daily|weekly)|\S+ \S+ \S+ \S+ \S+)$"},
     "etcd.snapshots.keep": {"minimum": 1},
-    "provisioning.accounts": {
-        "items": {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": {
-                "name": {"type": "string", "pattern": NAME},
-                "email": {"type": "string"},
-                "existingSecret": {"type": "string"},
-            },
+    "provisioning.accounts": _named(
+        {
+            "name": {"type": "string", "pattern": NAME},
+            "email": {"type": "string"},
+            "existingSecret": {"type": "string"},
         }
-    },
-    "provisioning.buckets": {
-        "items": {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": {
-                "name": {"type": "string", "pattern": r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"},
-                "account": {"type": "string"},
-                "versioning": {"type": "boolean"},
-                "policy": POLICY,
-            },
+    ),
+    "provisioning.buckets": _named(
+        {
+            "name": {"type": "string", "pattern": r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"},
+            "account": {"type": "string"},
+            "versioning": {"type": "boolean"},
+            "policy": POLICY,
         }
-    },
-    "provisioning.groups": {
-        "items": {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": {
-                "name": {"type": "string", "pattern": NAME},
-                "account": {"type": "string"},
-                "policies": POLICIES,
-            },
+    ),
+    "provisioning.groups": _named(
+        {
+            "name": {"type": "string", "pattern": NAME},
+            "account": {"type": "string"},
+            "policies": POLICIES,
         }
-    },
-    "provisioning.users": {
-        "items": {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": {
-                "name": {"type": "string", "pattern": NAME},
-                "account": {"type": "string"},
-                "existingSecret": {"type": "string"},
-                "policies": POLICIES,
-                "groups": {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
-            },
+    ),
+    "provisioning.users": _named(
+        {
+            "name": {"type": "string", "pattern": NAME},
+            "account": {"type": "string"},
+            "existingSecret": {"type": "string"},
+            "policies": POLICIES,
+            "groups": {"type": "array", "uniqueItems": True, "items": {"type": "string"}},
         }
-    },
+    ),
     "networkPolicy.s3From": {"items": PEERS},
     "networkPolicy.adminFrom": {"items": PEERS},
     "podSecurity.runAsUser": {"minimum": 1},

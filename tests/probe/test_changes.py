@@ -17,8 +17,8 @@ import pytest
 from ops.local_cluster import LocalCluster
 from tests.functional.test_cluster import (
     BUCKET,
+    NEEDS_ETCD,
     Clients,
-    _etcd_is_there,
     check,
     client_of,
     look,
@@ -36,7 +36,7 @@ SETTLED_SECONDS = 120 + OBJECTS / 5
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600 + 3 * OBJECTS),
-    pytest.mark.skipif(not _etcd_is_there(), reason="there is no etcd"),
+    NEEDS_ETCD,
 ]
 
 

@@ -23,7 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.local_cluster import LocalCluster
-from tests.functional.test_cluster import _etcd_is_there
+from tests.functional.test_cluster import NEEDS_ETCD
 from tests.probe.faults import start_again
 from tests.waiting import eventually
 
@@ -36,7 +36,7 @@ BUCKET = "leader"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300 + 60 * KILLS),
-    pytest.mark.skipif(not _etcd_is_there(), reason="there is no etcd"),
+    NEEDS_ETCD,
 ]
 
 

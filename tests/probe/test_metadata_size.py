@@ -14,7 +14,7 @@ import pytest
 
 from ops.local_cluster import LocalCluster
 from ops.metadata_headroom import OBJECT_SIZE_BYTES
-from tests.functional.test_cluster import _etcd_is_there, client_of
+from tests.functional.test_cluster import NEEDS_ETCD, client_of
 
 OBJECTS = int(os.environ.get("SIZED_OBJECTS", "1000"))
 QUOTA_BYTES = 8 << 30
@@ -22,7 +22,7 @@ QUOTA_BYTES = 8 << 30
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300 + OBJECTS / 10),
-    pytest.mark.skipif(not _etcd_is_there(), reason="there is no etcd"),
+    NEEDS_ETCD,
 ]
 
 

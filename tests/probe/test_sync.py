@@ -20,7 +20,7 @@ import pytest
 from ops.load_balancers import balancer_of
 from ops.local_cluster import LocalCluster, Member, free_ports
 from tests.functional.store_process import CLEAN_ENVIRONMENT
-from tests.functional.test_cluster import _etcd_is_there, answers, client_of, fetch
+from tests.functional.test_cluster import NEEDS_ETCD, answers, client_of, fetch
 from tests.probe.faults import Killer, in_turn
 from tests.waiting import eventually
 
@@ -31,7 +31,7 @@ SIZE_BYTES_MAX = 24 << 20
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300 + FILES),
-    pytest.mark.skipif(not _etcd_is_there(), reason="there is no etcd"),
+    NEEDS_ETCD,
 ]
 
 
