@@ -28,9 +28,8 @@ FADING = 0.8
 is tried again."""
 _OF_DRIVE, _OF_ALL = 1 / 8, 1 / 64
 """Weight of one answer in the moving averages."""
-
-
 _OUTLIER_FACTOR = 4.0
+"""An answer counts for at most so many times what is usual, in the average of all drives."""
 
 
 @dataclass(slots=True)

@@ -2,8 +2,8 @@
 
 The plan lives as long as one blob is read, step by step: what failed once is not asked again.
 Data shards are asked first on the drives where the map expects them, avoiding drives that are loaded
-and, more so, those known to be unwell; each failure brings in the next spare; when all expected places are used up, the plan wants
-the nodes to be searched (`wants_search`), and takes what they found.
+and, more so, those known to be unwell; each failure brings in the next spare; when all expected places
+are used up, the plan wants the nodes to be searched (`wants_search`), and takes what they found.
 """
 
 from collections.abc import Collection, Iterable, Sequence
