@@ -1,11 +1,20 @@
 """Buffers in which large bodies are received and coded: few, of one size, with their pages in place.
 
-The pool bounds the memory of large writes in a process: a request that finds none free waits for one.
+The pools bound the memory of large writes in a process: a request that finds none free waits for one.
 """
 
 import asyncio
 import mmap
 from collections import deque
+from dataclasses import dataclass
+
+from gateway.domain.ranges import CHECKSUM_SIZE_BYTES, Geometry
+from placement.schemes import Scheme
+from storage_node.shard_file import BLOCK_SIZE_BYTES
+
+BATCH_STRIPES = 2
+"""Received, coded and written at once: 2 MiB. Fewer cost more hops, more cost memory and overlap
+less with receiving."""
 
 
 class BufferPool:
@@ -41,6 +50,13 @@ class BufferPool:
             return _prefaulted(self.size_bytes)
         return None
 
+    def forget(self) -> None:
+        """One that was acquired does not come back soon: another may be made in its place."""
+        self._unmade += 1
+        if self._waiting:
+            self._unmade -= 1
+            self.release(_prefaulted(self.size_bytes))
+
     def release(self, buffer: memoryview) -> None:
         """Give one back; its contents may be overwritten at once."""
         assert len(buffer) == self.size_bytes
@@ -50,6 +66,79 @@ class BufferPool:
                 waiter.set_result(buffer)
                 return
         self._free.append(buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where stripes lie in a receiving buffer, and the shards' parts in a region."""
+
+    stripes: int
+    """Stripes of a batch."""
+    slot_size_bytes: int
+    """Room of one padded stripe."""
+    regions: int
+    """Parts that differ: all, or one when every shard is a copy."""
+    part_size_bytes: int
+    """Room of one shard's part; a multiple of the block."""
+
+    @classmethod
+    def of(
+        cls, geometry: Geometry, m: int, buffer_size_bytes: int, region_size_bytes: int
+    ) -> "Layout":
+        """As many stripes as fit, at least one."""
+        slot = geometry.k * geometry.fragment_size_bytes
+        regions = 1 if geometry.k == 1 else geometry.k + m
+        part = region_size_bytes // regions // BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES
+        stripes = min(
+            buffer_size_bytes // slot,
+            (part - BLOCK_SIZE_BYTES) // geometry.shard_stride_bytes,
+            max(geometry.stripes, 1),
+        )
+        assert stripes >= 1, "the buffers are too small for this scheme"
+        return cls(stripes, slot, regions, part)
+
+    def region_start(self, index: int) -> int:
+        """Where that shard's part begins."""
+        return 0 if self.regions == 1 else index * self.part_size_bytes
+
+
+class WritingMemory:
+    """What large writes of a process receive into (`buffers`) and lay shards out in (`regions`).
+
+    `count` of the former, each of two stripes, and half as many of the latter, each for the shards
+    of two stripes: with 12 and 4+2 that is 24 + 19 MiB.
+    """
+
+    def __init__(self, scheme: Scheme, count: int, before: "WritingMemory | None" = None) -> None:
+        """Room for this scheme, for those narrowed from it, and for what `before` had room for."""
+        buffer, region = _sizes_of(scheme)
+        if before is not None:
+            buffer = max(buffer, before.buffers.size_bytes)
+            region = max(region, before.regions.size_bytes)
+        self.buffers: BufferPool = BufferPool(buffer, count)
+        self.regions: BufferPool = BufferPool(region, max(1, count // 2))
+
+    def suits(self, scheme: Scheme) -> bool:
+        """Whether there is room for this scheme."""
+        buffer, region = _sizes_of(scheme)
+        return buffer <= self.buffers.size_bytes and region <= self.regions.size_bytes
+
+    def layout(self, geometry: Geometry, m: int) -> Layout:
+        """How a blob of that geometry uses them."""
+        return Layout.of(geometry, m, self.buffers.size_bytes, self.regions.size_bytes)
+
+
+def _sizes_of(scheme: Scheme) -> tuple[int, int]:
+    """Bytes of a buffer and of a region: for a full batch, or one stripe of a narrower scheme."""
+    full = _region_size_bytes(scheme.k, scheme.m, scheme.stripe_size_bytes, BATCH_STRIPES)
+    narrow = _region_size_bytes(min(2, scheme.k), scheme.m, scheme.stripe_size_bytes, 1)
+    return BATCH_STRIPES * (scheme.stripe_size_bytes + scheme.k), max(full, narrow)
+
+
+def _region_size_bytes(k: int, m: int, stripe_size_bytes: int, stripes: int) -> int:
+    regions = 1 if k == 1 else k + m
+    part = BLOCK_SIZE_BYTES + stripes * (-(-stripe_size_bytes // k) + CHECKSUM_SIZE_BYTES)
+    return regions * -(-part // BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES
 
 
 def _prefaulted(size_bytes: int) -> memoryview:

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Executor
 
 from gateway.domain.write_plan import WritePlan
 from gateway.metadata.records import BlobRef
-from gateway.objects.buffers import BufferPool
-from gateway.objects.large import LargeWriter
+from gateway.objects.buffers import WritingMemory
+from gateway.objects.large import LargeWriter, Threads
 from gateway.objects.port import Hashing
 from gateway.objects.staging import StagedFiles, geometry_of
 from gateway.objects.topology import Topology
@@ -27,9 +26,7 @@ from storage_node.port import (
 class FileWrites:
     """Speaks to the nodes about shards that are files of their own."""
 
-    def __init__(
-        self, nodes: Mapping[str, NodePort], topology: Topology, threads: Executor
-    ) -> None:
+    def __init__(self, nodes: Mapping[str, NodePort], topology: Topology, threads: Threads) -> None:
         self._nodes = nodes
         self._topology = topology
         self._threads = threads
@@ -62,12 +59,12 @@ class FileWrites:
         staged: StagedFiles,
         body: Body,
         digests: Hashing,
-        pool: BufferPool,
+        memory: WritingMemory,
         *,
         may_end_early: bool = False,
     ) -> None:
         """Read the whole body into the files; they are aborted when that does not end well."""
-        writer = LargeWriter(staged, digests, pool, self._threads, may_end_early=may_end_early)
+        writer = LargeWriter(staged, digests, memory, self._threads, may_end_early=may_end_early)
         whole = False
         try:
             await writer.receive(body, self._appender(staged))

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.domain.write_plan import WritePlan, judge
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef
-from gateway.objects.buffers import BufferPool
+from gateway.objects.buffers import WritingMemory
 from gateway.objects.carried import CarriedShards
 from gateway.objects.counts import BlobCounts
 from gateway.objects.damage import DamageReports
 from gateway.objects.errors import BlobDamaged, NotEnoughDrives, PlacementChanged, WriteFellShort
 from gateway.objects.files import FileWrites
-from gateway.objects.large import Layout
+from gateway.objects.large import Threads
 from gateway.objects.latency import Latency
 from gateway.objects.port import Hashing, Staged, Stored
 from gateway.objects.prompt import PromptReader
@@ -40,9 +40,12 @@ from storage_node.port import SEGMENT_SHARD_SIZE_BYTES_MAX, Buffer, NodePort, Sh
 
 INLINE_SIZE_BYTES_MAX = 256 << 10
 """Bodies up to this size are hashed and coded on the event loop: a thread hop costs more."""
-BUFFER_SIZE_BYTES = 4 << 20
 BUFFERS_DEFAULT = 12
 THREADS = 4
+"""For what takes the processor: hashing and coding."""
+DISK_THREADS = 64
+"""For what waits for drives. Made as they are needed; the bound leaves room for those that a stuck
+drive holds."""
 _BLOB_ID_SIZE_BYTES = 16
 _IDS_AT_ONCE = 32
 
@@ -50,9 +53,8 @@ _IDS_AT_ONCE = 32
 class ObjectStore:
     """Implements `gateway.objects.port.Objects`. One per process.
 
-    Memory of bodies: `buffers` × 4 MiB for large writes (more than that for m above 5, where a
-    stripe with its parity does not fit), one body of at most 512 KiB a small write,
-    two read steps of 2 MiB a read.
+    Memory of bodies: for large writes what `WritingMemory` says of `buffers`, one body of at most
+    512 KiB a small write, two read steps of 2 MiB a read.
     """
 
     def __init__(
@@ -64,7 +66,6 @@ class ObjectStore:
         *,
         joint: JointPuts | None = None,
         buffers: int = BUFFERS_DEFAULT,
-        buffer_size_bytes: int = BUFFER_SIZE_BYTES,
     ) -> None:
         self._nodes = nodes
         self._topology = topology
@@ -72,14 +73,14 @@ class ObjectStore:
         self._randomness = randomness
         self._joint = joint
         self._buffers = buffers
-        self._buffer_size_bytes = buffer_size_bytes
-        self._pool: BufferPool | None = None
+        self._memory: WritingMemory | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="blob")
+        self._disk_threads = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
         self._damage = DamageReports(nodes)
         self.counts = BlobCounts()
         latency = Latency()
         self._around = Surroundings(nodes, topology, latency, self._damage.report, self.counts)
-        self._files = FileWrites(nodes, topology, self._threads)
+        self._files = FileWrites(nodes, topology, Threads(self._threads, self._disk_threads))
         self._ids = b""
         self._quick = QuickReader(nodes, topology)
         self._prompt = PromptReader(nodes, topology, latency)
@@ -88,6 +89,7 @@ class ObjectStore:
         """Wait for threads and reports; nodes and topology belong to the caller."""
         await self._damage.close()
         await asyncio.to_thread(self._threads.shutdown)
+        self._disk_threads.shutdown(wait=False)
 
     @property
     def schemes(self) -> Schemes:
@@ -311,8 +313,10 @@ class ObjectStore:
             shards = await self._files.open(ref, plan)
             if shards is not None:
                 staged = StagedFiles(ref, group or GroupId(blob), plan, placed, shards, scheme)
-                pool = self._buffer_pool(plan.scheme)
-                await self._files.receive(staged, body, digests, pool, may_end_early=may_end_early)
+                memory = self._writing_memory(plan.scheme)
+                await self._files.receive(
+                    staged, body, digests, memory, may_end_early=may_end_early
+                )
                 return staged
         raise NotEnoughDrives(_too_few(self._topology, scheme))
 
@@ -349,13 +353,12 @@ class ObjectStore:
                 compares += map(exists, marks)
         return Stored(blob.ref, tuple(compares), tuple(puts), plan.narrow)
 
-    def _buffer_pool(self, scheme: Scheme) -> BufferPool:
-        """The pool of large writes, made when the first one comes; anew, with larger buffers, when
-        one comes whose stripe does not fit. Those under way keep theirs."""
-        least = Layout.room(min(2, scheme.k), scheme.m, scheme.stripe_size_bytes)
-        if self._pool is None or self._pool.size_bytes < least:
-            self._pool = BufferPool(max(self._buffer_size_bytes, least), self._buffers)
-        return self._pool
+    def _writing_memory(self, scheme: Scheme) -> WritingMemory:
+        """What large writes use, made when the first one comes; anew, with more room, when one of a
+        scheme comes that does not fit. Those under way keep theirs."""
+        if self._memory is None or not self._memory.suits(scheme):
+            self._memory = WritingMemory(scheme, self._buffers, self._memory)
+        return self._memory
 
 
 def _own(staged: Staged) -> StagedBlob:

@@ -27,8 +27,10 @@ from gateway.s3.signature import (
 UNSIZED_BODY_LIMIT_BYTES: Final = 1024 * 1024
 """Bodies that come chunked without a length are gathered to learn it, up to this size."""
 
-_FRAMING_BYTES: Final = 512
-"""Read ahead for aws-chunked framing; chunk data beyond it goes straight to the consumer."""
+_READ_AHEAD_BYTES: Final = 256 * 1024
+"""Raw bytes of an aws-chunked body that are read at once and then copied out of their framing: many
+clients send chunks of 64 KiB, and reading each head and each chunk by itself takes several times
+as many turns of the loop. What a chunk holds beyond it goes straight to the consumer."""
 _MAX_SIZE_DIGITS: Final = 15
 _OF_BODIES: Final = frozenset({"content-md5", "x-amz-sdk-checksum-algorithm", "x-amz-trailer"})
 _CHECKSUM_MODE: Final = "x-amz-checksum-mode"
@@ -234,14 +236,14 @@ class Payload:
         return data
 
     async def _read_decoded(self, decoder: ChunkedDecoder, buffer: memoryview) -> int:
-        """Fill the buffer. Chunk data is received in place; only framing passes the scratch."""
+        """Fill the buffer. Long chunks are received in place, short ones pass the scratch."""
         filled = 0
         while filled < len(buffer):
             if self._held:
                 consumed, produced = decoder.decode_into(self._held, buffer[filled:])
                 self._held = self._held[consumed:]
                 filled += produced
-            elif decoder.chunk_left_bytes > _FRAMING_BYTES:
+            elif decoder.chunk_left_bytes > _READ_AHEAD_BYTES:
                 piece = buffer[filled : filled + decoder.chunk_left_bytes]
                 count = await self._raw.read_into(piece)
                 if count < len(piece):
@@ -249,7 +251,7 @@ class Payload:
                 decoder.account(piece)
                 filled += count
             else:
-                await self._read_framing()
+                await self._read_ahead()
         self._left_bytes -= filled
         if self._left_bytes == 0 and not decoder.done:
             await self._read_end(decoder)
@@ -264,14 +266,16 @@ class Payload:
                 # Data cannot follow: the decoder refuses chunks beyond the announced size.
                 assert consumed == len(self._held)
                 self._held = self._held[consumed:]
-            if not await self._read_framing(at_end=True):
+            if not await self._read_ahead(at_end=True):
                 decoder.finish()
                 return
 
-    async def _read_framing(self, *, at_end: bool = False) -> bool:
-        """Read ahead a little; False when the raw body has ended (an error unless `at_end`)."""
+    async def _read_ahead(self, *, at_end: bool = False) -> bool:
+        """Fill the scratch; False when the raw body has ended (an error unless `at_end`)."""
         if self._scratch is None:
-            self._scratch = memoryview(bytearray(_FRAMING_BYTES))
+            size_bytes = self._raw.size_bytes
+            room = _READ_AHEAD_BYTES if size_bytes is None else min(size_bytes, _READ_AHEAD_BYTES)
+            self._scratch = memoryview(bytearray(room))
         count = await self._raw.read_into(self._scratch)
         if count == 0 and not at_end:
             raise S3Error(ErrorCode.INCOMPLETE_BODY)

@@ -125,7 +125,6 @@ class Fixture:
             clock,
             SystemRandomness(),
             buffers=buffers,
-            buffer_size_bytes=5 * STRIPE,
         )
 
     def drive(self, drive_id: DriveId) -> "object":
