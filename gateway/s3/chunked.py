@@ -18,6 +18,7 @@ from gateway.s3.signature import (
     STREAMING_UNSIGNED_TRAILER,
     Verified,
     mismatch,
+    signer_with,
 )
 
 MIN_CHUNK_BYTES: Final = 8192
@@ -28,6 +29,7 @@ SIGNATURE_TRAILER: Final = "x-amz-trailer-signature"
 
 _EMPTY_SHA256: Final = hashlib.sha256().hexdigest()
 _SIGNED_LINE: Final = re.compile(rb"([0-9a-fA-F]{1,12});chunk-signature=([0-9a-f]{64})\r\n")
+_SIGNED_END: Final = re.compile(rb"\r\n0;chunk-signature=([0-9a-f]{64})\r\n\r\n")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PLAIN_LINE: Final = re.compile(rb"([0-9a-fA-F]{1,12})\r\n")
 
@@ -53,7 +55,7 @@ class ChunkedDecoder:
         self._signed = form != STREAMING_UNSIGNED_TRAILER
         self._trailer_signed = form == STREAMING_SIGNED_TRAILER
         self._trailer = trailer
-        self._key = verified.signing_key
+        self._signer = signer_with(verified.signing_key)
         self._string_head = f"AWS4-HMAC-SHA256-PAYLOAD\n{verified.timestamp}\n{verified.scope}\n"
         self._trailer_head = f"AWS4-HMAC-SHA256-TRAILER\n{verified.timestamp}\n{verified.scope}\n"
         self._previous = verified.seed_signature
@@ -65,6 +67,39 @@ class ChunkedDecoder:
         self._small_chunk_seen = False
         self._trailer_signature: str | None = None
         self._trailer_lines = 0
+
+    def decode_whole(self, raw: bytes) -> bytes:
+        """All data of a raw body that is all there; nothing was decoded before."""
+        data = self._decode_single(raw)
+        if data is None:
+            target = bytearray(self._undeclared_bytes)
+            _, produced = self.decode_into(memoryview(raw), memoryview(target))
+            self.finish()
+            assert produced == len(target)
+            data = bytes(target)
+        return data
+
+    def _decode_single(self, raw: bytes) -> bytes | None:
+        """The same of what small bodies look like: one signed chunk and the last one, no trailers.
+        None: it looks otherwise."""
+        if not self._signed or self._trailer_signed:
+            return None
+        head = _SIGNED_LINE.match(raw)
+        if head is None or int(head[1], 16) != self._undeclared_bytes or not self._undeclared_bytes:
+            return None
+        end = head.end() + self._undeclared_bytes
+        tail = _SIGNED_END.fullmatch(raw, end)
+        if tail is None:
+            return None
+        data = raw[head.end() : end]
+        self._chunk_signature = head[2].decode("ascii")
+        self._check_chunk(hashlib.sha256(data).hexdigest())
+        self._chunk_signature = tail[1].decode("ascii")
+        self._check_chunk(_EMPTY_SHA256)
+        self._undeclared_bytes = 0
+        self._handle_line = self._after_end
+        self.done = True
+        return data
 
     def decode_into(self, source: memoryview, target: memoryview) -> tuple[int, int]:
         """Decode as much as possible; (bytes consumed, bytes produced).
@@ -166,7 +201,7 @@ class ChunkedDecoder:
         self._check(string_to_sign, self._chunk_signature)
 
     def _check(self, string_to_sign: str, given: str) -> None:
-        expected = hmac.digest(self._key, string_to_sign.encode("latin-1"), "sha256").hex()
+        expected = self._signer.sign(string_to_sign.encode("latin-1"))
         if not hmac.compare_digest(expected, given):
             raise mismatch("", string_to_sign, given)
         self._previous = expected

@@ -196,12 +196,9 @@ class Payload:
                 raise S3Error(ErrorCode.INCOMPLETE_BODY)
             self._left_bytes = 0
             return raw
-        target = bytearray(self.size_bytes)
-        _, produced = decoder.decode_into(memoryview(raw), memoryview(target))
-        decoder.finish()
-        assert produced == self.size_bytes
+        data = decoder.decode_whole(raw)
         self._left_bytes = 0
-        return bytes(target)
+        return data
 
     def put_back(self, data: bytes) -> None:
         """The body, which was read to its end before, comes once more; its trailers stay."""

@@ -22,11 +22,13 @@ from gateway.s3.signature import (
     STREAMING_SIGNED_TRAILER,
     STREAMING_UNSIGNED_TRAILER,
     UNSIGNED_PAYLOAD,
+    Signer,
     Verified,
     check_skew,
     expired,
     mismatch,
     same,
+    signer_with,
 )
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
@@ -231,33 +233,13 @@ def signing_key(secret: str, date: str, region: str, service: str = SERVICE) -> 
     return key
 
 
-class Signer:
-    """A signing key with the half of its HMAC done that is the same for every text (RFC 2104): the
-    digests of the key's two pads, from which each signature goes on."""
-
-    __slots__ = ("_inner", "_outer", "key")
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-        block = key.ljust(hashlib.sha256().block_size, b"\0")
-        self._inner = hashlib.sha256(bytes([byte ^ 0x36 for byte in block]))
-        self._outer = hashlib.sha256(bytes([byte ^ 0x5C for byte in block]))
-
-    def sign(self, text: bytes) -> str:
-        """The signature in hex."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text)
-        outer.update(inner.digest())
-        return outer.hexdigest()
-
-
 @lru_cache(maxsize=1024)
 def signer_of(secret: str, date: str, region: str, service: str) -> Signer:
     """The day's signer; remembered, since every request of a client that day uses it.
 
     Keyed by the secret itself, so a changed secret never meets an old key.
     """
-    return Signer(signing_key(secret, date, region, service))
+    return signer_with(signing_key(secret, date, region, service))
 
 
 @lru_cache(maxsize=256)
