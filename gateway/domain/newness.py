@@ -8,6 +8,9 @@ that the key is absent.
 ENOUGH_IN_A_ROW = 8
 """A write that presumed wrongly is carried out twice; one that presumes saves a read. With so many
 new keys in a row, mixed writes seldom presume."""
+ENOUGH_WHERE_READS_ARE_CHEAP = 64
+"""The same where the read is a look into a file of this machine: it costs about a twentieth of a write,
+so a guess pays only where it is wrong less often than that."""
 BUCKETS_MAX = 10_000
 
 

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from gateway.domain.conditions import DeleteConditions, WriteConditions
 from gateway.domain.listing import From, Page, Position
-from gateway.domain.newness import Newness
+from gateway.domain.newness import ENOUGH_IN_A_ROW, ENOUGH_WHERE_READS_ARE_CHEAP, Newness
 from gateway.metadata import groups, keys
 from gateway.metadata.accounts import Accounts, Identity
 from gateway.metadata.admission import admit_to_bucket, admit_to_object
@@ -149,9 +149,11 @@ class Metadata:
             clock=clock,
             randomness=randomness,
         )
-        self.newness = Newness()
         self._clock = clock
         self.reads_now = metastore if isinstance(metastore, ReadsNow) else None
+        self.newness = Newness(
+            ENOUGH_IN_A_ROW if self.reads_now is None else ENOUGH_WHERE_READS_ARE_CHEAP
+        )
         self._get_guarded_now = None if self.reads_now is None else self.reads_now.get_guarded_now
         self._watchers = (
             Watcher(
@@ -295,9 +297,8 @@ class Metadata:
     def bucket_for_new(self, bucket: str) -> BucketEntry | None:
         """The bucket as last known, if a write may begin on the presumption that it is still so and
         that the key is new (`commit_object` with `presumed`); None: use `lookup`. Nobody was
-        admitted yet. Never where `lookup` need not wait, nor where versions or quotas want to know
-        what is there."""
-        if self.reads_now is not None or self.quotas.active:
+        admitted yet. Never where versions or quotas want to know what is there."""
+        if self.quotas.active:
             return None
         entry = self.buckets.cached.get(bucket)
         if entry is None or entry.record.versioning or not self.newness.expects(entry.bucket_id):

@@ -1,12 +1,14 @@
 """PutObject (its row is in `objects`)."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import msgspec
 
 from gateway.context import Context
 from gateway.domain.conditions import Verdict, WriteConditions, judge_write
 from gateway.domain.encryption import EncryptionRefused
-from gateway.domain.object_lock import Lock
+from gateway.domain.object_lock import UNLOCKED, Lock
 from gateway.domain.quotas import NOTHING, Amount
 from gateway.domain.storage_classes import Kept
 from gateway.domain.tags import Tags
@@ -60,10 +62,21 @@ PRESUMED_SIZE_BYTES_MAX = 64 << 10
 """Larger bodies gain little by leaving out a read of metadata, and lose more when it was needed."""
 OBJECT_SIZE_BYTES_MAX = 5 << 30
 """Largest body of one PUT. Source: S3 User Guide, "Uploading objects"."""
+_TELLS_NOTHING: Final = frozenset(
+    {
+        *("accept", "accept-encoding", "authorization", "connection", "content-length"),
+        *("content-md5", "content-type", "expect", "host", "user-agent"),
+        *("amz-sdk-invocation-id", "amz-sdk-request", "x-amz-content-sha256", "x-amz-date"),
+        *("x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-security-token"),
+        *("x-amz-checksum-crc32", "x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme"),
+        *("x-amz-checksum-sha1", "x-amz-checksum-sha256", "x-amz-trailer"),
+    }
+)
+"""Headers that tell how a request is sent, and nothing of its object but the content type. Nearly all
+requests have no others: then no other need be looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True, gc=False):
     """Input of PutObject."""
 
     bucket: str
@@ -129,10 +142,14 @@ def _decode(request: S3Request) -> Put:
     assert request.key is not None
     payload = payload_of(request)
     demand_size(payload)
+    principal = principal_of(request)
+    if not request.query and request.headers.keys() <= _TELLS_NOTHING:
+        plain = _plain_headers(request.headers.get("content-type", ""))
+        return Put(request.bucket, request.key, principal, payload, plain, None, (), UNLOCKED)
     return Put(
         request.bucket,
         request.key,
-        principal_of(request),
+        principal,
         payload,
         object_headers(request.headers),
         write_conditions(request.headers),
@@ -142,6 +159,12 @@ def _decode(request: S3Request) -> Put:
         encryption=encryption_asked(request),
         storage_class=class_asked(request.headers),
     )
+
+
+@lru_cache(maxsize=256)
+def _plain_headers(content_type: str) -> ObjectHeaders:
+    """Of an object of which nothing else is told."""
+    return object_headers({"content-type": content_type} if content_type else {})
 
 
 def full_object(digests: Digests) -> Checksum | None:

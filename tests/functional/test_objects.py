@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from gateway.domain.newness import ENOUGH_WHERE_READS_ARE_CHEAP
 from tests.functional.conftest import error_of
 from tests.functional.store_process import StoreProcess
 
@@ -305,3 +306,19 @@ def test_user_metadata_outside_ascii_comes_back_byte_for_byte(
         value = found(Bucket=bucket, Key="foo")["Metadata"]["meta1"]
         # Python shows header bytes as latin-1.
         assert value.encode("latin-1").decode() == "Hello World\xe9\u20ac"
+
+
+def test_an_overwrite_after_many_new_keys_is_as_any_other(s3: Any, bucket: str) -> None:
+    # Enough for every worker to presume that the next key is new, too.
+    for number in range(3 * ENOUGH_WHERE_READS_ARE_CHEAP):
+        s3.put_object(Bucket=bucket, Key=f"key-{number}", Body=b"first")
+    for number in range(8):
+        s3.put_object(Bucket=bucket, Key=f"key-{number}", Body=b"second", Metadata={"n": "2"})
+        got = s3.get_object(Bucket=bucket, Key=f"key-{number}")
+        assert (got["Body"].read(), got["Metadata"]) == (b"second", {"n": "2"})
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for number in range(8, 16):
+        answer = s3.put_object(Bucket=bucket, Key=f"key-{number}", Body=b"third")
+        assert answer["VersionId"] not in ("", "null")
+        first = s3.get_object(Bucket=bucket, Key=f"key-{number}", VersionId="null")
+        assert first["Body"].read() == b"first"
