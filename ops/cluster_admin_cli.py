@@ -23,6 +23,7 @@ from ops.map_store import MapStore
 from ops.object_locate import locate
 from ops.refusal import Refused
 from ops.settings import ClusterSettings
+from placement.balance import spread_of
 from placement.clock import SystemRandomness
 from placement.cluster_map import PARTITION_COUNTS, PARTITIONS_DEFAULT, ClusterMap
 from placement.errors import MetastoreUnavailable, PlacementError
@@ -30,6 +31,7 @@ from placement.ids import DriveId
 from placement.map_changes import (
     MapRefused,
     add_drives,
+    balance,
     drain,
     remove,
     replace,
@@ -443,6 +445,7 @@ def show_map(
 
     cluster = run(work)
     warnings = cluster_admin.warnings_of(cluster)
+    above, below = spread_of(cluster)
     if as_json:
         document = {
             "epoch": cluster.epoch,
@@ -450,6 +453,9 @@ def show_map(
             "scheme": str(cluster.scheme),
             "classes": {name: str(scheme) for name, scheme in cluster.classes},
             "partitions": cluster.partition_count,
+            "balanced": cluster.balanced,
+            "above_share": round(above, 4),
+            "below_share": round(below, 4),
             "warnings": warnings,
             "drives": [
                 {
@@ -459,6 +465,7 @@ def show_map(
                     "host": d.host,
                     "zone": d.zone,
                     "weight": d.weight,
+                    "pull": d.pull,
                     "state": d.state.value,
                 }
                 for d in cluster.drives
@@ -470,6 +477,11 @@ def show_map(
     typer.echo(f"epoch {cluster.epoch}{moving}, scheme {cluster.scheme}")
     for name, scheme in cluster.classes:
         typer.echo(f"storage class {name}: scheme {scheme}")
+    rule = "balanced" if cluster.balanced else "by weight alone"
+    typer.echo(
+        f"{cluster.partition_count} partitions, {rule}: drives hold up to {above:.1%} more and"
+        f" {below:.1%} less than their share"
+    )
     table = Table("slot", "id", "node", "host", "zone", "weight", "state")
     for d in cluster.drives:
         table.add_row(
@@ -478,6 +490,22 @@ def show_map(
     Console(width=160).print(table)
     for warning in warnings:
         typer.echo(f"warning: {warning}")
+
+
+@map_app.command("balance")
+def balance_map(
+    etcd: Etcd = None,
+    etcd_ca: EtcdCa = None,
+    etcd_cert: EtcdCert = None,
+    etcd_key: EtcdKey = None,
+    cluster_key_file: KeyFile = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Bring every drive near its weight's share; the keeper moves what that takes. Only once all
+    processes run a version that knows balanced maps."""
+    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    _change(settings, lambda now, *_: balance(now), dry_run=dry_run, as_json=as_json)
 
 
 @map_app.command("plan")

@@ -17,8 +17,9 @@ from ops.map_store import MapStore
 from ops.process_counts import PROCESS_VERB, CommitFacts, MetadataFacts, ProcessWatch
 from ops.refusal import Refused
 from ops.settings import ProcessSettings
+from placement.balance import balanced, balanced_again
 from placement.clock import SystemClock, SystemRandomness
-from placement.cluster_map import ClusterMap, MapDrive
+from placement.cluster_map import ClusterMap, DriveState, MapDrive
 from placement.errors import MetastoreUnavailable
 from placement.ids import DriveId, Epoch, Slot
 from placement.map_changes import LINEAGE_MAX
@@ -70,7 +71,7 @@ class MapKeeper(MapStore):
 
 def renamed(drive: MapDrive, drive_id: DriveId) -> MapDrive:
     """The same place with another drive in it."""
-    return MapDrive(drive.slot, drive_id, drive.node, drive.host, drive.zone, drive.weight)
+    return dataclasses.replace(drive, drive_id=drive_id, state=DriveState.UP)
 
 
 def next_map(
@@ -83,7 +84,7 @@ def next_map(
     """
     if now is None:
         known = tuple(_place(slot, drive) for slot, drive in enumerate(ids) if drive is not None)
-        return ClusterMap(Epoch(1), known, asked or default_scheme(len(ids)))
+        return balanced(ClusterMap(Epoch(1), known, asked or default_scheme(len(ids))))
     slots = {drive.slot for drive in now.drives}
     added = tuple(
         _place(slot, drive)
@@ -93,11 +94,10 @@ def next_map(
     scheme = asked or now.scheme
     if not added and scheme == now.scheme:
         return None
+    now = dataclasses.replace(now, scheme=scheme)
     return dataclasses.replace(
-        now,
+        balanced_again(now, now.drives + added) if added else now,
         epoch=Epoch(now.epoch + 1),
-        drives=now.drives + added,
-        scheme=scheme,
         open_epochs=(now.epoch, *now.open_epochs) if added else now.open_epochs,
         lineage=(*now.lineage, now.epoch)[-LINEAGE_MAX:] if added else now.lineage,
     )

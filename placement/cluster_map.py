@@ -1,5 +1,6 @@
 """The cluster map: one immutable value an epoch, shared by everyone who places or finds shards."""
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,6 +18,8 @@ SLOTS_MAX = 1 << 32
 CLASSES_MAX = 32
 """Storage classes that a map gives schemes: everybody reads the map whole."""
 FORMAT_VERSION = 1
+BALANCED_VERSION = 2
+"""Of a balanced map, which a program that knows none must not read: it would place otherwise."""
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -43,7 +46,15 @@ class _StoredDrive(msgspec.Struct, frozen=True, array_like=True):
     state: str
 
 
+class _Balanced(msgspec.Struct, frozen=True, array_like=True):
+    """A balanced map: the drives' pulls, in their order; the same holds for it."""
+
+    pulls: list[float]
+    map: _Stored
+
+
 _decoder = msgspec.msgpack.Decoder(_Stored)
+_balanced_decoder = msgspec.msgpack.Decoder(_Balanced)
 
 
 class DriveState(Enum):
@@ -69,6 +80,13 @@ class MapDrive:
     zone: str
     weight: float = 1.0
     state: DriveState = DriveState.UP
+    tuned_pull: float | None = None
+    """What it draws with, where that is not its weight: only in a balanced map."""
+
+    @property
+    def pull(self) -> float:
+        """What it draws partitions with."""
+        return self.weight if self.tuned_pull is None else self.tuned_pull
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +104,9 @@ class ClusterMap:
     there, so that a change moves no shard between drives that stay (`hashing.Placement`)."""
     classes: tuple[tuple[str, Scheme], ...] = ()
     """Storage classes that have a scheme of their own, in order of name."""
+    balanced: bool = False
+    """Whether changes tune the drives' pulls, so that each holds its weight's share: the rule of maps
+    that are made today. Earlier ones draw with weights until an operator has them balanced."""
 
     def __post_init__(self) -> None:
         """Refuse a map that could not be served."""
@@ -101,6 +122,10 @@ class ClusterMap:
                 raise ValueError(f"slot {drive.slot} is out of range")
             if not (drive.weight >= 0 and math.isfinite(drive.weight)):
                 raise ValueError(f"slot {drive.slot} has weight {drive.weight}")
+            if drive.tuned_pull is not None and not (
+                self.balanced and drive.tuned_pull > 0 and math.isfinite(drive.tuned_pull)
+            ):
+                raise ValueError(f"slot {drive.slot} has pull {drive.tuned_pull}")
         names = [name for name, _ in self.classes]
         if len(names) > CLASSES_MAX or names != sorted(set(names)):
             raise ValueError("storage classes are at most 32, each once, in order of name")
@@ -126,17 +151,28 @@ class ClusterMap:
             fields.append(list(self.lineage))
         if self.classes:  # appended later still
             fields.append([(n, s.k, s.m, s.stripe_size_bytes) for n, s in self.classes])
+        if self.balanced:
+            pulls = [drive.pull for drive in self.drives]
+            return bytes([BALANCED_VERSION]) + msgspec.msgpack.encode([pulls, fields])
         return bytes([FORMAT_VERSION]) + msgspec.msgpack.encode(fields)
 
     @classmethod
     def decode(cls, data: bytes) -> "ClusterMap":
         """Raises ValueError for bytes that are no map, or of a version this code does not read."""
-        if not data or data[0] != FORMAT_VERSION:
+        if not data or data[0] not in (FORMAT_VERSION, BALANCED_VERSION):
             raise ValueError("unknown version of the cluster map")
+        balanced = data[0] == BALANCED_VERSION
+        pulls: list[float] = []
         try:
-            stored = _decoder.decode(data[1:])
+            if balanced:
+                both = _balanced_decoder.decode(data[1:])
+                pulls, stored = both.pulls, both.map
+            else:
+                stored = _decoder.decode(data[1:])
         except msgspec.DecodeError as error:
             raise ValueError("malformed cluster map") from error
+        if balanced and len(pulls) != len(stored.drives):
+            raise ValueError("malformed cluster map: it has not one pull for each drive")
         return cls(
             epoch=Epoch(stored.epoch),
             drives=tuple(
@@ -148,12 +184,14 @@ class ClusterMap:
                     drive.zone,
                     drive.weight,
                     DriveState(drive.state),
+                    None if pull in (None, drive.weight) else pull,
                 )
-                for drive in stored.drives
+                for drive, pull in itertools.zip_longest(stored.drives, pulls)
             ),
             scheme=Scheme(*stored.scheme),
             partition_count=stored.partition_count,
             open_epochs=tuple(Epoch(epoch) for epoch in stored.open_epochs),
             lineage=tuple(Epoch(epoch) for epoch in stored.lineage),
             classes=tuple((name, Scheme(*scheme)) for name, *scheme in stored.classes),
+            balanced=balanced,
         )

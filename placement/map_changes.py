@@ -7,6 +7,7 @@ done. One planned move runs at a time; only putting out what is lost does not wa
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 
+from placement.balance import balanced, balanced_again
 from placement.cluster_map import CLASSES_MAX, ClusterMap, DriveState, MapDrive
 from placement.ids import DriveId, Epoch, Slot
 from placement.membership import DriveRecord
@@ -35,7 +36,14 @@ def weighed_by_size(cluster: ClusterMap, mean_capacity_bytes: float) -> ClusterM
     if mean <= 0 or mean_capacity_bytes <= 0:
         return cluster
     factor = mean_capacity_bytes / WEIGHT_UNIT_BYTES / mean
-    drives = (dataclasses.replace(d, weight=d.weight * factor) for d in cluster.drives)
+    drives = (
+        dataclasses.replace(
+            drive,
+            weight=drive.weight * factor,
+            tuned_pull=None if drive.tuned_pull is None else drive.tuned_pull * factor,
+        )
+        for drive in cluster.drives
+    )
     return dataclasses.replace(cluster, drives=tuple(drives))
 
 
@@ -49,7 +57,7 @@ def first_map(
     if scheme.width > len(records):
         raise MapRefused(f"scheme {scheme} needs {scheme.width} drives, there are {len(records)}")
     places = [_place(Slot(slot), record) for slot, record in enumerate(_sorted(records))]
-    return ClusterMap(Epoch(1), tuple(places), scheme, partition_count)
+    return balanced(ClusterMap(Epoch(1), tuple(places), scheme, partition_count))
 
 
 def add_drives(now: ClusterMap, records: Sequence[DriveRecord]) -> ClusterMap:
@@ -110,11 +118,25 @@ def replace(now: ClusterMap, old: DriveId, record: DriveRecord) -> ClusterMap:
     drives = []
     for drive in now.drives:
         if drive.drive_id == old:
-            # The old weight: else the slot would draw another share, and shards would move.
-            drives.append(dataclasses.replace(_place(drive.slot, record), weight=drive.weight))
+            # The old weight and pull: else the slot would draw another share, and shards would move.
+            drives.append(
+                dataclasses.replace(
+                    _place(drive.slot, record), weight=drive.weight, tuned_pull=drive.tuned_pull
+                )
+            )
         else:
             drives.append(drive)
     return _moved(now, drives, waits=False)
+
+
+def balance(now: ClusterMap) -> ClusterMap:
+    """Tune all pulls anew: for a map that was made before there were balanced ones, and after changes
+    of the scheme, or drives lost, left some drives with more than their share."""
+    _demand_quiet(now)
+    after = balanced(now)
+    if after == now:
+        raise MapRefused("the map is balanced as it is")
+    return _opened(now, after)
 
 
 def close_epochs(now: ClusterMap) -> ClusterMap:
@@ -176,12 +198,17 @@ def may_put_out(now: ClusterMap, lost: Collection[DriveId]) -> str | None:
 
 
 def _moved(now: ClusterMap, drives: Iterable[MapDrive], *, waits: bool = True) -> ClusterMap:
-    if waits:
-        _demand_quiet(now)
+    """What does not wait is urgent, and moves nothing for balance's sake."""
+    if not waits:
+        return _opened(now, dataclasses.replace(now, drives=tuple(drives)))
+    _demand_quiet(now)
+    return _opened(now, balanced_again(now, drives))
+
+
+def _opened(now: ClusterMap, after: ClusterMap) -> ClusterMap:
     return dataclasses.replace(
-        now,
+        after,
         epoch=Epoch(now.epoch + 1),
-        drives=tuple(drives),
         open_epochs=(now.epoch, *now.open_epochs)[:OPEN_EPOCHS_MAX],
         lineage=(*now.lineage, now.epoch)[-LINEAGE_MAX:],
     )

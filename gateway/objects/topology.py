@@ -360,13 +360,18 @@ class Topology:
         """Placement tables of the stored maps, as drives are served now; kept where nothing
         changed."""
         newest, *earlier = [self._as_served(stored) for stored in self._stored]
-        if self._placement is None or self._placement.map != newest:
-            self._placement = self._placement_of(newest)
-        if [placement.map for placement in self._earlier] != earlier:
-            self._earlier = tuple(map(self._placement_of, earlier))
+        known = (
+            list(self._earlier) if self._placement is None else [self._placement, *self._earlier]
+        )
+        self._placement = self._placement_of(newest, known)
+        self._earlier = tuple([self._placement_of(cluster, known) for cluster in earlier])
 
-    def _placement_of(self, cluster: ClusterMap) -> Placement:
-        return Placement(cluster, [self._by_epoch[epoch] for epoch in cluster.lineage])
+    def _placement_of(self, cluster: ClusterMap, known: Sequence[Placement]) -> Placement:
+        for placement in known:
+            if placement.map == cluster:
+                return placement
+        ancestors = [self._by_epoch[epoch] for epoch in cluster.lineage]
+        return Placement(cluster, ancestors, known[0] if known else None)
 
     def _as_served(self, stored: ClusterMap) -> ClusterMap:
         if self._view is None:

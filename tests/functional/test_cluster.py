@@ -195,6 +195,10 @@ def test_operators_see_the_cluster(cluster: LocalCluster, s3: Any) -> None:
     assert [node["state"] for node in nodes] == ["live"] * 4
     shown = admin(cluster, "map", "show")
     assert (shown["epoch"], shown["scheme"], shown["warnings"]) == (1, "4+2", [])
+    assert shown["balanced"]
+    assert max(shown["above_share"], shown["below_share"]) <= 0.05
+    with pytest.raises(ClusterFailed, match="balanced as it is"):
+        admin(cluster, "map", "balance", "--dry-run")
     assert fetch(f"{cluster.admin_urls[0]}/health/ready")[0] == 200
     with pytest.raises(ClusterFailed, match="has a map already"):
         admin(cluster, "init")

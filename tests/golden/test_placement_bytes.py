@@ -1,5 +1,7 @@
 """Placement and the stored map. A change here loses track of stored shards."""
 
+from dataclasses import replace
+
 import pytest
 
 from placement.cluster_map import ClusterMap, DriveState, MapDrive
@@ -71,3 +73,30 @@ def test_a_stored_map_of_version_1() -> None:
     )
     assert ClusterMap.decode(stored) == value
     assert value.encode() == stored
+
+
+def test_a_stored_balanced_map() -> None:
+    stored = bytes.fromhex(
+        "02"  # version
+        "92"  # pulls, and the fields of version 1
+        "92 cb3ff8000000000000 cb4004000000000000"  # 1.5, and 2.5 as the weight
+        "95 07 cd1000 930402ce00100000"
+        "92 97 00 c41061616161616161616161616161616161 a16e a168 a17a cb3ff0000000000000 a27570"
+        "97 01 c41062626262626262626262626262626262 a16e a168 a17a cb4004000000000000 a27570"
+        "90"
+    )
+    drives = (
+        MapDrive(Slot(0), DriveId(b"a" * 16), "n", "h", "z", 1.0, tuned_pull=1.5),
+        MapDrive(Slot(1), DriveId(b"b" * 16), "n", "h", "z", 2.5),
+    )
+    value = ClusterMap(Epoch(7), drives, Scheme(4, 2), balanced=True)
+    assert ClusterMap.decode(stored) == value
+    assert value.encode() == stored
+
+
+def test_orders_of_a_balanced_map_follow_its_pulls() -> None:
+    pulls = [1.0, 1.0, 1.0, 1.0, 4.0, 1.0, 1.0, 1.0]
+    drives = [replace(d, tuned_pull=pull) for d, pull in zip(FLAT.drives, pulls, strict=True)]
+    tuned = replace(FLAT, drives=tuple(drives), balanced=True)
+    assert order_of(tuned, Partition(0)) == (2, 1, 3, 4, 0, 7, 5, 6)
+    assert order_of(tuned, Partition(1)) == (7, 4, 6, 0, 5, 1, 3, 2)

@@ -39,6 +39,31 @@ def test_a_map_reads_back_equal(value: ClusterMap) -> None:
     assert ClusterMap.decode(value.encode()) == value
 
 
+@given(maps, st.floats(0.1, 9.0))
+def test_a_balanced_map_reads_back_with_its_pulls(value: ClusterMap, pull: float) -> None:
+    drives = tuple(
+        replace(d, tuned_pull=d.weight * pull)
+        if d.weight > 1 and d.weight * pull != d.weight
+        else d
+        for d in value.drives
+    )
+    tuned = replace(value, drives=drives, balanced=True)
+    assert ClusterMap.decode(tuned.encode()) == tuned
+
+
+def test_what_a_balanced_map_says_is_checked() -> None:
+    tuned = replace(MAP, balanced=True)
+    with pytest.raises(ValueError, match="one pull for each drive"):
+        ClusterMap.decode(
+            b"\2" + msgspec.msgpack.encode([[], msgspec.msgpack.decode(MAP.encode()[1:])])
+        )
+    for pull in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="pull"):
+            replace(tuned, drives=(replace(DRIVE, tuned_pull=pull),))
+    with pytest.raises(ValueError, match="pull"):
+        replace(MAP, drives=(replace(DRIVE, tuned_pull=1.0),))
+
+
 @given(maps, st.data())
 def test_cut_or_longer_bytes_are_refused(value: ClusterMap, data: st.DataObject) -> None:
     stored = value.encode()
@@ -50,14 +75,14 @@ def test_cut_or_longer_bytes_are_refused(value: ClusterMap, data: st.DataObject)
 
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused_and_nothing_else_happens(data: bytes) -> None:
-    for stored in (data, b"\1" + data):
+    for stored in (data, b"\1" + data, b"\2" + data):
         with pytest.raises(ValueError, match="map"):
             ClusterMap.decode(stored)
 
 
 def test_a_newer_version_is_refused() -> None:
     with pytest.raises(ValueError, match="version"):
-        ClusterMap.decode(b"\2" + MAP.encode()[1:])
+        ClusterMap.decode(b"\3" + MAP.encode()[1:])
 
 
 def test_a_state_of_the_future_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Changes of the cluster map: what each makes, and what it refuses."""
 
+import dataclasses
 import itertools
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cluster_map import ClusterMap, DriveState
+from placement.cluster_map import ClusterMap, DriveState, MapDrive
 from placement.hashing import Placement
 from placement.ids import BlobId, DriveId, Partition
 from placement.map_changes import (
@@ -47,6 +48,10 @@ def record(number: int, host: str = "", zone: str = "z", capacity: int = TIB) ->
 
 def cluster(count: int = 6, scheme: Scheme | None = None) -> ClusterMap:
     return first_map([record(i) for i in range(count)], scheme or Scheme(4, 2), 256)
+
+
+def untuned(count: int) -> tuple[MapDrive, ...]:
+    return tuple(dataclasses.replace(d, tuned_pull=None) for d in cluster(count).drives)
 
 
 def ids(*numbers: int) -> list[DriveId]:
@@ -160,8 +165,10 @@ def test_nobody_is_put_out_while_two_domains_are_missing_or_too_few_would_be_lef
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(6, 9), st.integers(1, 3))
-def test_growing_moves_about_the_new_drives_share(count: int, added: int) -> None:
-    before = cluster(count)
+def test_growing_a_map_that_is_not_balanced_moves_the_new_drives_share_only(
+    count: int, added: int
+) -> None:
+    before = dataclasses.replace(cluster(count), drives=untuned(count), balanced=False)
     after = add_drives(before, [record(50 + i) for i in range(added)])
     old, new = Placement(before), Placement(after)
     changed = total = 0
@@ -175,11 +182,14 @@ def test_growing_moves_about_the_new_drives_share(count: int, added: int) -> Non
 
 
 def test_later_versions_may_append_to_the_map() -> None:
-    encoded = cluster().encode()
-    fields = msgspec.msgpack.decode(encoded[1:])
+    balanced = cluster()
+    pulls, fields = msgspec.msgpack.decode(balanced.encode()[1:])
     fields[3] = [[*drive, "later"] for drive in fields[3]]
-    later = encoded[:1] + msgspec.msgpack.encode([*fields, [], [], {"later": 1}])
-    assert ClusterMap.decode(later) == cluster()
+    appended = [*fields, [], [], {"later": 1}]
+    later = b"\2" + msgspec.msgpack.encode([pulls, appended, {"later": 1}])
+    assert ClusterMap.decode(later) == balanced
+    later = b"\1" + msgspec.msgpack.encode(appended)
+    assert ClusterMap.decode(later) == dataclasses.replace(balanced, balanced=False)
 
 
 @settings(max_examples=25, deadline=None)
