@@ -43,11 +43,24 @@ class ShardEnvelope(msgspec.Struct, array_like=True, frozen=True):
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ShardEnvelope)
 _VERSION_BYTE = bytes([ENVELOPE_VERSION])
+_INDEX_AT = 6
+"""Before the index come the version, the head of the array, and group and blob with two bytes each."""
+_INDICES = tuple(bytes([index]) for index in range(128))
 
 
 def encode_envelope(envelope: ShardEnvelope) -> bytes:
     """Version byte, then MessagePack."""
     return _VERSION_BYTE + _encoder.encode(envelope)
+
+
+def envelopes_like(envelope: ShardEnvelope) -> Callable[[int], bytes]:
+    """The encoded envelope of each index of a blob whose envelopes differ in nothing else: the rest is
+    encoded once. For indices below 128, which MessagePack writes as one byte."""
+    encoded = encode_envelope(envelope)
+    at = _INDEX_AT + len(envelope.group) + len(envelope.blob)
+    assert encoded[at] == envelope.index, "group and blob are shorter than 256 bytes"
+    before, after = encoded[:at], encoded[at + 1 :]
+    return lambda index: b"".join((before, _INDICES[index], after))
 
 
 def decode_envelope(data: Buffer) -> ShardEnvelope:

@@ -23,7 +23,7 @@ _LINES_MAX = 512
 _LINE_CHARACTERS_MAX = 256
 _STEADY = frozenset(
     {
-        *("accept", "accept-encoding", "connection", "host", "user-agent"),
+        *("accept", "accept-encoding", "connection", "content-type", "host", "user-agent"),
         *("x-amz-content-sha256", "x-amz-date"),
     }
 )

@@ -9,8 +9,9 @@ or, on any refusal before or after:  await objects.discard(staged)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gateway.metadata.records import BlobRef
 from gateway.s3.message import Body, Stream
@@ -55,8 +56,7 @@ class Carrier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """Shards are durable. The transaction that commits the record must hold these compares (map
     epoch, write window, damage marks) and puts (re-encoding queue entries need the record key: see `narrow`)."""
 

@@ -11,7 +11,7 @@ from placement.ids import GroupId, Slot
 from placement.metastore.port import Compare
 from placement.schemes import Scheme
 from storage_node.port import StagedShard
-from storage_node.shard import ShardEnvelope, encode_envelope
+from storage_node.shard import ShardEnvelope, envelopes_like
 
 MEMORY_SIZE_BYTES_MAX = 512 << 10
 """Bodies above this go through files even if their shards would fit into segments."""
@@ -67,21 +67,17 @@ def envelopes_of(
     ref: BlobRef, group: GroupId, owner_key: bytes, record: bytes, created_ms: int
 ) -> Callable[[int], bytes]:
     """The envelope of each index."""
-
-    def envelope(index: int) -> bytes:
-        return encode_envelope(
-            ShardEnvelope(
-                group,
-                ref.blob,
-                index,
-                ref.k,
-                ref.m,
-                ref.stripe_size_bytes,
-                ref.size_bytes,
-                owner_key,
-                record,
-                created_ms,
-            )
+    return envelopes_like(
+        ShardEnvelope(
+            group,
+            ref.blob,
+            0,
+            ref.k,
+            ref.m,
+            ref.stripe_size_bytes,
+            ref.size_bytes,
+            owner_key,
+            record,
+            created_ms,
         )
-
-    return envelope
+    )

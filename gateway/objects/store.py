@@ -26,7 +26,6 @@ from gateway.objects.staging import (
     StagedBytes,
     StagedFiles,
     envelopes_of,
-    geometry_of,
 )
 from gateway.objects.topology import MARK, Topology
 from gateway.s3.message import Body, Stream
@@ -36,7 +35,13 @@ from placement.ids import BlobId, DriveId, GroupId
 from placement.metastore.port import Compare, Put, exists
 from placement.schemes import Scheme, Schemes
 from storage_node.joint import JointPuts
-from storage_node.port import SEGMENT_SHARD_SIZE_BYTES_MAX, Buffer, NodePort, ShardId
+from storage_node.port import (
+    CHECKSUM_SIZE_BYTES,
+    SEGMENT_SHARD_SIZE_BYTES_MAX,
+    Buffer,
+    NodePort,
+    ShardId,
+)
 
 INLINE_SIZE_BYTES_MAX = 256 << 10
 """Bodies up to this size are hashed and coded on the event loop: a thread hop costs more."""
@@ -383,11 +388,10 @@ def _ref(blob: BlobId, plan: WritePlan, size_bytes: int) -> BlobRef:
 
 
 def _fits_memory(ref: BlobRef) -> bool:
-    return (
-        ref.size_bytes <= MEMORY_SIZE_BYTES_MAX
-        and ref.size_bytes <= ref.stripe_size_bytes
-        and geometry_of(ref).shard_size_bytes <= SEGMENT_SHARD_SIZE_BYTES_MAX
-    )
+    if ref.size_bytes > min(MEMORY_SIZE_BYTES_MAX, ref.stripe_size_bytes):
+        return False
+    # One stripe: of it and its checksum a shard is made.
+    return CHECKSUM_SIZE_BYTES + -(-ref.size_bytes // ref.k) <= SEGMENT_SHARD_SIZE_BYTES_MAX
 
 
 def _too_few(topology: Topology, scheme: Scheme | None) -> str:

@@ -57,13 +57,12 @@ class ChunkedDecoder:
         self._trailer = trailer
         self._signer = signer_with(verified.signing_key)
         self._string_head = f"AWS4-HMAC-SHA256-PAYLOAD\n{verified.timestamp}\n{verified.scope}\n"
-        self._trailer_head = f"AWS4-HMAC-SHA256-TRAILER\n{verified.timestamp}\n{verified.scope}\n"
+        self._verified = verified
         self._previous = verified.seed_signature
         self._undeclared_bytes = decoded_size_bytes
         self._handle_line: Callable[[bytes], None] = self._start_chunk
         self._partial = b""
         self._chunk_signature = ""
-        self._chunk_hash = hashlib.sha256()
         self._small_chunk_seen = False
         self._trailer_signature: str | None = None
         self._trailer_lines = 0
@@ -238,7 +237,8 @@ class ChunkedDecoder:
         if self._trailer_signature is not None:
             canonical = "".join(f"{name}:{value}\n" for name, value in self.trailers.items())
             digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
-            self._check(f"{self._trailer_head}{self._previous}\n{digest}", self._trailer_signature)
+            head = f"AWS4-HMAC-SHA256-TRAILER\n{self._verified.timestamp}\n{self._verified.scope}\n"
+            self._check(f"{head}{self._previous}\n{digest}", self._trailer_signature)
         self.done = True
         self._handle_line = self._after_end
 

@@ -1,5 +1,6 @@
 """Envelope, geometry and footer of shards."""
 
+import msgspec
 import pytest
 import xxhash
 from hypothesis import given
@@ -14,6 +15,7 @@ from storage_node.shard import (
     decode_footer,
     encode_envelope,
     encode_footer,
+    envelopes_like,
     is_intact,
     shard_size_bytes,
     tail_length,
@@ -35,6 +37,15 @@ def body_of(envelope: ShardEnvelope) -> bytes:
 def test_an_envelope_has_these_bytes() -> None:
     assert encode_envelope(ENVELOPE).hex() == GOLDEN
     assert decode_envelope(bytes.fromhex(GOLDEN)) == ENVELOPE
+
+
+@given(st.binary(max_size=255), st.binary(max_size=255), st.integers(0, 127), st.binary())
+def test_envelopes_of_one_blob_are_encoded_as_each_alone(
+    group: bytes, blob: bytes, index: int, record: bytes
+) -> None:
+    first = msgspec.structs.replace(ENVELOPE, group=group, blob=blob, index=0, record=record)
+    alone = encode_envelope(msgspec.structs.replace(first, index=index))
+    assert envelopes_like(first)(index) == alone
 
 
 @pytest.mark.parametrize(
