@@ -68,6 +68,10 @@ class FileWrites:
         whole = False
         try:
             await writer.receive(body, self._appender(staged))
+            if staged.failed:
+                # No commit will name them, and a full drive needs their space.
+                left_out = [shard for shard in staged.shards if shard.shard.index in staged.failed]
+                await self._drop(staged.plan, left_out)
             whole = True
         finally:
             for index in staged.failed:
