@@ -26,7 +26,7 @@ from storage_node.index import (
 )
 from storage_node.layout import SEGMENTS, file_path, quarantine_path
 from storage_node.offload import Offload
-from storage_node.port import DriveCondition, Outcome, ShardId
+from storage_node.port import Buffer, DriveCondition, Outcome, ShardId
 from storage_node.record import (
     FILE_FACTS,
     HEADER_SIZE_BYTES,
@@ -230,7 +230,7 @@ class Drive:
             return f"{self.root}/{SEGMENTS}/{segment_name(entry.segment)}"
         return file_path(self.root, shard)
 
-    async def read(self, shard: ShardId, entry: Entry, offset: int, length: int) -> bytes:
+    async def read(self, shard: ShardId, entry: Entry, offset: int, length: int) -> Buffer:
         """Bytes of a shard: at once when they are in memory, else by a worker thread.
 
         Raises OSError; FileNotFoundError when its file is gone.
@@ -240,7 +240,7 @@ class Drive:
         self.counters.read_bytes += length
         return await self._bytes_at(self.path_of(shard, entry), at, length)
 
-    def read_now(self, shard: ShardId, entry: Entry, offset: int, length: int) -> bytes | None:
+    def read_now(self, shard: ShardId, entry: Entry, offset: int, length: int) -> Buffer | None:
         """The same if they are in memory, else None. Raises OSError."""
         at, length = _place_of(entry, offset, length)
         data = self._cached_at(self.path_of(shard, entry), at, length)
@@ -252,9 +252,9 @@ class Drive:
     async def read_envelope(self, shard: ShardId, entry: Entry) -> bytes:
         """Its envelope. Raises OSError."""
         at = entry.offset + HEADER_SIZE_BYTES if entry.segment else entry.length
-        return await self._bytes_at(self.path_of(shard, entry), at, entry.envelope_length)
+        return bytes(await self._bytes_at(self.path_of(shard, entry), at, entry.envelope_length))
 
-    async def _bytes_at(self, path: str, at: int, length: int) -> bytes:
+    async def _bytes_at(self, path: str, at: int, length: int) -> Buffer:
         cached = self._cached_at(path, at, length)
         if cached is not None:
             return cached
@@ -276,7 +276,7 @@ class Drive:
             fds.keep(path, fd)
         return data
 
-    def _cached_at(self, path: str, at: int, length: int) -> bytes | None:
+    def _cached_at(self, path: str, at: int, length: int) -> Buffer | None:
         if length > INLINE_READ_SIZE_BYTES_MAX:
             return None
         fd = self._fds.known(path)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from storage_node.port import Buffer
+from storage_node.uncleared import buffer_of
 
 JOIN_SIZE_BYTES_MAX = 64 << 10
 """Buffers of so little in all are joined before they are written."""
@@ -66,8 +67,9 @@ class FileLayer(Protocol):
         """Read up to that many bytes; fewer only at the end of the file."""
         ...
 
-    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
-        """The same where it needs no disk; None when it is not all in memory."""
+    def pread_now(self, fd: int, length: int, offset: int) -> Buffer | None:
+        """Exactly that many bytes where it needs no disk; None when not all are in memory, or the
+        file ends before."""
         ...
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
@@ -145,18 +147,20 @@ class RealFiles:
             got += len(data)
         return b"".join(pieces)
 
-    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
+    def pread_now(self, fd: int, length: int, offset: int) -> Buffer | None:
         """See FileLayer."""
-        buffer = bytearray(length)
+        buffer = buffer_of(length)
         try:
-            got = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+            got = os.preadv(fd, (buffer,), offset, os.RWF_NOWAIT)
         except BlockingIOError:
             return None
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
-            return self.pread(fd, length, offset)  # a filesystem that cannot tell (tmpfs, overlay)
-        return bytes(buffer) if got == length else None
+            # A filesystem that cannot tell (tmpfs, overlay).
+            data = self.pread(fd, length, offset)
+            return data if len(data) == length else None
+        return buffer if got == length else None
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """See FileLayer."""

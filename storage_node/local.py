@@ -3,9 +3,11 @@
 A shard of a segment is found by a read-only connection to its drive's index and read by a kept
 descriptor; a large one by its file. What is not found so, or looks odd in any way, is left to the
 wire: the owner knows of shards that are not written back to the index yet, and of drives that went.
+What is in memory is read at once, the rest in threads: a slow disk holds up who waits for it only.
 Nothing read here is trusted: the reader verifies it as it does everything.
 """
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -17,12 +19,14 @@ import msgspec
 
 from placement.ids import DriveId
 from placement.rpc.client import RpcClient
+from storage_node.apart import Apart
 from storage_node.client import NodeClient
 from storage_node.fd_cache import FdCache
 from storage_node.files import RealFiles
 from storage_node.identity import DriveRefused, read_identity
 from storage_node.index import Entry, IndexDamaged, decode_entry
 from storage_node.layout import INDEX_NAME, SEGMENTS, TMP, file_path
+from storage_node.offload import ThreadOffload
 from storage_node.port import (
     Buffer,
     DriveCondition,
@@ -42,8 +46,14 @@ PLACES_MAX = 4096
 """Shards in segments whose place is remembered, a drive: some 2 MiB."""
 _ENVELOPE_SIZE_BYTES_MAX = 4096
 """A longer envelope is not read along with the shard, so its place is not remembered."""
-REFRESH_SECONDS = 1.0
+READ_THREADS = 64
+"""Of a process; each drive holds at most `apart.CALLS_MAX` of them."""
+READS_AT_ONCE = 64
+"""Reads of one drive that a thread makes in turn."""
+READ_SECONDS = 20.0
+"""Reads that take longer: the drive is left to its owner, who judges it."""
 _FIND = "SELECT entry FROM shards WHERE key = ?"
+_ODD = (OSError, sqlite3.Error, UnicodeDecodeError, IndexDamaged)
 _READABLE = (DriveCondition.UP, DriveCondition.FULL)
 
 
@@ -54,6 +64,12 @@ class DirectReads:
     reads: int = 0
     read_bytes: int = 0
     seconds: float = 0.0
+
+    def add(self, reads: int, read_bytes: int, seconds: float) -> None:
+        """Count some that went together."""
+        self.reads += reads
+        self.read_bytes += read_bytes
+        self.seconds += seconds
 
 
 class _Place(NamedTuple):
@@ -67,12 +83,21 @@ class _Place(NamedTuple):
     begins_with: bytes
 
 
+class Span(NamedTuple):
+    """Bytes of a file."""
+
+    path: str
+    offset: int
+    length: int
+
+
 class _LocalDrive:
     """Read-only eyes on one drive's folder."""
 
-    def __init__(self, root: str, files: RealFiles, counts: DirectReads) -> None:
+    def __init__(self, root: str, files: RealFiles, counts: DirectReads, apart: Apart) -> None:
         self.root = root
         self.counts = counts
+        self.apart = apart
         self._files = files
         self._fds = FdCache(files, DRIVE_FILES_MAX)
         self._places: dict[bytes, _Place] = {}
@@ -85,8 +110,16 @@ class _LocalDrive:
             timeout=0.05,
         )
 
-    def read(self, shard: ShardId, offset: int, length: int) -> bytes | None:
-        """The bytes, or None when the owner should be asked. Raises OSError, sqlite3.Error."""
+    def read(self, shard: ShardId, offset: int, length: int) -> Buffer | None:
+        """The bytes if they are in memory. None: ask elsewhere. Raises OSError, sqlite3.Error."""
+        span = self.find(shard, offset, length)
+        if span is None:
+            return None
+        path, at, length = span
+        return self._files.pread_now(self._fds.get(path), length, at)
+
+    def find(self, shard: ShardId, offset: int, length: int) -> Span | None:
+        """Where the bytes lie, or None when the owner should be asked. Raises sqlite3.Error."""
         if self._index is None:
             return None
         key = shard_key(shard.blob, shard.index)
@@ -96,19 +129,25 @@ class _LocalDrive:
         entry = decode_entry(row[0])
         if offset + length > entry.length:
             length = max(0, entry.length - offset)
-        at = offset
-        if entry.segment:
-            path = self._segment_path(entry.segment)
-            at += entry.offset + HEADER_SIZE_BYTES + entry.envelope_length
-            self._remember(key, path, entry)
-        else:
-            path = file_path(self.root, shard)
-        data = self._files.pread(self._fds.get(path), length, at)
-        return data if len(data) == length else None
+        if not entry.segment:
+            return Span(file_path(self.root, shard), offset, length)
+        path = self._segment_path(entry.segment)
+        self._remember(key, path, entry)
+        at = entry.offset + HEADER_SIZE_BYTES + entry.envelope_length + offset
+        return Span(path, at, length)
+
+    def read_span(self, span: Span) -> Buffer | None:
+        """The bytes, from the disk if need be: in a thread. Raises OSError."""
+        fd = self._files.open(span.path, os.O_RDONLY)
+        try:
+            data = self._files.pread(fd, span.length, span.offset)
+        finally:
+            self._files.close(fd)
+        return data if len(data) == span.length else None
 
     def read_again(self, shard: ShardId, length: int) -> Buffer | None:
-        """The first bytes of a shard from where `read` found it before, if it is still there. Raises
-        OSError.
+        """The first bytes of a shard from where `find` found it before, if it is still there and in
+        memory. Raises OSError.
 
         Segments are compacted, and their numbers may come again: so the record is read from its
         beginning, which names the shard. A shard that was damaged there and lies elsewhere since is
@@ -121,11 +160,14 @@ class _LocalDrive:
         path, offset, start, shard_length, begins_with = place
         size = start + min(length, shard_length)
         try:
-            data = self._files.pread(self._fds.get(path), size, offset)
+            data = self._files.pread_now(self._fds.get(path), size, offset)
         except FileNotFoundError:
             data = b""
-        if len(data) == size and data.startswith(begins_with):
-            return memoryview(data)[start:]
+        if data is None:
+            return None
+        view = memoryview(data)
+        if bytes(view[: len(begins_with)]) == begins_with:
+            return view[start:]
         del self._places[key]
         self._fds.drop(path)
         return None
@@ -163,6 +205,7 @@ class LocalNodeClient(NodeClient):
     def __init__(self, rpc: RpcClient) -> None:
         super().__init__(rpc)
         self._files = RealFiles()
+        self._threads = ThreadOffload(READ_THREADS, waits=False)
         self._drives: dict[DriveId, _LocalDrive] = {}
         self._refresh_wanted = True
         self.direct_reads: dict[DriveId, DirectReads] = {}
@@ -170,16 +213,28 @@ class LocalNodeClient(NodeClient):
 
     def get_now(self, reads: Sequence[GetShard]) -> tuple[Buffer | None, ...]:
         """What can be read without waiting; None: ask with `get`. Never raises."""
-        return tuple([self._read(read, again=True) for read in reads])
+        return tuple([self._read_now(read) for read in reads])
 
     async def get(self, reads: Sequence[GetShard]) -> tuple[Buffer | Outcome, ...]:
         """See NodePort."""
         if self._refresh_wanted:
             await self.reports()
-        results: list[Any] = [
-            self._read(read) if read.length <= DIRECT_READ_SIZE_BYTES_MAX else None
-            for read in reads
+        by_drive: dict[DriveId, list[int]] = {}
+        for position, read in enumerate(reads):
+            if read.length <= DIRECT_READ_SIZE_BYTES_MAX and read.drive in self._drives:
+                by_drive.setdefault(read.drive, []).append(position)
+        parts = [
+            (drive_id, positions[start : start + READS_AT_ONCE])
+            for drive_id, positions in by_drive.items()
+            for start in range(0, len(positions), READS_AT_ONCE)
         ]
+        found = await asyncio.gather(
+            *[self._read_apart(drive_id, [reads[p] for p in part]) for drive_id, part in parts]
+        )
+        results: list[Any] = [None] * len(reads)
+        for (_, part), one in zip(parts, found, strict=True):
+            for position, data in zip(part, one, strict=True):
+                results[position] = data
         left = [position for position, result in enumerate(results) if result is None]
         if left:
             answers = await super().get([reads[position] for position in left])
@@ -187,8 +242,7 @@ class LocalNodeClient(NodeClient):
                 results[position] = answer
         return tuple(results)
 
-    def _read(self, read: GetShard, *, again: bool = False) -> Buffer | None:
-        """`again`: from where the shard was before, if it was read before."""
+    def _read_now(self, read: GetShard) -> Buffer | None:
         drive = self._drives.get(read.drive)
         if drive is None:
             self._refresh_wanted = True
@@ -196,22 +250,46 @@ class LocalNodeClient(NodeClient):
         began = monotonic()
         data: Buffer | None = None
         try:
-            if again and not read.offset:
+            if not read.offset:
                 data = drive.read_again(read.shard, read.length)
             if data is None:
                 data = drive.read(read.shard, read.offset, read.length)
         except FileNotFoundError:  # deleted, compacted, or the folder is gone: the owner knows
             return None
-        except (OSError, sqlite3.Error, UnicodeDecodeError, IndexDamaged):
-            self._drop(read.drive)
-            self._refresh_wanted = True
+        except _ODD:
+            self._give_up(read.drive, drive)
             return None
         if data is not None:
-            counts = drive.counts
-            counts.reads += 1
-            counts.read_bytes += len(data)
-            counts.seconds += monotonic() - began
+            drive.counts.add(1, len(data), monotonic() - began)
         return data
+
+    async def _read_apart(
+        self, drive_id: DriveId, reads: Sequence[GetShard]
+    ) -> Sequence[Buffer | None]:
+        """One thread reads them in turn."""
+        drive = self._drives.get(drive_id)
+        if drive is None:  # given up meanwhile
+            return [None] * len(reads)
+        began = monotonic()
+        try:
+            spans = [drive.find(read.shard, read.offset, read.length) for read in reads]
+
+            def work() -> list[Buffer | None]:
+                return [None if span is None else _read_span(drive, span) for span in spans]
+
+            found = await drive.apart("a read", work)
+        except _ODD:
+            self._give_up(drive_id, drive)
+            return [None] * len(reads)
+        sizes = [len(data) for data in found if data is not None]
+        drive.counts.add(len(sizes), sum(sizes), monotonic() - began)
+        return found
+
+    def _give_up(self, drive_id: DriveId, drive: _LocalDrive) -> None:
+        """Leave this drive to its owner until its next report."""
+        if self._drives.get(drive_id) is drive:
+            self._drop(drive_id)
+        self._refresh_wanted = True
 
     async def reports(self) -> tuple[DriveReport, ...]:
         """See NodePort. Also where this client learns where drives lie."""
@@ -225,7 +303,9 @@ class LocalNodeClient(NodeClient):
             if drive_id not in self._drives and self._is_here(drive_id, path):
                 try:
                     counts = self.direct_reads.setdefault(drive_id, DirectReads())
-                    self._drives[drive_id] = _LocalDrive(path, self._files, counts)
+                    # A read that is late raises, and is dealt with where it does.
+                    apart = Apart(self._threads, lambda _: None, READ_SECONDS)
+                    self._drives[drive_id] = _LocalDrive(path, self._files, counts, apart)
                 except sqlite3.Error:  # not on this host, or just going
                     continue
         return reports
@@ -241,6 +321,7 @@ class LocalNodeClient(NodeClient):
         """See NodePort."""
         for drive_id in list(self._drives):
             self._drop(drive_id)
+        self._threads.close()
         await super().close()
 
 
@@ -272,3 +353,10 @@ class SameHostNodeClient(LocalNodeClient):
             and identity.drive == drive_id
             and os.access(f"{path}/{TMP}", os.W_OK | os.X_OK)
         )
+
+
+def _read_span(drive: _LocalDrive, span: Span) -> Buffer | None:
+    try:
+        return drive.read_span(span)
+    except FileNotFoundError:  # deleted, compacted, or the folder is gone: the owner knows
+        return None

@@ -21,18 +21,20 @@ class Offload(Protocol):
 
 
 class ThreadOffload:
-    """A small pool of threads."""
+    """A small pool of threads, made as they are needed. `waits` false: closing does not wait for calls
+    that are running and change nothing (reads)."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, waits: bool = True) -> None:
         self._threads = ThreadPoolExecutor(threads, "disk")
+        self._waits = waits
 
     def __call__(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """See Offload."""
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
-        """Wait for what is running."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """See Offload."""
+        self._threads.shutdown(wait=self._waits, cancel_futures=True)
 
 
 class InlineOffload:

@@ -61,7 +61,7 @@ class FaultyFiles(RealFiles):
         self._meet("pread", self._paths[fd])
         return super().pread(fd, length, offset)
 
-    def pread_now(self, fd: int, length: int, offset: int) -> bytes | None:
+    def pread_now(self, fd: int, length: int, offset: int) -> Buffer | None:
         if self._at(self._paths[fd]).stuck is not None:
             return None
         self._meet("pread", self._paths[fd])

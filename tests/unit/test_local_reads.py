@@ -1,17 +1,25 @@
 """Direct reads of a drive's folder: places that were found before, and what becomes of them."""
 
-from collections.abc import Iterator
+import asyncio
+import os
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from placement.ids import BlobId
+from placement.ids import BlobId, DriveId
+from placement.rpc.client import RpcClient
 from storage_node import local
+from storage_node.apart import Apart
+from storage_node.client import NodeClient
 from storage_node.files import RealFiles
 from storage_node.index import Entry, Index, encode_entry
 from storage_node.layout import INDEX_NAME, SEGMENTS
-from storage_node.local import DirectReads, _LocalDrive
-from storage_node.port import ShardId
+from storage_node.local import DirectReads, LocalNodeClient, _LocalDrive
+from storage_node.offload import ThreadOffload
+from storage_node.port import Buffer, GetShard, Outcome, ShardId
 from storage_node.record import RecordKind, encode_head, record_size_bytes, shard_key
 from storage_node.segments import segment_name
 
@@ -26,7 +34,8 @@ class Folder:
         self.root = root
         (root / SEGMENTS).mkdir()
         self.index = Index(str(root / INDEX_NAME))
-        self.drive = _LocalDrive(str(root), RealFiles(), DirectReads())
+        self.apart = Apart(ThreadOffload(8, waits=False), lambda _: None, 0.5)
+        self.drive = _LocalDrive(str(root), RealFiles(), DirectReads(), self.apart)
 
     def path(self, segment: int) -> Path:
         return self.root / SEGMENTS / segment_name(segment)
@@ -115,3 +124,93 @@ def test_remembered_places_are_bounded(folder: Folder, monkeypatch: pytest.Monke
         b"payload",
         b"payload",
     ]
+
+
+DRIVE = DriveId(b"d" * 16)
+OWNER = b"from the owner"
+
+
+@pytest.fixture
+def client(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> LocalNodeClient:
+    """A client of that one drive; what it asks the owner for is answered with OWNER."""
+
+    async def ask_owner(_: NodeClient, reads: Sequence[GetShard]) -> tuple[Buffer | Outcome, ...]:
+        return (OWNER,) * len(reads)
+
+    monkeypatch.setattr(NodeClient, "get", ask_owner)
+    made = LocalNodeClient(cast("RpcClient", None))
+    made._drives[DRIVE] = folder.drive
+    made._refresh_wanted = False
+    return made
+
+
+def whole(number: int, length: int = 14) -> GetShard:
+    return GetShard(DRIVE, shard(number), 0, length)
+
+
+def evict(path: Path) -> None:
+    """Take a file out of the page cache."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
+def test_what_is_in_memory_is_read_at_once(folder: Folder, client: LocalNodeClient) -> None:
+    folder.put(shard(1), b"payload of one")
+    for _ in range(2):  # by the index, then from where it was
+        (data,) = client.get_now([whole(1)])
+        assert data is not None
+        assert bytes(data) == b"payload of one"
+
+
+def test_what_is_on_the_disk_is_read_in_a_thread(
+    folder: Folder, client: LocalNodeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = []
+    real_pread = os.pread
+
+    def note(fd: int, length: int, offset: int) -> bytes:
+        readers.append(threading.current_thread())
+        return real_pread(fd, length, offset)
+
+    payload = os.urandom(300_000)
+    folder.put(shard(1), payload)
+    assert client.get_now([whole(1, len(payload))]) == (payload,)
+    evict(folder.path(1))
+    if client.get_now([whole(1, len(payload))]) != (None,):
+        pytest.skip("this filesystem does not tell what is in memory")
+    monkeypatch.setattr(os, "pread", note)
+    assert asyncio.run(client.get([whole(1, len(payload)), whole(2)])) == (payload, OWNER)
+    assert readers
+    assert threading.main_thread() not in readers
+
+
+def test_a_stuck_disk_holds_up_nobody_else_and_is_left_to_its_owner(
+    folder: Folder, client: LocalNodeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    real_pread = os.pread
+
+    def stick(fd: int, length: int, offset: int) -> bytes:
+        answers.wait(20)
+        return real_pread(fd, length, offset)
+
+    folder.put(shard(1), b"payload of one")
+    monkeypatch.setattr(os, "pread", stick)
+
+    async def read() -> tuple[int, tuple[Buffer | Outcome, ...]]:
+        reading = asyncio.create_task(client.get([whole(1)]))
+        turns = 0
+        while not reading.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        return turns, reading.result()
+
+    turns, got = asyncio.run(read())
+    answers.set()
+    assert got == (OWNER,)
+    assert turns > 5, "the loop stood still"
+    assert DRIVE not in client._drives
