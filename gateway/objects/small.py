@@ -34,15 +34,16 @@ async def put_small(
     plan = staged.plan
     shards = _Shards(staged, envelope)
     every = range(plan.scheme.width)
+    seats = dict(enumerate(plan.seats))
     if plan.node:
         outcomes = await _send(plan.node, shards.message(every, plan.seats), nodes, topology)
-        if outcomes.count(Outcome.STORED) == len(every):
-            staged.stored = dict(enumerate(plan.seats))
-            return set(every)
         results = dict(enumerate(outcomes))
     else:
-        results = await _put(dict(enumerate(plan.seats)), shards, nodes, topology)
-    seats = dict(enumerate(plan.seats))
+        results = await _put(seats, shards, nodes, topology)
+        outcomes = list(results.values())
+    if outcomes.count(Outcome.STORED) == len(every):
+        staged.stored = seats
+        return set(every)
     tried: set[Slot] = set()
     staged.displaced = tuple(
         drive.slot for index, drive in seats.items() if results[index] is not Outcome.STORED
@@ -91,25 +92,25 @@ class _Shards:
         scheme = staged.plan.scheme
         self._blob = BlobId(staged.ref.blob)
         self._envelope = envelope
-        self._data = staged.data
-        self._copies = scheme.k == 1
-        self._fragments: Sequence[Buffer] = (
-            () if self._copies else codec_for(scheme.k, scheme.m).encode(staged.data)
-        )
+        self._copy: list[Buffer] | None = None
+        self._fragments: Sequence[Buffer] = ()
+        if scheme.k == 1:
+            data = staged.data
+            self._copy = [checksum_bytes(data), data] if data else []
+        else:
+            self._fragments = codec_for(scheme.k, scheme.m).encode(staged.data)
 
     def message(self, indices: Iterable[int], drives: Iterable[MapDrive]) -> "Message":
         """What one node is sent. Copies travel once."""
         blob, envelope = self._blob, self._envelope
         puts: list[PutShard] = []
-        if self._copies:
-            data = self._data
-            payload: list[Buffer] = [checksum_bytes(data), data] if data else []
-            length = CHECKSUM_SIZE_BYTES + len(data) if data else 0
+        if self._copy is not None:
+            length = sum(map(len, self._copy))
             for index, drive in zip(indices, drives, strict=True):
                 shard = ShardId(blob, index)
                 puts.append(PutShard(drive.drive_id, shard, envelope(index), 0, length))
-            return puts, payload
-        payload = []
+            return puts, self._copy
+        payload: list[Buffer] = []
         offset = 0
         for index, drive in zip(indices, drives, strict=True):
             fragment = self._fragments[index]
