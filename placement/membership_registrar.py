@@ -41,7 +41,8 @@ class Registrar:
         self._lease = 0
         self._node_written = False
         self._wanted: dict[DriveId, DriveRecord] = {}
-        self._written: dict[DriveId, DriveRecord] = {}
+        self._written: dict[DriveId, DriveRecord | None] = {}
+        """What stands there; None: an answer was lost, nobody knows."""
         self._refused: set[DriveId] = set()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -147,6 +148,7 @@ class Registrar:
             self._refused.add(drive)
             return
         self._refused.discard(drive)
+        self._written[drive] = None
         if await self._put(key, encode(record), found):
             self._written[drive] = record
         else:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from placement.clock import SystemClock, SystemRandomness
-from placement.errors import Compacted
+from placement.errors import Compacted, OutcomeUnknown
 from placement.ids import DriveId
 from placement.leadership import Leadership
 from placement.membership import (
@@ -28,7 +28,7 @@ from placement.membership import (
 from placement.membership_registrar import Registrar
 from placement.membership_view import LiveView
 from placement.metastore.memory import MemoryMetastore
-from placement.metastore.port import Range, WatchBatch, prefix_end
+from placement.metastore.port import Put, Range, Txn, TxnResult, WatchBatch, prefix_end
 from tests.waiting import eventually_async
 
 T = TypeVar("T")
@@ -86,6 +86,46 @@ def test_the_first_process_names_the_cluster_and_a_wrong_key_is_refused() -> Non
         assert len(first.cluster_id) == 16
         with pytest.raises(MembershipRefused, match="not the one of this cluster"):
             await join_cluster(metastore, bytes(32), SystemRandomness())
+
+    run(scene())
+
+
+class ForgetfulMetastore(MemoryMetastore):
+    """Loses the answer of the next transaction that puts a drive's record in some condition."""
+
+    loses = b""
+
+    async def txn(self, txn: Txn) -> TxnResult:
+        result = await super().txn(txn)
+        if self.loses and any(
+            isinstance(each, Put) and self.loses in each.value for each in txn.success
+        ):
+            self.loses = b""
+            raise OutcomeUnknown("the answer was lost")
+        return result
+
+
+@pytest.mark.parametrize("wanted", ["up", None])
+def test_a_record_whose_answer_was_lost_is_written_again(wanted: str | None) -> None:
+    """The drive is as before when the node tries again; what it wrote meanwhile may stand there."""
+
+    async def scene() -> None:
+        metastore = ForgetfulMetastore(SystemClock())
+        registrar = Registrar(metastore, node(), SystemClock())
+        await registrar.start([drive()])
+        metastore.loses = b"failed"
+        registrar.update([drive(condition="failed")])
+        await eventually_async(lambda: not metastore.loses, 10)
+        registrar.update([drive(condition=wanted)] if wanted else [])
+
+        async def told() -> str | None:
+            (found,) = await metastore.get_many([drive_key(DRIVE)])
+            return None if found is None else decode(DriveRecord, found.value).condition
+
+        async with asyncio.timeout(5):
+            while await told() != wanted:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.01)
+        await registrar.close()
 
     run(scene())
 
