@@ -26,7 +26,7 @@ from typing import TypeVar
 import xxhash
 
 from placement.cluster_map import ClusterMap, DriveState, MapDrive
-from placement.ids import BlobId, Partition, Slot
+from placement.ids import BlobId, Epoch, Partition, Slot
 
 _HASH_HEAD = struct.Struct("<4sI")
 """Of what is hashed; the slot follows, as long."""
@@ -74,7 +74,8 @@ class Placement:
         known: "Placement | None" = None,
     ) -> None:
         self.map = cluster
-        self._previous = _previous_of(cluster, ancestors, known)
+        self._chain = tuple([ancestor.epoch for ancestor in ancestors])
+        self._previous = _previous_of(ancestors, known)
         self._count = cluster.partition_count
         self._takers = Field([drive for drive in cluster.drives if takes_writes(drive)], known)
         self._leavers = Field([drive for drive in cluster.drives if _only_reads(drive)])
@@ -154,21 +155,20 @@ class Placement:
         """What this map's drives draw, where these would draw the same."""
         return self._takers if self._takers.draws_as(drives) else None
 
-    def as_ancestor(self, cluster: ClusterMap) -> "Placement | None":
-        """The last of the placements that another map's indexes follow from, where this one has it."""
-        if self.map.lineage == cluster.lineage:
+    def end_of(self, chain: tuple[Epoch, ...]) -> "Placement | None":
+        """The placement of the last map of this chain, with all the others as its ancestors and no
+        further ones, where it is at hand. A lineage is bounded: a map may have other ancestors of its
+        own than as the ancestor of another."""
+        if self._chain == chain:
             return self._previous
-        if (*self.map.lineage, self.map.epoch) == cluster.lineage:
-            return self
-        return None
+        return self if (*self._chain, self.map.epoch) == chain else None
 
 
-def _previous_of(
-    cluster: ClusterMap, ancestors: Sequence[ClusterMap], known: Placement | None
-) -> Placement | None:
+def _previous_of(ancestors: Sequence[ClusterMap], known: Placement | None) -> Placement | None:
     if not ancestors:
         return None
-    found = known.as_ancestor(cluster) if known is not None else None
+    chain = tuple([ancestor.epoch for ancestor in ancestors])
+    found = known.end_of(chain) if known is not None else None
     return found or Placement(ancestors[-1], ancestors[:-1], known)
 
 

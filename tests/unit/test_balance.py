@@ -16,6 +16,7 @@ from placement.fair_shares import fair_shares
 from placement.hashing import BULK_DRIVES, Field, Placement, order_of
 from placement.ids import BlobId, DriveId, Epoch, Partition, Slot
 from placement.map_changes import (
+    LINEAGE_MAX,
     MapRefused,
     add_drives,
     balance,
@@ -273,3 +274,20 @@ def test_what_is_taken_over_from_an_earlier_map_changes_no_order(changes: list[s
             maps += [now, put_out(now, up[:1])]
         else:
             maps.append(now)
+
+
+def test_after_more_changes_than_a_lineage_names_all_processes_agree() -> None:
+    """One has seen every map, another has begun just now."""
+    maps = [first_map([record(i) for i in range(9)], Scheme(4, 2), 1 << 12)]
+    known: Placement | None = None
+    for number in range(2 * LINEAGE_MAX):
+        now = close_epochs(maps[-1])
+        drives = [drive.drive_id for drive in now.drives if drive.state is DriveState.UP]
+        changed = drain(now, drives[:1]) if number % 2 else add_drives(now, [record(20 + number)])
+        for cluster in (now, changed):
+            maps.append(cluster)
+            by_epoch = {each.epoch: each for each in maps}
+            ancestors = [by_epoch[epoch] for epoch in cluster.lineage]
+            known, fresh = Placement(cluster, ancestors, known), Placement(cluster, ancestors)
+            for partition in map(Partition, range(0, 1 << 12, 64)):
+                assert known.homes(partition, 6) == fresh.homes(partition, 6)
