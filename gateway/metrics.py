@@ -64,6 +64,9 @@ class RequestCounts(msgspec.Struct, array_like=True):
     drive_reads: dict[str, DriveReads] = {}
     lost_log_lines: int = 0
     instance: bytes = b""
+    slowed_commits: int = 0
+    refused_commits: int = 0
+    """Because of the backlog of garbage."""
 
     def operation(self, name: str) -> OperationCounts:
         """The counts of an operation, made at its first request. Names come from the registry."""
@@ -93,3 +96,5 @@ class RequestCounts(msgspec.Struct, array_like=True):
             own.read_bytes += read.read_bytes
             own.seconds += read.seconds
         self.lost_log_lines += other.lost_log_lines
+        self.slowed_commits += other.slowed_commits
+        self.refused_commits += other.refused_commits

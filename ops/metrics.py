@@ -13,6 +13,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gateway.domain.garbage_backlog import ENTRIES_SLOWED
 from gateway.metrics import LATENCY_BOUNDS_SECONDS, Histogram, RequestCounts
 from ops.metadata_headroom import OBJECT_SIZE_BYTES, objects_left
 from ops.process_counts import MetadataFacts, ProcessCounts
@@ -141,6 +142,12 @@ def _families(counts: StoreCounts) -> Iterator[Metric]:
     )
     yield _gauge("ostraka_orphan_shards", "Shards no record names.", counts.orphan_shards)
     yield _gauge("ostraka_garbage_pending", "Queued garbage entries.", counts.garbage_pending)
+    yield _gauge(
+        "ostraka_garbage_slowed_from",
+        "Queued garbage entries from which on overwrites and deletes are slowed down; from twice as"
+        " many on they are refused.",
+        ENTRIES_SLOWED,
+    )
     lifecycle = CounterMetricFamily(
         "ostraka_lifecycle_records",
         "Records that lifecycle rules ended, moved to another storage class, skipped or could not"
@@ -432,6 +439,16 @@ def _request_families(requests: RequestCounts) -> Iterator[Metric]:
         "ostraka_degraded_writes",
         "Writes that left a drive out or were stored narrower.",
         requests.degraded_writes,
+    )
+    yield _counter(
+        "ostraka_garbage_slowed_commits",
+        "Overwrites and deletes that waited because much garbage does.",
+        requests.slowed_commits,
+    )
+    yield _counter(
+        "ostraka_garbage_refused_commits",
+        "Overwrites and deletes that were refused (SlowDown) because too much garbage waits.",
+        requests.refused_commits,
     )
 
 

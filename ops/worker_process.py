@@ -125,6 +125,8 @@ def _counts_handler(
     def handle(request: Request) -> None:
         blobs = clients.objects.counts
         counts.degraded_reads, counts.degraded_writes = blobs.degraded_reads, blobs.degraded_writes
+        backlog = clients.metadata.transactions.backlog
+        counts.slowed_commits, counts.refused_commits = backlog.slowed, backlog.refused
         counts.drive_reads = {
             drive.hex(): DriveReads(read.reads, read.read_bytes, read.seconds)
             for drive, read in clients.direct_reads.items()

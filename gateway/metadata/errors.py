@@ -90,6 +90,10 @@ class QuotaInvalid(MetadataError):
     """What was asked for is no quota."""
 
 
+class GarbageBacklogged(MetadataError):
+    """Too much garbage waits for its collection: nothing may add to it now. Slow down, try again."""
+
+
 class ConditionalConflict(MetadataError):
     """A conditional request lost every race it was allowed. Try again."""
 

@@ -32,6 +32,7 @@
     z/q/b/<bucket 8>                quotas of buckets         z/q/a/<account id>   of accounts
     z/u/<bucket 8>                  what counted buckets hold
     z/s                             settings of the whole store
+    z/g                             how much garbage waits for its collection
 
 <key><end>: the key's UTF-8 bytes with 0x00 written as 0x00 0xff, then 0x00 0x01. So any key works,
 byte order is kept, and no key's record is a prefix of another's.
@@ -65,6 +66,7 @@ BUCKET_QUOTAS = b"z/q/b/"
 ACCOUNT_QUOTAS = b"z/q/a/"
 USAGE = b"z/u/"
 STORE_SETTINGS = b"z/s"
+GARBAGE_WAITING = b"z/g"
 MIGRATION = b"m/migration"
 WINDOWS = b"m/window/"
 WINDOWED = b"m/windowed"

@@ -44,6 +44,13 @@ class UsageRecord(Record, frozen=True, kw_only=True):
         )
 
 
+class GarbageWaiting(Record, frozen=True, kw_only=True):
+    """How many entries of garbage wait for their collection, counted through `revision`."""
+
+    entries: int
+    revision: int
+
+
 class StoreSettings(Record, frozen=True, kw_only=True):
     """Settings of the whole store. `default_encryption`: AES256, or "" for none; `bucket_metrics`:
     of so many buckets, the largest, metrics tell apart."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from gateway.metadata.backlog import Backlog, entries_queued
 from gateway.objects.errors import ShardsLeftBehind
 from gateway.objects.port import Carrier
 from placement.clock import Clock, Randomness
@@ -32,10 +33,26 @@ class Transactions:
         self._metastore = metastore
         self._clock = clock
         self._randomness = randomness
+        self.backlog = Backlog(clock)
 
     async def run(self, txn: Txn, carrier: Carrier | None = None) -> Applied:
         """Raises OutcomeUnknown when no try was answered, MetastoreUnavailable when none was sent,
-        ShardsLeftBehind when the carrier does and nothing was applied."""
+        ShardsLeftBehind when the carrier does and nothing was applied; GarbageBacklogged, nothing
+        applied, where it would queue garbage and too much waits."""
+        queued = entries_queued(txn.success)
+        if not queued:
+            return await self._run(txn, carrier)
+        await self.backlog.begin(queued)
+        revision = 0
+        try:
+            applied = await self._run(txn, carrier)
+            revision = applied.revision if applied.succeeded else 0
+            return applied
+        finally:
+            # What was sent and not answered counts once the keeper has seen it.
+            self.backlog.end(queued, revision)
+
+    async def _run(self, txn: Txn, carrier: Carrier | None) -> Applied:
         unknown: OutcomeUnknown | None = None
         began = self._clock.monotonic()
         for attempt in range(UNKNOWN_TRIES):

@@ -16,7 +16,12 @@ from gateway.domain.quotas import NOTHING, Amount, Quota, exceeded
 from gateway.metadata import keys
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import QuotaExceeded
-from gateway.metadata.limit_records import QuotaRecord, StoreSettings, UsageRecord
+from gateway.metadata.limit_records import (
+    GarbageWaiting,
+    QuotaRecord,
+    StoreSettings,
+    UsageRecord,
+)
 from gateway.metadata.mirror import Mirror
 from gateway.metadata.outcomes import Applied, Transactions
 from gateway.metadata.records import ObjectRecord, RecordError, decode
@@ -89,6 +94,11 @@ class Quotas:
             _set(self.buckets, key[len(keys.BUCKET_QUOTAS) :], value)
         elif key.startswith(keys.ACCOUNT_QUOTAS):
             _set(self.accounts, key[len(keys.ACCOUNT_QUOTAS) :].decode(), value)
+        elif key == keys.GARBAGE_WAITING:
+            told = GarbageWaiting(entries=0, revision=0)
+            self._transactions.backlog.publish(
+                told if value is None else decode(GarbageWaiting, value)
+            )
         elif key == keys.STORE_SETTINGS:
             self.settings = StoreSettings() if value is None else decode(StoreSettings, value)
 

@@ -36,6 +36,7 @@ _NOT_COPIED = (
     PROGRESS,
     b"h/",
     keys.USAGE,
+    keys.GARBAGE_WAITING,
     keys.WINDOWS,
     keys.WINDOWED,
 )

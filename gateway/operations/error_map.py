@@ -95,6 +95,7 @@ ERROR_MAP: dict[type[Exception], Row] = {
     metadata.ConditionalConflict: ErrorCode.CONDITIONAL_REQUEST_CONFLICT,
     metadata.BucketBusy: ErrorCode.OPERATION_ABORTED,
     metadata.Contended: ErrorCode.SLOW_DOWN,
+    metadata.GarbageBacklogged: ErrorCode.SLOW_DOWN,
     metadata.RelianceBroken: ErrorCode.OPERATION_ABORTED,
     metadata.PresumptionBroken: ErrorCode.OPERATION_ABORTED,
     metadata.GroupReclaimed: ErrorCode.SERVICE_UNAVAILABLE,

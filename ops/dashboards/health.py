@@ -251,6 +251,36 @@ HEALTH = Dashboard(
                     ),
                 ),
                 Panel(
+                    title="Garbage against its bound",
+                    meaning="At 100 % overwrites and deletes begin to be slowed down, at 200 % they"
+                    " are refused.",
+                    queries=(
+                        Query(
+                            'max by (job) (ostraka_garbage_pending{job=~"$job"})'
+                            ' / max by (job) (ostraka_garbage_slowed_from{job=~"$job"})',
+                            "waiting",
+                        ),
+                    ),
+                    unit="percentunit",
+                ),
+                Panel(
+                    title="Writes held up for garbage",
+                    meaning="Overwrites and deletes a second that waited, or were refused, because"
+                    " too much garbage waits to be collected.",
+                    queries=(
+                        Query(
+                            "sum by (job) (rate(ostraka_garbage_slowed_commits_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "slowed down",
+                        ),
+                        Query(
+                            "sum by (job) (rate(ostraka_garbage_refused_commits_total"
+                            '{job=~"$job"}[$__rate_interval]))',
+                            "refused",
+                        ),
+                    ),
+                ),
+                Panel(
                     title="Map epoch",
                     meaning="Number of the newest cluster map: it grows with every change of drives"
                     " or schemes.",

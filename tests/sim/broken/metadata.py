@@ -7,6 +7,7 @@ import contextvars
 from collections.abc import Sequence
 from typing import Any
 
+import gateway.domain.garbage_backlog
 import gateway.metadata.accounts
 import gateway.metadata.commits
 import gateway.metadata.groups
@@ -385,3 +386,9 @@ def versions_are_ordered_by_the_clock(world: World) -> None:
 
     gateway.metadata.version_commits.new_stamp = by_clock
     gateway.metadata.version_commits.fits = lambda *ignored, **named: True
+
+
+@rule("the backlog of garbage is bounded", "copies")
+def garbage_grows_without_bound(world: World) -> None:
+    """Whatever waits, more is queued at once."""
+    gateway.domain.garbage_backlog.delay_seconds = lambda waiting, slowed, most: 0.0

@@ -1,5 +1,11 @@
 """Groups, references and garbage: what is deleted, and what is not."""
 
+import asyncio
+
+from gateway.domain import garbage_backlog
+from gateway.metadata import keys
+from gateway.metadata.records import GarbageRecord, decode
+from placement.metastore.port import Range, prefix_end
 from tests.sim.model import Wrong
 from tests.sim.scenarios.scene import Scene, scenario
 from tests.sim.truth import untold
@@ -134,3 +140,43 @@ async def metadata_of_yesterday_does_not_name_the_shards_of_today(scene: Scene) 
     if len(scene.drives_of(ref.blob)) < ref.k + ref.m:
         raise Wrong(f"blob {ref.blob.hex()} was deleted before anybody had looked at the metadata")
     await scene.confirm()
+
+
+SLOWED, MOST, OVERWRITES = 16, 24, 60
+"""Entries of garbage that may wait in the scene below, and what each of two clients overwrites."""
+
+
+@scenario("garbage_grows_without_bound", sweeps=False, garbage_seconds=15.0)
+async def overwrites_come_faster_than_garbage_goes(scene: Scene) -> None:
+    """They are slowed down, then refused, until there is less of it; new objects are not."""
+    garbage_backlog.ENTRIES_SLOWED, garbage_backlog.ENTRIES_MAX = SLOWED, MOST
+    worst = 0
+
+    async def overwrite(number: int) -> None:
+        nonlocal worst
+        client = scene.client(number)
+        for _ in range(OVERWRITES):
+            await client.put(key="k0")
+            worst = max(worst, await _waiting(scene))
+            await scene.pause(0.05)
+
+    await asyncio.gather(overwrite(0), overwrite(1))
+    # Two gateways, each of which knows what it queued itself.
+    if worst > 2 * MOST:
+        raise Wrong(f"{worst} entries of garbage waited at once")
+    if worst <= SLOWED:
+        raise Wrong(f"only {worst} entries of garbage waited: nothing was shown")
+    answer = await scene.send(scene.client(), "PUT", "new-key")
+    if answer.status != 200:
+        raise Wrong(f"a new object was answered {answer.status} {answer.code}")
+    await scene.pause(30.0)
+    answer = await scene.send(scene.client(), "PUT", "new-key")
+    if answer.status != 200:
+        raise Wrong(f"with its garbage collected an overwrite was {answer.status} {answer.code}")
+    await scene.send(scene.client(), "DELETE", "new-key")
+
+
+async def _waiting(scene: Scene) -> int:
+    queue = Range(keys.GARBAGE, prefix_end(keys.GARBAGE))
+    found = await scene.world.etcd.store.range(queue)
+    return sum(not decode(GarbageRecord, kv.value).claimed for kv in found.kvs)
