@@ -9,7 +9,7 @@ import hmac
 import http.client
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -40,26 +40,45 @@ class Signer:
         for part in (self._day, REGION, "s3", "aws4_request"):
             key = hmac.digest(key, part.encode(), "sha256")
         self._key = key
+        self._scope = f"{self._day}/{REGION}/s3/aws4_request"
 
     def headers(self, method: str, path: str, query: str = "") -> dict[str, str]:
         """What to send with the request."""
+        return self._signed(method, path, query, "UNSIGNED-PAYLOAD")[0]
+
+    def chunked(self, method: str, path: str, body: bytes) -> tuple[dict[str, str], bytes]:
+        """The same for a body in one signed chunk, and that body. Source: S3 API Reference,
+        "Transferring Payload in Multiple Chunks"."""
+        form, more = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "x-amz-decoded-content-length"
+        headers, seed = self._signed(method, path, "", form, {more: str(len(body))})
+        parts: list[bytes] = []
+        start = f"AWS4-HMAC-SHA256-PAYLOAD\n{headers['x-amz-date']}\n{self._scope}\n"
+        for chunk in (body, b""):
+            digest = hashlib.sha256(chunk).hexdigest()
+            text = f"{start}{seed}\n{hashlib.sha256().hexdigest()}\n{digest}"
+            seed = hmac.digest(self._key, text.encode(), "sha256").hex()
+            parts += (f"{len(chunk):x};chunk-signature={seed}\r\n".encode(), chunk, b"\r\n")
+        return headers, b"".join(parts)
+
+    def _signed(
+        self, method: str, path: str, query: str, form: str, more: Mapping[str, str] = {}
+    ) -> tuple[dict[str, str], str]:
+        """The headers, and the signature in them; `more` sorts behind the others."""
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        names = "host;x-amz-content-sha256;x-amz-date"
-        canonical = (
-            f"{method}\n{path}\n{query}\nhost:{self._host}\nx-amz-content-sha256:UNSIGNED-PAYLOAD\n"
-            f"x-amz-date:{now}\n\n{names}\nUNSIGNED-PAYLOAD"
-        )
-        scope = f"{self._day}/{REGION}/s3/aws4_request"
+        own = {"x-amz-content-sha256": form, "x-amz-date": now, **more}
+        names = ";".join(["host", *own])
+        lines = "".join([f"{name}:{value}\n" for name, value in own.items()])
+        canonical = f"{method}\n{path}\n{query}\nhost:{self._host}\n{lines}\n{names}\n{form}"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
-        text = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}"
+        text = f"AWS4-HMAC-SHA256\n{now}\n{self._scope}\n{digest}"
         signature = hmac.digest(self._key, text.encode(), "sha256").hex()
-        credential = f"{self._target.access_key}/{scope}"
-        return {
-            "x-amz-date": now,
-            "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
+        credential = f"{self._target.access_key}/{self._scope}"
+        headers = {
+            **own,
             "Authorization": f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, "
             f"Signature={signature}",
         }
+        return headers, signature
 
 
 @dataclass(slots=True)
