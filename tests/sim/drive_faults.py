@@ -14,8 +14,10 @@ from placement.errors import MetastoreUnavailable
 from placement.ids import DriveId
 from placement.map_changes import MapRefused, add_drives, drain, remove, replace
 from placement.membership import DriveRecord
+from storage_node.identity import read_identity
 from storage_node.index import decode_entry
 from storage_node.record import HEADER_SIZE_BYTES, shard_of
+from tests.sim.disks import Looking
 from tests.sim.etcd import EtcdClient
 from tests.sim.members import patiently
 from tests.sim.truth import all_entries, held_shards, used_blobs
@@ -259,9 +261,14 @@ class DriveFaults:
         return True
 
     def of_host(self, host: str) -> list[DriveId]:
-        """The drives in use there."""
-        node = self._world.nodes[host].node
-        return [] if node is None else list(node._drives)
+        """The drives whose disks are there, also those that err just now."""
+        found = []
+        for name in self._world.mounts[host]:
+            with Looking():
+                identity = read_identity(self._world.disks[name], f"/{name}")
+            if identity is not None:
+                found.append(identity.drive)
+        return found
 
     async def in_state(self, state: DriveState) -> set[DriveId]:
         """Drives to which the map gives it."""
