@@ -9,10 +9,11 @@ knows; it needs no flush, since after a crash of the machine the files themselve
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import xxhash
 
+from storage_node.blocks import BlockWriter
 from storage_node.committer import Committer, Part, Ticket
 from storage_node.drive import Drive
 from storage_node.files import FileLayer
@@ -30,12 +31,15 @@ CLAIM_SECONDS = 20.0
 
 @dataclass(slots=True)
 class Staged:
-    """A temporary file. `length` counts what `append` wrote."""
+    """A temporary file. `length` counts what `append` wrote; `carried`, after that, is still to be
+    written."""
 
     drive: Drive
     shard: ShardId
     path: str
     length: int = 0
+    carried: bytes = b""
+    appending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ class Stager:
         self._flusher = flusher
         self._stalls = stalls
         self._committer = committer
+        self._blocks = BlockWriter(files)
         self._staged: dict[int, Staged] = {}
         self._last_token = 0
         self._opening = 0
@@ -109,20 +114,21 @@ class Stager:
         staged = self._staged.get(token)
         if staged is None:
             return Outcome.MISSING
-        files, path, at = self._files, staged.path, staged.length
-        staged.length += len(payload)
+        path, drive = staged.path, staged.drive
+        async with staged.appending:
+            carried, at = staged.carried, staged.length
 
-        def work() -> None:
-            fd = files.open(path, os.O_WRONLY)
+            def work() -> bytes:
+                return self._blocks.append(path, carried, payload, at)
+
             try:
-                files.pwritev(fd, [payload], at)
-            finally:
-                files.close(fd)
-
-        try:
-            await staged.drive.apart("writing to a file", work)
-        except OSError as error:
-            return staged.drive.failed_by(error)
+                staged.carried = await drive.apart("writing to a file", work)
+            except OSError as error:
+                # What the file holds is not known: it is no shard any more.
+                if self._staged.pop(token, None) is not None:
+                    self._remove(drive, path)
+                return drive.failed_by(error)
+            staged.length = at + len(carried) + len(payload) - len(staged.carried)
         return Outcome.DONE
 
     def abort(self, tokens: Sequence[int]) -> None:
@@ -205,10 +211,13 @@ class Stager:
         if staged.drive.failed:
             return Outcome.DRIVE_FAILED
         footer = encode_footer(staged.shard, item.envelope, item.length)
+        carried = staged.carried
 
         def work() -> tuple[int, bool]:
             fd = files.open(staged.path, os.O_RDWR)
             try:
+                if carried:
+                    files.pwritev(fd, [carried], staged.length)
                 whole = files.fstat(fd).st_size == item.length
                 if whole:
                     files.pwritev(fd, [footer], item.length)

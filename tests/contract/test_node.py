@@ -313,26 +313,30 @@ def test_a_vanished_drive_costs_only_itself_and_comes_back_empty_under_a_new_ide
     play(tmp_path, kind, scene)
 
 
-def test_appending_over_the_wire_and_aborting(tmp_path: Path, kind: type[NodeClient]) -> None:
+@pytest.mark.parametrize("piece", [100_000, 300_001])
+def test_appending_over_the_wire_and_aborting(
+    tmp_path: Path, kind: type[NodeClient], piece: int
+) -> None:
     async def scene(client: NodeClient, drives: list[DriveId], node: Node) -> None:
-        blob = os.urandom(16)
-        shard, body = ShardId(BlobId(blob), 0), body_of(os.urandom(250_000))
+        blob, plain_size = os.urandom(16), 3 * piece - 1000
+        shard, body = ShardId(BlobId(blob), 0), body_of(os.urandom(plain_size))
         first, second = await client.open([(drives[0], shard), (drives[0], shard)])
         assert isinstance(first, StagedShard)
         assert isinstance(second, StagedShard)
-        for at in range(0, len(body), 100_000):
-            assert (
-                await client.append(drives[0], first.token, [body[at : at + 100_000]])
-                is Outcome.DONE
-            )
+        for at in range(0, len(body), piece):
+            part = body[at : at + piece]
+            assert await client.append(drives[0], first.token, [part]) is Outcome.DONE
         await client.abort([(drives[0], second.token)])
         commit = [
-            CommitShard(drives[0], s.token, envelope_of(blob, 0, 250_000), len(body))
+            CommitShard(drives[0], s.token, envelope_of(blob, 0, plain_size), len(body))
             for s in (first, second)
         ]
         assert await client.commit(commit) == (Outcome.STORED, Outcome.MISSING)
         (info,) = await client.stat([(drives[0], shard)], verify=True)
         assert isinstance(info, ShardInfo)
+        (got,) = await client.get([GetShard(drives[0], shard, 0, len(body))])
+        assert not isinstance(got, Outcome)
+        assert bytes(got) == body
 
     play(tmp_path, kind, scene)
 
