@@ -47,6 +47,7 @@ class HttpService:
             requests_max=settings.requests_max,
             body_bytes_max=settings.body_memory_bytes_max,
             body_request_bytes_max=settings.body_memory_request_bytes_max,
+            body_stream_bytes=settings.body_memory_stream_bytes,
         )
         self.heads = HeadParser(settings.headers_max)
         self.no_body = NoBody()

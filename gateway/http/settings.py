@@ -18,7 +18,10 @@ class HttpSettings:
     connections_max: int = 8192
     requests_max: int = 1024
     body_memory_bytes_max: int = 256 * 1024 * 1024
-    body_memory_request_bytes_max: int = 8 * 1024 * 1024
+    body_memory_request_bytes_max: int = 4 * 1024 * 1024
+    """The longest document that an operation takes: CompleteMultipartUpload's."""
+    body_memory_stream_bytes: int = 1024 * 1024
+    """What a longer body holds beside the buffers that large writes share."""
 
     head_seconds: float = 20.0
     """From the first byte of a head to its end."""
@@ -36,4 +39,5 @@ class HttpSettings:
         assert self.receive_buffer_bytes >= self.head_bytes_max
         assert self.requests_max > 0
         assert self.body_memory_request_bytes_max <= self.body_memory_bytes_max
+        assert self.body_memory_stream_bytes <= self.body_memory_request_bytes_max
         assert self.progress_bytes_min > 0

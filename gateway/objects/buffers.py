@@ -12,20 +12,31 @@ from gateway.domain.ranges import CHECKSUM_SIZE_BYTES, Geometry
 from placement.schemes import Scheme
 from storage_node.shard_file import BLOCK_SIZE_BYTES
 
+LATE_BUFFERS_PER_BUFFER = 2
+"""What slow clients may hold beside what all may: 48 MiB in a process, while there are so many."""
 BATCH_STRIPES = 2
 """Received, coded and written at once: 2 MiB. Fewer cost more hops, more cost memory and overlap
 less with receiving."""
 
 
 class BufferPool:
-    """At most `count` buffers of `size_bytes`, made when first needed and kept."""
+    """At most `count` buffers of `size_bytes`, made when first needed and kept; and one more for each
+    that is excused, up to `late_max`."""
 
-    def __init__(self, size_bytes: int, count: int) -> None:
+    def __init__(self, size_bytes: int, count: int, late_max: int = 0) -> None:
         assert count >= 1
         self.size_bytes = size_bytes
-        self._unmade = count
+        self._count = count
+        self._late_max = late_max
+        self._late = 0
+        self._made = 0
         self._free: list[memoryview] = []
         self._waiting: deque[asyncio.Future[memoryview]] = deque()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for one."""
+        return any(not waiter.done() for waiter in self._waiting)
 
     async def acquire(self) -> memoryview:
         """A buffer, in order of asking; waits while all are in use."""
@@ -45,27 +56,48 @@ class BufferPool:
         """A buffer if one is free."""
         if self._free:
             return self._free.pop()
-        if self._unmade:
-            self._unmade -= 1
+        if self._made < self._count + self._late:
+            self._made += 1
             return _prefaulted(self.size_bytes)
         return None
 
     def forget(self) -> None:
-        """One that was acquired does not come back soon: another may be made in its place."""
-        self._unmade += 1
-        if self._waiting:
-            self._unmade -= 1
-            self.release(_prefaulted(self.size_bytes))
+        """One that was acquired does not come back: another may be made in its place."""
+        self._made -= 1
+        self._make_for_waiting()
+
+    def excuse(self) -> bool:
+        """One that was acquired comes back late: until `expect` another may be made beside it. False
+        when too many are late already."""
+        if self._late == self._late_max:
+            return False
+        self._late += 1
+        self._make_for_waiting()
+        return True
+
+    def expect(self) -> None:
+        """One that was excused is no longer late."""
+        self._late -= 1
+        if self._free and self._made > self._count + self._late:
+            self._free.pop()
+            self._made -= 1
 
     def release(self, buffer: memoryview) -> None:
         """Give one back; its contents may be overwritten at once."""
         assert len(buffer) == self.size_bytes
+        if self._made > self._count + self._late:
+            self._made -= 1
+            return
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(buffer)
                 return
         self._free.append(buffer)
+
+    def _make_for_waiting(self) -> None:
+        while self.wanted and (buffer := self.acquire_now()) is not None:
+            self.release(buffer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +147,8 @@ class WritingMemory:
         if before is not None:
             buffer = max(buffer, before.buffers.size_bytes)
             region = max(region, before.regions.size_bytes)
-        self.buffers: BufferPool = BufferPool(buffer, count)
+        late_max = LATE_BUFFERS_PER_BUFFER * count
+        self.buffers: BufferPool = BufferPool(buffer, count, late_max)
         self.regions: BufferPool = BufferPool(region, max(1, count // 2))
 
     def suits(self, scheme: Scheme) -> bool:

@@ -1,7 +1,7 @@
 """Large blobs: received stripe by stripe, coded and written to the drives' files while more arrives.
 
-Two receiving buffers serve a request: one is filled from the body while the other is hashed and
-coded. MD5, the slowest step, runs in a thread of its own. Coding lays each shard's part out in one
+Two receiving buffers serve a request, if there are as many: one is filled from the body while the
+other is hashed and coded. MD5, the slowest step, runs in a thread of its own. Coding lays each shard's part out in one
 piece, in a region; threads of the disks write these pieces, one thread a device, while the next batch
 is coded into another region. What does not fill a block waits for the next piece, so that files can
 be written past the page cache.
@@ -21,6 +21,7 @@ from gateway.objects.buffers import Layout, WritingMemory
 from gateway.objects.errors import NotEnoughDrives
 from gateway.objects.port import Hashing
 from gateway.objects.staging import StagedFiles, geometry_of
+from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Body
 from placement.codec import Codec, checksum_bytes, codec_for
 from storage_node.port import Buffer, Outcome
@@ -33,6 +34,12 @@ LATE_SECONDS = 20.0
 """A write that takes longer while at least half of the others have ended: its drive has failed."""
 STALLED_SECONDS = 60.0
 """The same while they have not: the drives may share a busy disk."""
+IDLE_SECONDS = 0.05
+"""A client that takes longer to fill a buffer leaves to others what it does not need for that."""
+SLOW_SECONDS = 1.0
+"""One that takes longer leaves to others another buffer in place of its own."""
+FILL_SECONDS = 60.0
+"""One that takes longer while others wait for a buffer is turned away: less than 35 kB a second."""
 LANES_MAX = 2
 """Batches of one body that are coded or written at once."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -115,21 +122,24 @@ class LargeWriter:
     async def receive(self, body: Body, append: Append) -> None:
         """Read the body to its end. Raises what the body raises, and NotEnoughDrives when fewer
         than k shards are left. The blob takes the size of a body that may end early and does."""
-        buffers = [await self._memory.buffers.acquire()]
+        pool = self._memory.buffers
+        buffers = [await pool.acquire()]
         try:
-            if self._is_long:
-                second = self._memory.buffers.acquire_now()
-                if second is not None:
-                    buffers.append(second)
             stripe = 0
-            turn = 0
+            in_work: memoryview | None = None
             received_bytes = 0
             while stripe < self._geometry.stripes:
-                if len(buffers) == 1:
-                    await self._finish(append)
-                batch = await self._fill(body, buffers[turn % len(buffers)], stripe)
+                buffer = next((one for one in buffers if one is not in_work), None)
+                if buffer is None:
+                    buffer = pool.acquire_now()
+                    if buffer is None:
+                        await self._finish(append)
+                        buffer = buffers[0]
+                    else:
+                        buffers.append(buffer)
+                batch = await self._fill_in_time(body, buffer, stripe, buffers, append)
                 stripe += len(batch.sizes)
-                turn += 1
+                in_work = buffer
                 received_bytes += sum(batch.sizes)
                 await self._finish(append)
                 if batch.ended:
@@ -143,6 +153,72 @@ class LargeWriter:
             assert extra == 0, "the body is longer than it said"
         finally:
             self._release_after(buffers)
+
+    async def _fill_in_time(
+        self,
+        body: Body,
+        buffer: memoryview,
+        first: int,
+        buffers: list[memoryview],
+        append: Append,
+    ) -> _Batch:
+        """Fill the buffer from the body. A client that is slow holds nothing else meanwhile. Raises
+        RequestTimeout where it takes `FILL_SECONDS` and others wait."""
+        loop = asyncio.get_running_loop()
+        filled = asyncio.Event()
+        idling: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(None) as limit:
+
+                def idle() -> None:
+                    nonlocal idling
+                    idling = loop.create_task(self._idle(buffer, buffers, append, filled, limit))
+
+                timer = loop.call_later(IDLE_SECONDS, idle)
+                try:
+                    batch = await self._fill(body, buffer, first)
+                    filled.set()
+                    if idling is not None:
+                        await idling
+                finally:
+                    timer.cancel()
+                    if idling is not None:
+                        idling.cancel()
+                        await asyncio.gather(idling, return_exceptions=True)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise S3Error(ErrorCode.REQUEST_TIMEOUT) from error
+        return batch
+
+    async def _idle(
+        self,
+        buffer: memoryview,
+        buffers: list[memoryview],
+        append: Append,
+        filled: asyncio.Event,
+        limit: asyncio.Timeout,
+    ) -> None:
+        """Until the buffer is filled: let others have the regions and the buffer that were in work,
+        and another buffer in place of this one."""
+        await self._finish(append)
+        await self._settle_all()
+        pool = self._memory.buffers
+        others = [one for one in buffers if one is not buffer]
+        buffers[:] = [buffer]
+        for one in others:
+            pool.release(one)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + FILL_SECONDS
+        excused = False
+        try:
+            while not await _happens(filled, SLOW_SECONDS):
+                excused = excused or pool.excuse()
+                if loop.time() >= end and pool.wanted:
+                    limit.reschedule(loop.time())
+        finally:
+            if excused:
+                pool.expect()
 
     async def _begin(self, batch: _Batch) -> None:
         """Put the batch in work."""
@@ -371,3 +447,13 @@ class LargeWriter:
         self._staged.failed.add(index)
         if error.errno in _NO_SPACE:
             self.full.add(index)
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it does within that time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -52,9 +52,12 @@ def test_the_date_has_the_form_of_http() -> None:
 
 
 def test_admission_bounds_requests_and_body_memory() -> None:
-    admission = Admission(requests_max=2, body_bytes_max=100, body_request_bytes_max=60)
+    admission = Admission(
+        requests_max=2, body_bytes_max=100, body_request_bytes_max=60, body_stream_bytes=20
+    )
     assert admission.cost_bytes(None) == 60
-    assert admission.cost_bytes(1000) == 60
+    assert admission.cost_bytes(60) == 60
+    assert admission.cost_bytes(1000) == 20, "too long to be gathered"
     assert admission.enter(60)
     assert not admission.enter(60), "the memory is spoken for"
     assert admission.enter(40)

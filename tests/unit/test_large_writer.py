@@ -21,6 +21,7 @@ from gateway.objects.errors import NotEnoughDrives
 from gateway.objects.large import LargeWriter, Threads
 from gateway.objects.staging import StagedFiles
 from gateway.s3.checksums import Digests
+from gateway.s3.errors import ErrorCode, S3Error
 from placement.codec import checksum_bytes, codec_for
 from placement.ids import BlobId, DriveId, GroupId
 from placement.metastore.port import Compare
@@ -321,3 +322,77 @@ def test_a_stuck_disk_is_given_up_and_its_descriptor_kept_until_it_answers(
         c for i, c in enumerate(expected) if i != 3
     ]
     assert free_memory(memory) == (4, 2)
+
+
+class StallingBody(Body):
+    """Its client sends so much, and no more until it is let go on."""
+
+    def __init__(self, data: bytes, sends: int, goes_on: asyncio.Event) -> None:
+        super().__init__(data)
+        self._sends = sends
+        self._goes_on = goes_on
+
+    async def read_into(self, buffer: memoryview) -> int:
+        if self._sends < len(buffer):
+            await self._goes_on.wait()
+        self._sends -= len(buffer)
+        return await super().read_into(buffer)
+
+
+def slow_among_others(
+    folder: Path, memory: WritingMemory, slow: int
+) -> tuple[list[BaseException | None], list[StagedFiles]]:
+    """So many bodies stall in their second batch; another comes, and is to be received whole while
+    they stall. How they end once they go on, and what was staged for them all."""
+    folders = [folder / f"f{i}" for i in range(slow + 1)]
+    for one in folders:
+        one.mkdir()
+    data = random.Random(6).randbytes(7 * STRIPE + 1)
+    staged = [staged_in(one, len(data)) for one in folders]
+
+    async def all_at_once(pools: Threads) -> list[BaseException | None]:
+        goes_on = asyncio.Event()
+
+        async def receive(one: StagedFiles, body: Body) -> None:
+            await LargeWriter(one, Digests(None), memory, pools).receive(body, never)
+
+        stalling = [
+            asyncio.create_task(receive(one, StallingBody(data, 3 * STRIPE, goes_on)))
+            for one in staged[:-1]
+        ]
+        async with asyncio.timeout(20):
+            await asyncio.sleep(0.1)
+            await receive(staged[-1], Body(data))
+            goes_on.set()
+            return await asyncio.gather(*stalling, return_exceptions=True)
+
+    with threads() as pools:
+        ends = asyncio.run(all_at_once(pools))
+    expected = expected_shards(data, SCHEME)
+    for end, one in zip([*ends, None], folders, strict=True):
+        assert end is not None or contents(one, 6) == expected
+    return ends, staged
+
+
+def test_clients_that_stall_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are buffers, and twice that: more are made in place of theirs."""
+    monkeypatch.setattr(large, "SLOW_SECONDS", 0.05)
+    memory = WritingMemory(SCHEME, 2)
+    ends, _ = slow_among_others(tmp_path, memory, 4)
+    assert ends == [None] * 4
+    assert free_memory(memory) == (2, 1)
+
+
+def test_a_client_that_stalls_too_long_is_turned_away_for_those_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(large, "FILL_SECONDS", 0.5)
+    memory = WritingMemory(SCHEME, 2)
+    ends, _ = slow_among_others(tmp_path, memory, 12)
+    refused = [end for end in ends if end is not None]
+    assert refused
+    for end in refused:
+        assert isinstance(end, S3Error)
+        assert end.code is ErrorCode.REQUEST_TIMEOUT
+    assert free_memory(memory) == (2, 1)
