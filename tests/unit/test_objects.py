@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import errno
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -38,7 +37,6 @@ from placement.metastore.port import (
 from placement.schemes import Scheme
 from storage_node.port import Outcome, ShardId
 from storage_node.shard import decode_envelope
-from storage_node.shard_file import ShardFile
 from tests.unit.memory_node import MemoryNode, ReadyMemoryNode
 
 STRIPE = 64 << 10
@@ -507,31 +505,6 @@ def test_a_full_drive_takes_no_writes_and_is_still_read(tmp_path: Path) -> None:
         assert await f.read(stored) == bytes(50_000)
         await f.topology.poll()
         assert len(f.topology.writable) == 6
-
-    run(one_node(tmp_path), scenario)
-
-
-def test_a_write_that_left_a_drive_out_leaves_nothing_staged_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a full drive that is space which nobody else would ever give back."""
-    real_write = ShardFile.write
-    filled: list[ShardFile] = []
-
-    def fill_one(self: ShardFile, part: memoryview, offset: int) -> None:
-        if not filled:
-            filled.append(self)
-        if self is filled[0]:
-            raise OSError(errno.ENOSPC, "as told")
-        real_write(self, part, offset)
-
-    monkeypatch.setattr(ShardFile, "write", fill_one)
-
-    async def scenario(f: Fixture) -> None:
-        stored = await f.write(bytes(LARGE))
-        assert filled
-        assert await f.read(stored) == bytes(LARGE)
-        assert all(not node.staged for node in f.nodes.values())
 
     run(one_node(tmp_path), scenario)
 
