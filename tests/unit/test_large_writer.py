@@ -5,12 +5,13 @@ import errno
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 from gateway.domain.write_plan import WritePlan
@@ -26,7 +27,7 @@ from placement.codec import checksum_bytes, codec_for
 from placement.ids import BlobId, DriveId, GroupId
 from placement.metastore.port import Compare
 from placement.schemes import Scheme
-from storage_node.port import Outcome, ShardId, StagedShard
+from storage_node.port import Buffer, Outcome, ShardId, StagedShard
 from storage_node.shard_file import ShardFile
 
 BLOB = BlobId(bytes(16))
@@ -396,3 +397,31 @@ def test_a_client_that_stalls_too_long_is_turned_away_for_those_that_wait(
         assert isinstance(end, S3Error)
         assert end.code is ErrorCode.REQUEST_TIMEOUT
     assert free_memory(memory) == (2, 1)
+
+
+def test_parts_for_other_nodes_are_sent_whole_while_the_client_stalls(tmp_path: Path) -> None:
+    data = random.Random(8).randbytes(7 * STRIPE + 1)
+    staged = staged_in(tmp_path, len(data))
+    staged.shards = tuple(msgspec.structs.replace(one, path="") for one in staged.shards)
+    sent: list[list[bytes]] = [[] for _ in staged.shards]
+
+    async def append(index: int, parts: Sequence[Buffer]) -> bool:
+        await asyncio.sleep(0)
+        sent[index] += [bytes(part) for part in parts]
+        return True
+
+    async def receive(pools: Threads) -> None:
+        goes_on = asyncio.Event()
+        body = StallingBody(data, 3 * STRIPE, goes_on)
+        memory = WritingMemory(SCHEME, 2)
+        writer = LargeWriter(staged, Digests(None), memory, pools)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(writer.receive(body, append))
+            await asyncio.sleep(4 * large.IDLE_SECONDS)
+            assert [len(parts) for parts in sent] == [1] * 6, "they went out while it stalled"
+            assert free_memory(memory) == (1, 1)
+            goes_on.set()
+
+    with threads() as pools:
+        asyncio.run(receive(pools))
+    assert [b"".join(parts) for parts in sent] == expected_shards(data, SCHEME)
