@@ -27,6 +27,7 @@ class Upload:
     key: str
     upload_id: str
     bucket: str
+    began: float
     parts: dict[int, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     """ETags of parts for which somebody asked for the completion: who asks again may be told what
@@ -39,9 +40,10 @@ class Upload:
 
 async def begin(client: "Client", key: str) -> Upload | None:
     """A new upload."""
+    began = client.world.loop.time()
     answer = await client.send("POST", f"/{client.bucket}/{key}?uploads")
     found = re.search(rb"<UploadId>([^<]+)</UploadId>", answer.body)
-    return None if found is None else Upload(key, found[1].decode(), client.bucket)
+    return None if found is None else Upload(key, found[1].decode(), client.bucket, began)
 
 
 async def put_part(client: "Client", upload: Upload, number: int = 1) -> Answer:
@@ -91,7 +93,7 @@ async def upload_alone(client: "Client") -> None:
         return
     if client.random.random() < 0.4:
         answer, act = await complete(client, upload, 1, "*")
-        client.end_upload(act, answer)
+        client.end_upload(act, answer, upload.began)
         if answer.status != 412:
             return
         await _reopened(client, upload)
@@ -105,11 +107,11 @@ async def upload_alone(client: "Client") -> None:
             raise Wrong(f"{act}: asked for again and again, it is answered {answer.code}")
         await asyncio.sleep(client.random.uniform(0.2, 3.0))
         answer = await send_completion(client, upload, 1)
-    client.end_upload(act, answer)
+    client.end_upload(act, answer, upload.began)
     if answer.status == 200 and client.random.random() < 0.4:
         await asyncio.sleep(client.random.uniform(0.0, 2.0))
         again = await send_completion(client, upload, 1)
-        if again.status == 404 and not client.remade_since(act):
+        if again.status == 404 and not client.remade_since(upload.began):
             raise Wrong(f"{act}: the completion asked for again was answered {again.code}")
 
 

@@ -52,10 +52,10 @@ class Client:
         """Whether somebody deletes the bucket now and then."""
         return bool(self.world.remade_at)
 
-    def remade_since(self, act: Act) -> bool:
+    def remade_since(self, began: float) -> bool:
         """Whether the bucket was, or may have been, another since."""
         world = self.world
-        return world.remaking or any(at > act.called for at in world.remade_at)
+        return world.remaking or any(at > began for at in world.remade_at)
 
     # -- below -----------------------------------------------------------------------------------
 
@@ -114,9 +114,10 @@ class Client:
         else:
             raise Wrong(f"{act}: answered {answer.status} {answer.code}")
 
-    def end_upload(self, act: Act, answer: Answer) -> None:
-        """Note how a completion that was asked for again and again went."""
-        if answer.status == 409 or (answer.status == 404 and self.remade_since(act)):
+    def end_upload(self, act: Act, answer: Answer, began: float) -> None:
+        """Note how a completion that was asked for again and again went, of an upload that `began`
+        then: one of a bucket that went is gone with it."""
+        if answer.status == 409 or (answer.status == 404 and self.remade_since(began)):
             act.unsure = True  # an earlier try may have been carried out
         elif answer.status == 404:
             raise Wrong(f"{act}: a completion was forgotten: {answer.code}")
