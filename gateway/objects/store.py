@@ -221,8 +221,9 @@ class ObjectStore:
         if tuple(drive.drive_id for drive in order[: len(homes)]) != homes:
             raise PlacementChanged("the cluster map places the blob elsewhere now")
         blob.placed = self._topology.map_compare
-        present = {drive.drive_id for drive in self._topology.map.drives}
-        stored = {i for i, drive in blob.stored.items() if drive.drive_id in present}
+        # Not on one that is draining: the moves may have looked there already, and not seen it.
+        takers = {drive.drive_id for drive in order}
+        stored = {i for i, drive in blob.stored.items() if drive.drive_id in takers}
         try:
             return await self._judged(blob, stored, marks_in_commit=True)
         except NotEnoughDrives as error:
