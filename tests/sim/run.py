@@ -17,6 +17,7 @@ from tests.sim.drive_life import Loss, live
 from tests.sim.loop import VirtualLoop
 from tests.sim.model import Wrong
 from tests.sim.nemesis import Nemesis
+from tests.sim.quotas import check_limits
 from tests.sim.scenarios import SCENARIOS
 from tests.sim.scenarios.scene import Scenario, Scene
 from tests.sim.truth import check_history, final_reads, unfinished, untold
@@ -149,6 +150,7 @@ async def _live(world: World) -> None:
     await world.until("the cluster comes to rest", lambda: unfinished(world), world.quiet_seconds)
     await world.until("the drives tell the metadata", lambda: untold(world), world.quiet_seconds)
     await check_all_versions(world, Client(world, world.process("archivist")))
+    await check_limits(world, Client(world, world.process("cellarer")))
     await final_reads(world)
     check_history(world)
     _complain(world)

@@ -22,6 +22,8 @@ ACTS: Mapping[str, int] = {
     "delete_many": 2,
     "put_version": 2,
     "get_version": 1,
+    "put_limited": 3,
+    "end_limited": 1,
     "get_slowly": 1,
 }
 STRIKES: Mapping[str, int] = {
@@ -136,7 +138,15 @@ TILTS = (
     ),
     Tilt(
         "lost answers",
-        acts={"put": 18, "put_if_absent": 14, "put_if_same": 16, "delete": 16, "copy": 3},
+        acts={
+            "put": 18,
+            "put_if_absent": 14,
+            "put_if_same": 16,
+            "delete": 16,
+            "copy": 3,
+            "put_limited": 8,
+            "end_limited": 3,
+        },
         strikes={"ambush": 50, "lose_answers": 10},
         lures=(
             Lure("object", "lost", 0.5, 4.0, then="rewrite_all"),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tests.sim import buckets, uploads
+from tests.sim import buckets, quotas, uploads
 from tests.sim.client import NOBODY, Answer, Connection, etag_of
 from tests.sim.loop import Process
 from tests.sim.model import Act, Wrong
@@ -309,6 +309,12 @@ class Client:
 
     async def get_version(self) -> None:
         await buckets.get_version(self)
+
+    async def put_limited(self) -> None:
+        await quotas.put_limited(self)
+
+    async def end_limited(self) -> None:
+        await quotas.end_limited(self)
 
     @staticmethod
     def digest_of(body: bytes) -> dict[str, str]:

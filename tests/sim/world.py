@@ -30,6 +30,7 @@ from tests.sim.loop import InlineExecutor, Process, VirtualLoop
 from tests.sim.members import OWNER, GatewayLife, KeeperLife, NodeLife, connect
 from tests.sim.model import History, Wrong
 from tests.sim.network import Network
+from tests.sim.quotas import make_limited
 from tests.sim.tilt import TILTS, tilt_of
 from tests.sim.uploads import Upload
 from tests.sim.workload import Client, pause
@@ -122,6 +123,9 @@ class World:
         self.uploads: list[Upload] = []
         """Those that several clients work at."""
         self.versions: list[Version] = []
+        self.gateway_starts: list[float] = []
+        self.unsure_of_quota: list[tuple[float, int]] = []
+        """Bytes of writes under a quota of which nobody knows whether they were done, and when."""
         self.remaking = False
         self.remade_at: list[float] = []
         """When the bucket was deleted and made again."""
@@ -170,6 +174,7 @@ class World:
         maker = Client(self, self.process("maker"))
         await make_bucket(maker)
         await make_versioned(maker)
+        await make_limited(maker)
 
     async def registered(self) -> list[DriveRecord]:
         found = await self.etcd.store.range(Range(DRIVES, prefix_end(DRIVES)))
@@ -197,6 +202,7 @@ class World:
 
     def gateway(self, number: int) -> GatewayLife:
         process = self.process(f"gateway{number}")
+        self.gateway_starts.append(self.loop.time())
         return GatewayLife(process, self.network, self.etcd, presumes=self.presumes)
 
     def keeper(self, number: int) -> KeeperLife:

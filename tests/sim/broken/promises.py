@@ -176,4 +176,9 @@ PROMISES = (
         ("deletes_are_settled_by_their_successors",),
     ),
     Promise("bytes are checked end to end", ("answers_unchecked",)),
+    # Quotas (ops/decisions/0024-quotas.md)
+    Promise(
+        "a quota is exceeded by what others wrote since the keeper last published, and no more",
+        ("quotas_are_not_checked", "own_writes_do_not_count", "usage_is_not_published"),
+    ),
 )

@@ -1,6 +1,16 @@
 """Scripted interleavings, each of which needs a rule that a seed would seldom miss."""
 
-from tests.sim.scenarios import buckets, groups, identities, moves, outcomes, reads, uploads, writes
+from tests.sim.scenarios import (
+    buckets,
+    groups,
+    identities,
+    moves,
+    outcomes,
+    quotas,
+    reads,
+    uploads,
+    writes,
+)
 from tests.sim.scenarios.scene import SCENARIOS, Scenario, Scene
 
 __all__ = [
@@ -12,6 +22,7 @@ __all__ = [
     "identities",
     "moves",
     "outcomes",
+    "quotas",
     "reads",
     "uploads",
     "writes",
