@@ -240,8 +240,22 @@ class Node:
     async def open_shards(
         self, shards: Sequence[tuple[DriveId, ShardId]]
     ) -> tuple[StagedShard | Outcome, ...]:
-        """See NodePort.open."""
-        return tuple(await asyncio.gather(*[self._open_shard(*shard) for shard in shards]))
+        """See NodePort.open. Whoever gives up waiting does not learn the tokens: what was opened is
+        dropped."""
+        opening = [asyncio.ensure_future(self._open_shard(*shard)) for shard in shards]
+        try:
+            return tuple(await asyncio.gather(*opening))
+        except BaseException:
+            for one in opening:
+                one.cancel()
+                one.add_done_callback(self._drop_opened)
+            raise
+
+    def _drop_opened(self, opening: asyncio.Task[StagedShard | Outcome]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            opened = opening.result()
+            if isinstance(opened, StagedShard):
+                self._stager.abort([opened.token])
 
     async def _open_shard(self, drive_id: DriveId, shard: ShardId) -> StagedShard | Outcome:
         drive = self._drives.get(drive_id)

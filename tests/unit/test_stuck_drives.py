@@ -10,6 +10,7 @@ import pytest
 
 from placement.ids import BlobId, DriveId
 from storage_node.apart import CALLS_MAX, Apart
+from storage_node.layout import TMP
 from storage_node.node import Node
 from storage_node.offload import ThreadOffload
 from storage_node.port import DriveCondition, GetShard, Outcome, ShardId, StagedShard
@@ -115,6 +116,27 @@ def test_large_writes_go_on_with_the_drives_that_answer(tmp_path: Path) -> None:
         assert report_of(node, 1).condition is DriveCondition.FAILED
         (data,) = await node.get([GetShard(drives[0], ShardId(blob, 0), 0, 9)])
         assert not isinstance(data, Outcome)
+
+    play(tmp_path, scene)
+
+
+def test_files_that_were_opened_for_somebody_who_gave_up_are_dropped(tmp_path: Path) -> None:
+    """One drive keeps the call; the caller, who waits no longer, learns no token of the others."""
+
+    async def scene(node: Node, drives: list[DriveId], files: FaultyFiles) -> None:
+        stuck = files.folder(tmp_path / "drive2").stuck = threading.Event()
+        blob = BlobId(bytes(16))
+        opening = asyncio.ensure_future(node.open_shards([(d, ShardId(blob, 0)) for d in drives]))
+        await asyncio.sleep(0.1)
+        assert any((tmp_path / "drive1" / TMP).iterdir())
+        opening.cancel()
+        await asyncio.wait([opening])
+        stuck.set()
+        for _ in range(500):
+            if not any(any((tmp_path / f"drive{i}" / TMP).iterdir()) for i in (1, 2, 3)):
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("files are left")
 
     play(tmp_path, scene)
 
