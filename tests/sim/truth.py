@@ -188,13 +188,20 @@ def _story(acts: list[Act]) -> str:
 
 
 def _resolved(acts: list[Act]) -> list[Act]:
-    """Copies of which nobody knows what they wrote may have written whatever was seen."""
+    """Copies of which nobody knows what they wrote, or that are under way, may have written whatever
+    was seen."""
+    acts = [
+        dataclasses.replace(act, choices=(UNSEEN,))
+        if act.kind == "write" and act.unsure and act.value is None
+        else act
+        for act in acts
+    ]
     seen = {act.value for act in acts if act.kind == "read" and act.value}
     seen |= {act.needs for act in acts if act.needs}
     choices = (*sorted(seen), UNSEEN)
     acts = [
         dataclasses.replace(act, value=UNSEEN)
-        if act.kind == "write" and act.unsure and act.value not in seen
+        if act.kind == "write" and act.unsure and not act.choices and act.value not in seen
         else act
         for act in acts
     ]
