@@ -262,13 +262,8 @@ class DriveFaults:
 
     def of_host(self, host: str) -> list[DriveId]:
         """The drives whose disks are there, also those that err just now."""
-        found = []
-        for name in self._world.mounts[host]:
-            with Looking():
-                identity = read_identity(self._world.disks[name], f"/{name}")
-            if identity is not None:
-                found.append(identity.drive)
-        return found
+        found = [self._identity(name) for name in self._world.mounts[host]]
+        return [drive for drive in found if drive is not None]
 
     async def in_state(self, state: DriveState) -> set[DriveId]:
         """Drives to which the map gives it."""
@@ -281,11 +276,10 @@ class DriveFaults:
         return any(len(held.get(blob, {})) <= ref.k for blob, ref in used.items())
 
     def _identity(self, name: str) -> DriveId | None:
-        for drive in self._drives():
-            if drive.root == f"/{name}":
-                found: DriveId = drive.id
-                return found
-        return None
+        """Who lies on that disk, whether or not it errs or its node is up; None when it is new."""
+        with Looking():
+            identity = read_identity(self._world.disks[name], f"/{name}")
+        return None if identity is None else identity.drive
 
     async def change(
         self, edit: Callable[..., object], *, fresh: bool = False, insists: bool = False
