@@ -28,6 +28,8 @@ class Upload:
     upload_id: str
     bucket: str
     began: float
+    unsure: bool = False
+    """Some part was not answered: whether and when it is taken nobody knows."""
     parts: dict[int, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     """ETags of parts for which somebody asked for the completion: who asks again may be told what
@@ -56,6 +58,8 @@ async def put_part(client: "Client", upload: Upload, number: int = 1) -> Answer:
     answer = await client.send("PUT", where, body)
     if answer.status == 200:
         upload.parts[number] = etag
+    elif answer.status == 0 or answer.status >= 500:
+        upload.unsure = True
     return answer
 
 
@@ -93,7 +97,7 @@ async def upload_alone(client: "Client") -> None:
         return
     if client.random.random() < 0.4:
         answer, act = await complete(client, upload, 1, "*")
-        client.end_upload(act, answer, upload.began)
+        client.end_upload(act, answer, upload)
         if answer.status != 412:
             return
         await _reopened(client, upload)
@@ -107,7 +111,7 @@ async def upload_alone(client: "Client") -> None:
             raise Wrong(f"{act}: asked for again and again, it is answered {answer.code}")
         await asyncio.sleep(client.random.uniform(0.2, 3.0))
         answer = await send_completion(client, upload, 1)
-    client.end_upload(act, answer, upload.began)
+    client.end_upload(act, answer, upload)
     if answer.status == 200 and client.random.random() < 0.4:
         await asyncio.sleep(client.random.uniform(0.0, 2.0))
         again = await send_completion(client, upload, 1)

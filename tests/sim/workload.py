@@ -114,10 +114,11 @@ class Client:
         else:
             raise Wrong(f"{act}: answered {answer.status} {answer.code}")
 
-    def end_upload(self, act: Act, answer: Answer, began: float) -> None:
-        """Note how a completion that was asked for again and again went, of an upload that `began`
-        then: one of a bucket that went is gone with it."""
-        if answer.status == 409 or (answer.status == 404 and self.remade_since(began)):
+    def end_upload(self, act: Act, answer: Answer, upload: uploads.Upload) -> None:
+        """Note how a completion that was asked for again and again went. An upload of a bucket that
+        went is gone with it; a part that was not answered may still take another's place."""
+        gone = answer.status == 404 and self.remade_since(upload.began)
+        if answer.status == 409 or gone or (answer.code == "InvalidPart" and upload.unsure):
             act.unsure = True  # an earlier try may have been carried out
         elif answer.status == 404:
             raise Wrong(f"{act}: a completion was forgotten: {answer.code}")

@@ -70,7 +70,7 @@ async def a_completion_is_asked_for_twice(scene: Scene) -> None:
     client = scene.client()
     upload = await filled(client)
     answer, act = await uploads.complete(client, upload, 1)
-    client.end_upload(act, answer, upload.began)
+    client.end_upload(act, answer, upload)
     again = await uploads.send_completion(client, upload, 1)
     if (again.status, again.etag) != (answer.status, answer.etag):
         raise Wrong(f"the completion was answered {answer.status}, and then {again.code}")
@@ -87,7 +87,7 @@ async def a_completion_is_refused_for_its_precondition(scene: Scene) -> None:
     await quick.put(key="k0")
     laid.released.set()
     answer, act = await completing
-    slow.end_upload(act, answer, upload.began)
+    slow.end_upload(act, answer, upload)
     again = await uploads.put_part(quick, upload)
     if (answer.status, again.status) != (412, 200):
         raise Wrong(f"after {answer.status} a part was answered {again.status} {again.code}")
@@ -103,7 +103,7 @@ async def a_gateway_dies_within_a_completion(scene: Scene) -> None:
     scene.world.gateways[0] = scene.world.gateway(0)
     await scene.gateway(0).ready
     again = await uploads.send_completion(quick, upload, 1)
-    quick.end_upload(act, again, upload.began)
+    quick.end_upload(act, again, upload)
     if (answer.status, again.status) != (0, 200):
         raise Wrong(f"after {answer.status} the completion was answered {again.code}")
 
