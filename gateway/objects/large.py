@@ -1,10 +1,10 @@
 """Large blobs: received stripe by stripe, coded and written to the drives' files while more arrives.
 
 Two receiving buffers serve a request, if there are as many: one is filled from the body while the
-other is hashed and coded. MD5, the slowest step, runs in a thread of its own. Coding lays each shard's part out in one
-piece, in a region; threads of the disks write these pieces, one thread a device, while the next batch
-is coded into another region. What does not fill a block waits for the next piece, so that files can
-be written past the page cache.
+other is hashed and coded. MD5, the slowest step, runs in a thread of its own. Coding lays each
+shard's part out in one piece, in a region; threads of the disks write these pieces, one thread a
+device, while the next batch is coded into another region. What does not fill a block waits for the
+next piece, so that files can be written past the page cache.
 """
 
 import asyncio
