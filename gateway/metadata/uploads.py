@@ -49,6 +49,7 @@ from gateway.metadata.store import Metadata
 from placement.clock import Randomness
 from placement.ids import UploadId
 from placement.metastore.port import (
+    OPERATIONS_MAX,
     Compare,
     DeleteRange,
     KeyValue,
@@ -133,8 +134,12 @@ def part_entry(kv: KeyValue) -> PartEntry:
 
 def unchanged_parts(upload_id: bytes, revision: int) -> Compare:
     """No part of the upload was put after that revision."""
-    start = keys.parts_of(UploadId(upload_id))
-    return Compare(start, Target.MOD_REVISION, Relation.LESS, revision + 1, prefix_end(start))
+    return _none_put_since(keys.parts_of(UploadId(upload_id)), revision)
+
+
+def _none_put_since(prefix: bytes, revision: int) -> Compare:
+    """Of the keys with this prefix. A range compare over no key holds."""
+    return Compare(prefix, Target.MOD_REVISION, Relation.LESS, revision + 1, prefix_end(prefix))
 
 
 # Reading
@@ -232,9 +237,10 @@ async def blob_in_use(
     """Whether something uses a blob of an upload's group, or is queued that will delete it.
 
     In use is a blob that a part record of the unfinished upload names (or its manifest), that the
-    object the upload became names, or whose group a copy uses. Of an object with a long part table
-    every blob of the group counts, for the table is not read here. `record` is the record in the
-    blob's envelope: it tells which part to look for, and spares a walk over all of them.
+    object the upload became names, or a further record that uses the group (a copy, a version). Of an
+    object with a long part table every blob of the group counts, for the table is not read here.
+    `record` is the record in the blob's envelope: it tells which part to look for, and spares a walk
+    over all of them.
     """
     return (await _usage(metastore, upload_key, blob, record)).used
 
@@ -247,7 +253,8 @@ async def claim_blob(
 
     An UploadPart that has yet to commit compares that entry absent; one that committed since the
     parts were read is seen by the compare over them; a completion changes the upload's record (its
-    manifest's blob is compared as a part's is); a copy needs the object, which is compared too.
+    manifest's blob is compared as a part's is). A copy names what its source does, and no record
+    named the blob; one that came to another key while they were read has put a reference since.
     """
     usage = await _usage(metastore, upload_key, blob, record)
     if usage.used:
@@ -261,8 +268,7 @@ async def claim_blob(
         (
             unchanged(upload_key, usage.upload_revision),
             unchanged(keys.object_of_upload(upload_key), usage.object_revision),
-            # A range compare over no key holds: no reference may exist.
-            Compare(references, Target.VERSION, Relation.EQUAL, 0, prefix_end(references)),
+            _none_put_since(references, usage.revision),
             unchanged_parts(upload_id, usage.revision),
             absent(keys.garbage(blob)),
         ),
@@ -348,7 +354,7 @@ async def _usage(metastore: Metastore, upload_key: bytes, blob: bytes, record: b
     )
     upload = upload_entry(found_upload.kvs[0] if found_upload.kvs else None)
     used = (
-        bool(reference.kvs or queued.kvs)
+        bool(queued.kvs)
         or any(_names(kv, upload_id, blob) for kv in queued_group.kvs)
         or any(_object_uses(kv, upload_id, blob) for kv in found_object.kvs)
         or any(part_entry(kv).record.data.blob == blob for kv in part.kvs)
@@ -358,6 +364,8 @@ async def _usage(metastore: Metastore, upload_key: bytes, blob: bytes, record: b
         used = manifest is not None and manifest.blob == blob
         if not used and not number:
             used = await _some_part_names(metastore, upload_id, blob)
+    if reference.kvs and not used:
+        used = await _some_copy_names(metastore, upload_id, blob)
     return _Usage(
         used,
         upload.mod_revision if upload is not None else 0,
@@ -394,6 +402,24 @@ async def _some_part_names(metastore: Metastore, upload_id: bytes, blob: bytes) 
             if blob in kv.value and decode(PartRecord, kv.value).data.blob == blob:
                 return True
     return False
+
+
+async def _some_copy_names(metastore: Metastore, upload_id: UploadId, blob: bytes) -> bool:
+    """Whether a further record that uses the group names the blob. Copies name all that their source
+    did: the first one tells of a blob that is in use."""
+    references = keys.references_of(upload_id)
+    start, end = references, prefix_end(references)
+    limit = 1
+    while True:
+        page = await metastore.range(Range(start, end, limit=limit, keys_only=True))
+        if not page.kvs:
+            return False
+        users = await metastore.get_many([kv.key[len(references) :] for kv in page.kvs])
+        if any(kv is not None and _object_uses(kv, upload_id, blob) for kv in users):
+            return True
+        if not page.more:
+            return False
+        start, limit = page.kvs[-1].key + b"\x00", OPERATIONS_MAX
 
 
 async def _part_pages(

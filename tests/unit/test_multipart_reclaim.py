@@ -4,7 +4,7 @@ Interleavings come from a store that answers late, unfairly, or not at all, by s
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -29,7 +29,7 @@ from ops.keeper.ended_uploads import EndedUploads
 from placement.clock import SystemClock
 from placement.errors import OutcomeUnknown
 from placement.ids import UploadId
-from placement.metastore.port import DeleteRange, Put, Range, Txn, prefix_end
+from placement.metastore.port import DeleteRange, KeyValue, Put, Range, Txn, prefix_end
 from tests.unit.metadata_doubles import OWNER, Rig
 
 KEY = "key"
@@ -192,15 +192,57 @@ def test_parts_of_an_object_are_in_use_and_lost_ones_beside_them_are_not() -> No
         case = await Case.begin()
         used, lost = case.part(), case.part(2)
         await case.commit(used)
-        assert await case.complete() is not None
+        record = await case.complete()
+        assert record is not None
         assert await case.in_use(used)
         assert not await case.in_use(lost)
         assert await case.claim(lost)
         assert not await case.claim(used)
         await case.rig.memory.txn(Txn((), (DeleteRange(case.bucket.object_key(KEY)),)))
         assert not await case.in_use(used)
+        lost_later = case.part(2)
         reference = keys.reference(case.upload_id, b"o/copy")
-        await case.rig.memory.txn(Txn((), (Put(reference, b""),)))
+        copy = (Put(reference, b""), Put(b"o/copy", encode(record)))
+        await case.rig.memory.txn(Txn((), copy))
+        assert await case.in_use(used)
+        assert not await case.claim(used)
+        assert not await case.in_use(lost_later)
+        assert await case.claim(lost_later)
+
+    asyncio.run(main())
+
+
+def test_a_blob_is_not_claimed_when_its_copy_moved_while_the_copies_were_looked_at() -> None:
+    async def main() -> None:
+        case = await Case.begin()
+        used = case.part()
+        await case.commit(used)
+        record = await case.complete()
+        assert record is not None
+        memory = case.rig.memory
+        later = keys.reference(case.upload_id, b"o/later")
+        await memory.txn(
+            Txn(
+                (),
+                (
+                    DeleteRange(case.bucket.object_key(KEY)),
+                    Put(later, b""),
+                    Put(b"o/later", encode(record)),
+                ),
+            )
+        )
+        get_many = case.rig.faulty.get_many
+
+        async def get_many_late(wanted: Sequence[bytes]) -> tuple[KeyValue | None, ...]:
+            if b"o/later" in wanted:  # it is another key's by now, which was passed already
+                earlier = keys.reference(case.upload_id, b"o/earlier")
+                moved = (DeleteRange(b"o/later"), DeleteRange(later), Put(earlier, b""))
+                await memory.txn(Txn((), (*moved, Put(b"o/earlier", encode(record)))))
+            return await get_many(wanted)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(case.rig.faulty, "get_many", get_many_late)
+            assert not await case.claim(used)
         assert await case.in_use(used)
 
     asyncio.run(main())

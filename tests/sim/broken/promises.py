@@ -117,7 +117,7 @@ PROMISES = (
     Promise("a crash resumes by token", ("cut_off_completions_block",)),
     Promise(
         "the keeper reclaims parts that were not used",
-        ("unused_parts_are_not_queued",),
+        ("unused_parts_are_not_queued", "copies_keep_whole_uploads"),
     ),
     # Drives
     Promise("a drive proves that it is still itself", ("drives_are_not_proven",)),

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 import gateway.metadata.upload_commits
+import gateway.metadata.uploads
 import gateway.operations.multipart_complete
 from gateway.metadata import keys
 from gateway.metadata.records import UploadRecord
@@ -50,6 +51,16 @@ def parts_ignore_claims(world: World) -> None:
 def unused_parts_are_not_queued(world: World) -> None:
     """Parts that are not in the object are left to the sweep."""
     gateway.metadata.upload_commits._garbage_of_unused = lambda *ignored: ()
+
+
+@rule("of an upload's blobs a copy keeps those that it names", "uploads")
+def copies_keep_whole_uploads(world: World) -> None:
+    """Whatever was sent for an object counts as used while there is a copy of it."""
+
+    async def named(*ignored: Any) -> bool:
+        return True
+
+    gateway.metadata.uploads._some_copy_names = named
 
 
 @rule("a completion compares that the parts are as it read them", "uploads")

@@ -64,6 +64,22 @@ async def parts_that_a_completion_did_not_use_go_without_a_sweep(scene: Scene) -
         raise Wrong("a part that the object does not use is still there")
 
 
+@scenario("copies_keep_whole_uploads", rests=True)
+async def a_part_that_never_came_lies_beside_one_that_was_copied(scene: Scene) -> None:
+    """The copy uses what the object was made of, and not all that was ever sent for it."""
+    slow, quick = scene.client(0), scene.client(1)
+    upload = await filled(quick)
+    scene.ambush("part", "killed before")
+    await uploads.put_part(slow, upload, 2)
+    scene.world.gateways[0] = scene.world.gateway(0)
+    await scene.gateway(0).ready
+    await uploads.complete_shared(quick, upload)
+    await quick.copy_of("k0", "k1")
+    await quick.delete_keys(["k0"])
+    await scene.pause(SWEPT_SECONDS)
+    await quick.get("k1")
+
+
 @scenario("completions_are_not_kept", keepers=False)
 async def a_completion_is_asked_for_twice(scene: Scene) -> None:
     """Both answers are one."""
