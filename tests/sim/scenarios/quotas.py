@@ -39,7 +39,7 @@ async def what_others_wrote_and_deleted_is_told(scene: Scene) -> None:
     await check_limits(scene.world, scene.client())
 
 
-@scenario(sweeps=False)
+@scenario("usage_is_not_published", sweeps=False)
 async def a_gateway_dies_in_the_middle_of_writes_under_a_quota(scene: Scene) -> None:
     """What it had committed is counted; what it had not is not."""
     await scene.pause(TOLD_SECONDS)
