@@ -8,9 +8,11 @@ needs it, nothing is read and nothing followed.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.metadata import keys
+from gateway.metadata.limit_records import UsageRecord
 from gateway.metadata.records import BucketRecord, RecordError, decode, encode
 from gateway.metadata.store import Metadata
 from gateway.metadata.watching import Watcher
@@ -18,14 +20,18 @@ from ops.keeper.bucket_counts import BucketCount, NotCountable
 from placement.clock import Clock, Randomness
 from placement.errors import PlacementError
 from placement.metastore.port import (
+    Compare,
     DeleteRange,
     Event,
+    KeyValue,
     Operation,
     Put,
     Range,
     Txn,
     WatchBatch,
+    absent,
     prefix_end,
+    unchanged,
 )
 
 PUBLISH_SECONDS = 0.5
@@ -269,16 +275,42 @@ class Accounting:
 
     async def _publish(self) -> None:
         due = [count for count in self._counts.values() if count.is_changed and count.is_whole]
-        now_ms = self._clock.now_ns() // 1_000_000
         for start in range(0, len(due), _BUCKETS_A_TXN):
-            step = due[start : start + _BUCKETS_A_TXN]
-            puts: list[Operation] = [
-                Put(keys.usage(count.bucket_id), encode(count.usage(self._revision, now_ms)))
-                for count in step
-            ]
-            try:
-                await self._metastore.txn(Txn((), tuple(puts)))
-            except BaseException:
-                for count in step:
+            await self._publish_some(due[start : start + _BUCKETS_A_TXN])
+
+    async def _publish_some(self, due: Sequence[BucketCount]) -> None:
+        """Only over what was there before, and nothing over what counts later changes: a keeper that
+        led before, or a transaction of its that comes late, would leave a count that nobody mends
+        until the bucket changes again."""
+        now_ms = self._clock.now_ns() // 1_000_000
+        known = await self._metastore.get_many([keys.usage(count.bucket_id) for count in due])
+        compares: list[Compare] = []
+        puts: list[Operation] = []
+        told = [
+            (count, kv)
+            for count, kv in zip(due, known, strict=True)
+            if kv is None or _counted_to(kv) <= self._revision
+        ]
+        for count, kv in told:
+            key = keys.usage(count.bucket_id)
+            compares.append(absent(key) if kv is None else unchanged(key, kv.mod_revision))
+            puts.append(Put(key, encode(count.usage(self._revision, now_ms))))
+        if not puts:
+            return
+        succeeded = False
+        try:
+            succeeded = (await self._metastore.txn(Txn(tuple(compares), tuple(puts)))).succeeded
+        finally:
+            if not succeeded:
+                for count, _ in told:
                     count.is_changed = True
-                raise
+
+
+def _counted_to(kv: KeyValue) -> int:
+    """The revision up to which changes are in what was published; 0 for what cannot be of this
+    history of revisions (metadata that was rebuilt or moved counts its own), or cannot be read."""
+    try:
+        revision = decode(UsageRecord, kv.value).revision
+    except RecordError:
+        return 0
+    return revision if revision < kv.mod_revision else 0

@@ -18,6 +18,7 @@ from gateway.metadata.records import (
     decode,
     encode,
 )
+from gateway.metadata.store import Metadata
 from gateway.metadata.uploads import DONE, OPEN
 from ops.keeper import bucket_counts
 from ops.keeper.accounting import Accounting
@@ -32,9 +33,10 @@ from placement.metastore.port import (
     Range,
     RangeResult,
     Txn,
+    TxnResult,
     prefix_end,
 )
-from tests.unit.metadata_doubles import OWNER, FaultyMetastore, Rig
+from tests.unit.metadata_doubles import OWNER, SEALING_KEY, FaultyMetastore, Rig
 
 SEEDS = range(40)
 NAMES = [f"k{number}" for number in range(12)]
@@ -290,3 +292,52 @@ def test_an_upload_that_begins_while_a_page_is_under_way_is_counted_with_its_par
     assert count.is_whole
     usage = count.usage(6, 0)
     assert (usage.parts, usage.parts_bytes) == (1, 7)
+
+
+class Held(FaultyMetastore):
+    """Transactions wait until they are let go."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(rig.memory, 0)
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def txn(self, txn: Txn) -> TxnResult:
+        await self.free.wait()
+        return await super().txn(txn)
+
+
+def test_what_a_keeper_that_was_deposed_publishes_late_does_not_stay() -> None:
+    async def main() -> None:
+        rig = Rig()
+        await rig.ready()
+        bucket = (await rig.metadata.bucket("bucket", OWNER)).bucket_id
+        await set_bucket_quota(rig.metadata, "bucket", Quota(size_bytes_max=1))
+        held = Held(rig)
+        former = Metadata(held, clock=rig.clock, randomness=rig.randomness, sealing_key=SEALING_KEY)
+        await former.quotas.mirror.load()
+        await rig.metadata.quotas.mirror.load()
+        writer = Writer(rig, bucket, 7)
+        await writer.step()
+        old = Accounting(former, rig.clock, rig.randomness)
+        new = Accounting(rig.metadata, rig.clock, rig.randomness)
+        await settled(rig, old)
+        for _ in range(20):
+            await writer.step()
+        for _ in range(20):  # it hears of these, and has its say, but not of those that follow
+            await asyncio.sleep(0)
+        held.free.clear()
+        rig.clock.seconds += 1.0
+        late = asyncio.create_task(old.work())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await writer.step()
+        await settled(rig, new)
+        held.free.set()
+        await late
+        assert told(await usage_of(rig.metadata, bucket)) == await recounted(rig, bucket)
+        await old.close()
+        await new.close()
+
+    asyncio.run(main())
