@@ -75,32 +75,44 @@ class Found:
 
 
 async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[BlobRef]]:
-    """Pages of all blobs named by objects and their versions, parts and uploads, and of the
-    metadata's own copies. A blob may come twice."""
-    for family in (_versions(metastore), _referring(metastore)):
-        async for kvs in family:
+    """Pages of all blobs named by parts and uploads, by objects and their versions, and of the
+    metadata's own copies. A blob may come twice.
+
+    Nothing is read at one instant, so what a blob may move to comes after where it was: a completed
+    upload's parts become an object's, objects are copied and renamed to wherever.
+    """
+    families = (
+        _records(metastore, keys.PARTS, PartRecord),
+        _records(metastore, keys.UPLOADS, UploadRecord),
+        _decoded(_versions(metastore)),
+        _decoded(_referring(metastore)),
+        _records(metastore, keys.SNAPSHOT_PARTS, SnapshotPart),
+    )
+    for family in families:
+        async for records in family:
             refs: list[BlobRef] = []
-            for kv in kvs:
-                refs += await blobs_of(decode(ObjectRecord, kv.value), objects)
+            for record in records:
+                refs += await blobs_of(record, objects)
             if refs:
                 yield refs
-    readers: list[tuple[bytes, type[Record]]] = [
-        (keys.PARTS, PartRecord),
-        (keys.UPLOADS, UploadRecord),
-        (keys.SNAPSHOT_PARTS, SnapshotPart),
-    ]
-    for prefix, kind in readers:
-        start, end = prefix, prefix_end(prefix)
-        while True:
-            page = await metastore.range(Range(start, end, limit=PAGE_RECORDS))
-            refs = []
-            for kv in page.kvs:
-                refs += await blobs_of(decode(kind, kv.value), objects)
-            if refs:
-                yield refs
-            if not page.more:
-                break
-            start = page.kvs[-1].key + b"\x00"
+
+
+async def _records(
+    metastore: Metastore, prefix: bytes, kind: type[Record]
+) -> AsyncIterator[list[Record]]:
+    """Pages of all records of a kind."""
+    start, end = prefix, prefix_end(prefix)
+    while True:
+        page = await metastore.range(Range(start, end, limit=PAGE_RECORDS))
+        yield [decode(kind, kv.value) for kv in page.kvs]
+        if not page.more:
+            return
+        start = page.kvs[-1].key + b"\x00"
+
+
+async def _decoded(pages: AsyncIterator[list[KeyValue]]) -> AsyncIterator[list[Record]]:
+    async for kvs in pages:
+        yield [decode(ObjectRecord, kv.value) for kv in kvs]
 
 
 async def _versions(metastore: Metastore) -> AsyncIterator[list[KeyValue]]:

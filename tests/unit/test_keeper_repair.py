@@ -227,7 +227,7 @@ def test_a_drive_that_went_and_came_back_within_an_inventory_is_looked_at_again(
             return tuple(tuple(info for info in infos if info.drive != away) for infos in found)
 
         async def with_it_again(wanted: Range) -> RangeResult:
-            if wanted.key.startswith(keys.PARTS):  # behind the objects
+            if wanted.key.startswith(keys.REFERENCES):  # behind the objects
                 cluster.live, cluster.waits = frozenset(DRIVES), frozenset()
                 cluster.node.locate = locate  # type: ignore[method-assign]
             return await read(wanted)
