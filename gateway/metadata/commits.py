@@ -111,7 +111,8 @@ class Commits:
             extra.extend(stored.puts)
             if stored.narrow:
                 extra.append(Put(keys.narrow(record_key), b""))
-        if source is not None and source.record_key != record_key:
+        is_copy = source is not None and source.record_key != record_key
+        if source is not None and is_copy:
             relied.append(unchanged(source.record_key, source.mod_revision))
         own_source: tuple[Compare, ...] = ()
         if source is not None and source.record_key == record_key:
@@ -129,6 +130,7 @@ class Commits:
                     telling,
                     counted_bytes,
                     carrier,
+                    is_copy,
                 )
                 return await self.versions.commit(entry, write)
             if (
@@ -145,6 +147,8 @@ class Commits:
             ]
             if is_new:
                 own.append(groups.first_commit_of(record.group))
+            elif is_copy and previous is None:
+                own.extend(await groups.for_once(self._metastore, record.group))
             ended = None if previous is None else previous.record
             writes = groups.replace(record_key, record, value, ended, self._now_ms())
             if telling is not None:

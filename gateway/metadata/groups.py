@@ -10,6 +10,10 @@ Pure builders. The rules (each has an interleaving behind it):
 - Whoever reclaims claims first: the first owner does not use the group, and `r/<group>/` is empty.
   Nobody can come to use a claimed group: copies compare a source, and there is none left.
 - A group's first commit compares `g/<group>` absent, so that a claim by the sweep beats it.
+- A transaction whose answer was lost is sent again, and both sendings may arrive, the first one late.
+  So nothing that brings a record to a key where there is none may hold a second time, once that
+  record has ended: `g/<group>` tells, while the write window is open. A first commit compares it
+  absent, a copy as it was read (`for_once`).
 """
 
 from collections.abc import Sequence
@@ -24,6 +28,7 @@ from gateway.metadata.records import (
     decode,
     encode,
 )
+from gateway.metadata.windows import window_compare
 from placement.metastore.port import (
     OPERATIONS_MAX,
     Compare,
@@ -195,6 +200,20 @@ def _uses(owner: KeyValue, group: bytes) -> bool:
 def first_commit_of(group: bytes) -> Compare:
     """The compare every transaction needs that brings a new group into use."""
     return absent(keys.garbage(group))
+
+
+async def for_once(metastore: Metastore, group: bytes) -> tuple[Compare, Compare]:
+    """What the transaction compares that brings one more record of a group to a key where there is
+    none: not after that record has ended, for whatever ends it puts the group's garbage entry, which
+    stays at least until the write window is closed."""
+    garbage = keys.garbage(group)
+    queued, opened = await metastore.read(
+        [Range(garbage), Range(keys.WINDOWS, prefix_end(keys.WINDOWS), keys_only=True)]
+    )
+    return (
+        unchanged(garbage, queued.kvs[0].mod_revision if queued.kvs else 0),
+        window_compare([keys.window_number(kv.key) for kv in opened.kvs]),
+    )
 
 
 def tells_of(ended: GarbageRecord, record: ObjectRecord, *, is_new: bool) -> bool:

@@ -57,7 +57,8 @@ _REREADS_MAX = 8
 
 
 class Write(NamedTuple):
-    """What a write brings: see `Metadata.commit_object`. `value` is the record encoded."""
+    """What a write brings: see `Metadata.commit_object`. `value` is the record encoded; `is_copy`:
+    another key's record, on which it relies, uses the group already."""
 
     object_key: bytes
     record: ObjectRecord
@@ -69,6 +70,7 @@ class Write(NamedTuple):
     telling: Callable[[ObjectRecord], Operation] | None = None
     counted_bytes: int = 0
     carrier: Carrier | None = None
+    is_copy: bool = False
 
 
 class VersionCommits:
@@ -205,6 +207,8 @@ class VersionCommits:
             compares = [entry.unchanged, *slot.compares, *null_unchanged(slot), *write.relied]
             if write.is_new:
                 compares.append(groups.first_commit_of(record.group))
+            elif write.is_copy and slot.present is None:
+                compares.extend(await groups.for_once(self._metastore, record.group))
             txn = Txn(tuple(compares), writes.operations((*write.operations, *telling)))
             gone = None if ended is None else ended.record
             growth = partial(growth_of, record, gone, write.counted_bytes)

@@ -6,7 +6,7 @@ answered. A transaction whose answer is lost was applied, was not, or will be a 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -44,7 +44,8 @@ class Ambush:
     the process stands still before it goes on; `lost all` so are all its answers for so long, or
     they never come; `unanswered` the same, but this one is applied;
     `killed` the process dies after it was applied, `killed before` before it is sent; `held` it is
-    on its way until `released`, `held after` so is the answer, and the process goes on meanwhile.
+    on its way until `released`, `held after` so is the answer, and the process goes on meanwhile;
+    `astray` the connection breaks at once, and it comes when it is `released` all the same.
     """
 
     label: str
@@ -197,6 +198,11 @@ class EtcdClient:
             process.kill()
             await asyncio.sleep(0)
         await self._pass()
+        if fate == "astray":
+            assert ambush is not None
+            etcd.unknown_outcomes += 1
+            etcd.process.start(self._later(txn, ambush.released.wait()))
+            raise OutcomeUnknown("the connection broke")
         if fate in ("lost all", "unanswered"):
             assert ambush is not None
             self._losing_until = process.loop.time() + ambush.seconds
@@ -237,12 +243,13 @@ class EtcdClient:
         if fate < 0.45:
             await etcd.apply(txn)
         elif fate < 0.65:
-            etcd.process.start(self._later(txn, random.uniform(0.0, LATE_SECONDS)))
+            late = asyncio.sleep(random.uniform(0.0, LATE_SECONDS))
+            etcd.process.start(self._later(txn, late))
         await asyncio.sleep(random.uniform(0.001, 0.5))
         raise OutcomeUnknown("the answer was lost")
 
-    async def _later(self, txn: Txn, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    async def _later(self, txn: Txn, on_its_way: Awaitable[object]) -> None:
+        await on_its_way
         with contextlib.suppress(LeaseNotFound):  # it expired meanwhile: nobody hears of it
             await self._etcd.apply(txn)
 

@@ -347,6 +347,27 @@ def claims_are_forgotten_in_open_windows(world: World) -> None:
     Windows.closed_since = lambda self, revision: True
 
 
+@rule("a copy to a new key compares the garbage entry of its group", "copies")
+def copies_may_come_twice(world: World) -> None:
+    """A copy holds whenever its source is as it was and there is nothing in its place."""
+
+    async def nothing(*ignored: Any) -> tuple[()]:
+        return ()
+
+    gateway.metadata.groups.for_once = nothing
+
+
+@rule("and the write window, as long as which that entry stays", "copies")
+def copies_ignore_the_window(world: World) -> None:
+    """A copy that was ended, and its end forgotten, comes a second time."""
+    for_once = gateway.metadata.groups.for_once
+
+    async def whenever(*arguments: Any) -> Any:
+        return (await for_once(*arguments))[:1]
+
+    gateway.metadata.groups.for_once = whenever
+
+
 @rule("after a closed write window nobody knows that a commit did not come", "lost answers")
 def closed_windows_tell_all(world: World) -> None:
     """What is not to be found was never applied, it says, and applies it once more."""

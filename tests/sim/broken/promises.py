@@ -55,6 +55,10 @@ PROMISES = (
         ("lost_answers_count_as_refusals", "refusals_after_lost_answers_are_believed"),
     ),
     Promise(
+        "both sendings may arrive: what was carried out and ended is not carried out again",
+        ("copies_may_come_twice", "copies_ignore_the_window"),
+    ),
+    Promise(
         "garbage that bears one's own commit id means success",
         ("ended_commits_are_not_recognised", "groups_that_moved_on_are_not_recognised"),
     ),

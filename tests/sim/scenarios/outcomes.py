@@ -133,3 +133,32 @@ async def two_writers_each_want_to_be_the_first(scene: Scene) -> None:
     await quick.put("*", "k0")
     laid.released.set()
     await writing
+
+
+@scenario("copies_may_come_twice", keys=3, keepers=False)
+async def a_copy_that_was_tried_again_comes_once_more(scene: Scene) -> None:
+    """Its target was renamed meanwhile: then there is nothing again, as the copy found it."""
+    slow, quick = scene.client(0), scene.client(1)
+    await quick.put(key="k0")
+    laid = scene.ambush("object", "astray")
+    await slow.copy_of("k0", "k1")
+    await quick.get("k1")
+    await quick.rename_of("k1", "k2")
+    laid.released.set()
+    await scene.pause(0.1)
+    await quick.get("k1")
+
+
+@scenario("copies_ignore_the_window", sweeps=False, window_seconds=2.0)
+async def a_copy_comes_once_more_when_its_end_is_forgotten(scene: Scene) -> None:
+    """It was deleted, and the entry that told so has gone: the copy comes too late all the same."""
+    slow, quick = scene.client(0), scene.client(1)
+    await quick.put(key="k0")
+    laid = scene.ambush("object", "astray")
+    await slow.copy_of("k0", "k1")
+    await quick.get("k1")
+    await quick.delete_keys(["k1"])
+    await scene.pause(20.0)
+    laid.released.set()
+    await scene.pause(0.1)
+    await quick.get("k1")
