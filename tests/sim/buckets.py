@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.sim.client import etag_of
+from tests.sim.client import NOBODY, etag_of
 from tests.sim.model import FOREVER, Wrong
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 VERSIONED = "urns"
-TRIES = 30
+MAKE_SECONDS = 120.0
 
 
 async def remake_bucket(client: "Client") -> None:
@@ -57,8 +57,10 @@ async def remake_bucket(client: "Client") -> None:
 
 
 async def make_bucket(client: "Client") -> None:
-    """Until it is there."""
-    for _ in range(TRIES):
+    """Until it is there. The gateway may be dead or stand still for a while."""
+    end = client.world.loop.time() + MAKE_SECONDS
+    answer = NOBODY
+    while client.world.loop.time() < end:
         answer = await client.send("PUT", f"/{client.bucket}")
         if answer.status in (200, 409):
             return

@@ -76,7 +76,8 @@ class Nemesis:
         world.etcd.watch_lag = 0.0
         world.etcd.ambushes.clear()
         world.etcd.quorum = True
-        await asyncio.sleep(5.0)
+        paused = [one.process.still_until for one in (*world.gateways, *world.keepers)]
+        await asyncio.sleep(max(0.0, max(paused) - world.loop.time()) + 5.0)
         await self.drives.scrub()
 
     def note(self, kind: str, what: str = "") -> None:
