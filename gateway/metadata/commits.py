@@ -24,7 +24,7 @@ from gateway.metadata.errors import (
     RelianceBroken,
 )
 from gateway.metadata.groups import Ending
-from gateway.metadata.outcomes import Transactions
+from gateway.metadata.outcomes import Doubt, Transactions
 from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.version_commits import VersionCommits, Write
@@ -81,6 +81,7 @@ class Commits:
         entry: BucketEntry,
         record_key: bytes,
         record: ObjectRecord,
+        doubt: Doubt,
         *,
         value: bytes | None = None,
         stored: Stored | None = None,
@@ -132,7 +133,7 @@ class Commits:
                     carrier,
                     is_copy,
                 )
-                return await self.versions.commit(entry, write)
+                return await self.versions.commit(entry, write, doubt)
             if (
                 source is not None
                 and source.record_key == record_key
@@ -159,6 +160,7 @@ class Commits:
             if applied.succeeded:
                 return Committed(record_key, record, applied.revision)
             if not applied.certain:
+                doubt.raised = True
                 settled = await self._settle_commit(
                     record_key, record, is_new=is_new, window=window_of(relied)
                 )

@@ -1,8 +1,16 @@
 """Running transactions whose answers may be lost: only the identical one is sent again."""
 
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
+from gateway.metadata import keys
 from gateway.metadata.backlog import Backlog, entries_queued
+from gateway.metadata.errors import (
+    GroupReclaimed,
+    MetadataError,
+    NoSuchBucket,
+    RelianceBroken,
+)
 from gateway.objects.errors import ShardsLeftBehind
 from gateway.objects.port import Carrier
 from placement.clock import Clock, Randomness
@@ -24,6 +32,42 @@ class Applied(NamedTuple):
     succeeded: bool
     certain: bool
     revision: int
+
+
+class Doubt:
+    """Around the tries of a write: once it is `raised`, by a lost answer, no refusal is told.
+
+    The sending whose answer was lost may be on its way yet, and find one day what it compares, though
+    what refused the next one has stood in its way until then. So nobody may rely on it that it was
+    not carried out, neither the client nor who would discard the shards. The same if nobody can look
+    what became of it.
+    """
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Raises OutcomeUnknown in the place of what must not be told."""
+        if not self.raised or isinstance(error, OutcomeUnknown):
+            return
+        if isinstance(error, MetadataError | MetastoreUnavailable) and not _is_for_good(error):
+            raise OutcomeUnknown("an earlier sending may be carried out yet") from error
+
+
+def _is_for_good(error: Exception) -> bool:
+    """Whether what a transaction compared cannot be as it was again: a bucket's or a group's end, and
+    all that is compared by its revision. Damage marks come and go."""
+    if isinstance(error, RelianceBroken):
+        return not error.key.startswith(keys.DAMAGE)
+    return isinstance(error, NoSuchBucket | GroupReclaimed)
 
 
 class Transactions:

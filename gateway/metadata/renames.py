@@ -15,7 +15,7 @@ from gateway.metadata import keys, versions
 from gateway.metadata.buckets import Buckets
 from gateway.metadata.entries import BucketEntry, ObjectEntry, object_entry
 from gateway.metadata.errors import Contended
-from gateway.metadata.outcomes import Transactions
+from gateway.metadata.outcomes import Doubt, Transactions
 from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import ObjectRecord, encode
 from gateway.metadata.version_commits import VersionCommits, null_unchanged
@@ -72,31 +72,33 @@ class Renames:
         """
         assert rename.source != rename.destination
         unsure: int | None = None
-        for race in range(_RACES_MAX):
-            entry, source, destination = await self._slots(entry, rename)
-            found, there = source.object, destination.object
-            rename.admit(entry, found, there)
-            if there is not None and there.record.commit_id == rename.commit_id:
-                return there.record
-            if unsure is not None and (found is None or found.mod_revision != unsure):
-                raise OutcomeUnknown("a rename may or may not have been carried out")
-            rename.judge(entry, found, there)
-            assert found is not None
-            record = self._record(entry, rename, found.record, destination)
-            if entry.record.versioning:
-                txn = self._version_txn(entry, source, destination, record)
-                # What the old key held stays: the object is there twice.
-                ended = versions.replaced_null(destination, record)
-                growth = partial(growth_of, record, None if ended is None else ended.record)
-                applied = await self._quotas.run(entry, growth, txn)
-            else:
-                txn = self._plain_txn(entry, source, destination, record)
-                applied = await self._transactions.run(txn)
-            if applied.succeeded:
-                return record
-            unsure = None if applied.certain else found.mod_revision
-            await self._transactions.pause(race, first_seconds=0.001)
-        raise Contended("a rename lost too many races")
+        with Doubt() as doubt:
+            for race in range(_RACES_MAX):
+                entry, source, destination = await self._slots(entry, rename)
+                found, there = source.object, destination.object
+                rename.admit(entry, found, there)
+                if there is not None and there.record.commit_id == rename.commit_id:
+                    return there.record
+                if unsure is not None and (found is None or found.mod_revision != unsure):
+                    raise OutcomeUnknown("a rename may or may not have been carried out")
+                rename.judge(entry, found, there)
+                assert found is not None
+                record = self._record(entry, rename, found.record, destination)
+                if entry.record.versioning:
+                    txn = self._version_txn(entry, source, destination, record)
+                    # What the old key held stays: the object is there twice.
+                    ended = versions.replaced_null(destination, record)
+                    growth = partial(growth_of, record, None if ended is None else ended.record)
+                    applied = await self._quotas.run(entry, growth, txn)
+                else:
+                    txn = self._plain_txn(entry, source, destination, record)
+                    applied = await self._transactions.run(txn)
+                if applied.succeeded:
+                    return record
+                unsure = None if applied.certain else found.mod_revision
+                doubt.raised = doubt.raised or not applied.certain
+                await self._transactions.pause(race, first_seconds=0.001)
+            raise Contended("a rename lost too many races")
 
     async def _slots(self, entry: BucketEntry, rename: Rename) -> tuple[BucketEntry, Slot, Slot]:
         if entry.record.versioning:

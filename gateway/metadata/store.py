@@ -21,7 +21,7 @@ from gateway.metadata.entries import (
 )
 from gateway.metadata.errors import BucketBusy, MetadataError
 from gateway.metadata.identities import Identities
-from gateway.metadata.outcomes import Transactions
+from gateway.metadata.outcomes import Doubt, Transactions
 from gateway.metadata.quotas import Quotas
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
 from gateway.metadata.renames import Renames
@@ -362,22 +362,24 @@ class Metadata:
         meanwhile), ConditionalConflict, Contended, GroupReclaimed, RelianceBroken (of `stored`,
         `source` or `compares`), QuotaExceeded, OutcomeUnknown.
         """
-        return await self._commits.commit(
-            entry,
-            record_key,
-            record,
-            value=value,
-            stored=stored,
-            previous=previous,
-            source=source,
-            conditions=conditions,
-            new_group=new_group,
-            compares=compares,
-            operations=operations,
-            telling=telling,
-            counted_bytes=counted_bytes,
-            presumed=presumed,
-        )
+        with Doubt() as doubt:
+            return await self._commits.commit(
+                entry,
+                record_key,
+                record,
+                doubt,
+                value=value,
+                stored=stored,
+                previous=previous,
+                source=source,
+                conditions=conditions,
+                new_group=new_group,
+                compares=compares,
+                operations=operations,
+                telling=telling,
+                counted_bytes=counted_bytes,
+                presumed=presumed,
+            )
 
     async def delete_object(
         self,

@@ -16,6 +16,7 @@ from gateway.metadata.errors import (
     NoSuchBucket,
     RelianceBroken,
 )
+from gateway.metadata.outcomes import Doubt
 from gateway.metadata.records import (
     BlobRef,
     GarbageRecord,
@@ -91,41 +92,43 @@ async def commit_part(
     garbage_key = keys.garbage(part.data.blob)
     (previous,) = await metadata.metastore.get_many((part_key,))
     wanted = (upload.key, part_key, garbage_key, *(compare.key for compare in stored.compares))
-    for race in range(RACES_MAX):
-        writes: list[Operation] = [Put(part_key, value), *stored.puts]
-        if previous is not None:
-            writes.append(_garbage_of_part(decode(PartRecord, previous.value), now_ms))
-        compares = (
-            bucket.unchanged,
-            unchanged(upload.key, upload.mod_revision),
-            unchanged(part_key, 0 if previous is None else previous.mod_revision),
-            absent(garbage_key),
-            *stored.compares,
-        )
-        txn = Txn(compares, tuple(writes))
-        growth = partial(_growth_of_part, part, previous)
-        applied = await metadata.quotas.run(bucket, growth, txn)
-        if applied.succeeded:
-            return
-        bucket, found = await _read_again(metadata, bucket, wanted)
-        found_upload, previous, garbage, *relied = found
-        if not applied.certain and _part_was_applied(part, previous, garbage):
-            return
-        current = upload_entry(found_upload)
-        if current is None or current.record.state != OPEN:
-            if not applied.certain:
-                raise OutcomeUnknown("the part may have been committed before the upload ended")
-            raise RelianceBroken(upload.key)
-        if garbage is not None:
-            raise GroupReclaimed(part.data.blob)
-        for compare, kv in zip(stored.compares, relied, strict=True):
-            if not groups.holds(compare, kv):
-                if not applied.certain and compare == window_of(stored.compares):
-                    raise OutcomeUnknown("the part may have been committed, and replaced since")
-                raise RelianceBroken(compare.key)
-        upload = current
-        await metadata.transactions.pause(race, first_seconds=0.001)
-    raise Contended("a part lost too many races")
+    with Doubt() as doubt:
+        for race in range(RACES_MAX):
+            writes: list[Operation] = [Put(part_key, value), *stored.puts]
+            if previous is not None:
+                writes.append(_garbage_of_part(decode(PartRecord, previous.value), now_ms))
+            compares = (
+                bucket.unchanged,
+                unchanged(upload.key, upload.mod_revision),
+                unchanged(part_key, 0 if previous is None else previous.mod_revision),
+                absent(garbage_key),
+                *stored.compares,
+            )
+            txn = Txn(compares, tuple(writes))
+            growth = partial(_growth_of_part, part, previous)
+            applied = await metadata.quotas.run(bucket, growth, txn)
+            if applied.succeeded:
+                return
+            doubt.raised = doubt.raised or not applied.certain
+            bucket, found = await _read_again(metadata, bucket, wanted)
+            found_upload, previous, garbage, *relied = found
+            if not applied.certain and _part_was_applied(part, previous, garbage):
+                return
+            current = upload_entry(found_upload)
+            if current is None or current.record.state != OPEN:
+                if not applied.certain:
+                    raise OutcomeUnknown("the part may have been committed before the upload ended")
+                raise RelianceBroken(upload.key)
+            if garbage is not None:
+                raise GroupReclaimed(part.data.blob)
+            for compare, kv in zip(stored.compares, relied, strict=True):
+                if not groups.holds(compare, kv):
+                    if not applied.certain and compare == window_of(stored.compares):
+                        raise OutcomeUnknown("the part may have been committed, and replaced since")
+                    raise RelianceBroken(compare.key)
+            upload = current
+            await metadata.transactions.pause(race, first_seconds=0.001)
+        raise Contended("a part lost too many races")
 
 
 def _part_was_applied(part: PartRecord, found: KeyValue | None, garbage: KeyValue | None) -> bool:

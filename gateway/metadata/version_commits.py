@@ -33,7 +33,7 @@ from gateway.metadata.errors import (
     ObjectLocked,
     RelianceBroken,
 )
-from gateway.metadata.outcomes import Transactions
+from gateway.metadata.outcomes import Doubt, Transactions
 from gateway.metadata.quotas import Quotas, growth_of
 from gateway.metadata.records import GarbageRecord, ObjectRecord, decode, encode
 from gateway.metadata.versions import Slot
@@ -183,7 +183,7 @@ class VersionCommits:
 
     # Writing
 
-    async def commit(self, entry: BucketEntry, write: Write) -> Committed:
+    async def commit(self, entry: BucketEntry, write: Write, doubt: Doubt) -> Committed:
         """Make a record the current version of its key. See `Metadata.commit_object`."""
         record, value, conditions = write.record, write.value, write.conditions
         new_group = record.group if write.is_new else None
@@ -216,6 +216,7 @@ class VersionCommits:
             if applied.succeeded:
                 return Committed(write.object_key, record, applied.revision)
             if not applied.certain:
+                doubt.raised = True
                 settled = await self._settle(
                     write.object_key, record, is_new=write.is_new, window=window_of(write.relied)
                 )

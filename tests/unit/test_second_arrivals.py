@@ -1,4 +1,4 @@
-"""A transaction that arrives once more, when what it brought has ended, is refused."""
+"""Of two sendings of a transaction the late one does no harm, whatever became of the other."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,10 +10,17 @@ from gateway.domain.versions import ENABLED, SUSPENDED
 from gateway.metadata import groups, keys
 from gateway.metadata.records import ObjectRecord
 from gateway.metadata.renames import Rename
-from placement.metastore.port import DeleteRange, Put, Txn, prefix_end
+from placement.errors import OutcomeUnknown
+from placement.metastore.port import DeleteRange, Put, Txn, TxnResult, prefix_end
 from tests.unit.metadata_doubles import OWNER, Rig, stored
 
 Step = Callable[[Rig], Awaitable[None]]
+
+
+async def set_versioning(rig: Rig, state: str) -> None:
+    await rig.metadata.change_bucket(
+        "bucket", OWNER, lambda record: msgspec.structs.replace(record, versioning=state)
+    )
 
 
 async def put(rig: Rig, key: str = "k") -> None:
@@ -77,12 +84,7 @@ def test_an_object_that_has_ended_does_not_come_back(
     async def main() -> None:
         rig = Rig()
         await rig.ready()
-        if versioning:
-            await rig.metadata.change_bucket(
-                "bucket",
-                OWNER,
-                lambda record: msgspec.structs.replace(record, versioning=versioning),
-            )
+        await set_versioning(rig, versioning)
         await put(rig, "source")
         await bring(rig)
         brought = rig.faulty.transactions[-1]
@@ -116,5 +118,32 @@ def test_a_copy_that_has_ended_does_not_come_back_when_its_end_is_forgotten() ->
         await copy(rig)  # asked for anew it is another one
         _, found = await rig.metadata.lookup("bucket", "k", OWNER)
         assert found is not None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("versioning", ["", ENABLED])
+def test_nobody_hears_of_a_refusal_that_cannot_be_looked_into_after_a_lost_answer(
+    versioning: str,
+) -> None:
+    """What was not carried out, as far as is known, has its shards discarded."""
+
+    async def main() -> None:
+        rig = Rig()
+        await rig.ready()
+        await set_versioning(rig, versioning)
+        apply = rig.faulty.txn
+
+        async def applied_and_lost(txn: Txn) -> TxnResult:
+            result = await apply(txn)
+            if result.succeeded:
+                raise OutcomeUnknown("the answer was lost")
+            rig.faulty.unreachable = True  # after it has said that its compares are broken
+            return result
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rig.faulty, "txn", applied_and_lost)
+            with pytest.raises(OutcomeUnknown):
+                await put(rig)
 
     asyncio.run(main())

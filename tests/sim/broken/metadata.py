@@ -385,6 +385,12 @@ def deletes_are_settled_by_their_successors(world: World) -> None:
     Commits._settle_delete = settle
 
 
+@rule("after a lost answer a refusal is not told: that sending may come yet", "lost answers")
+def refusals_are_told_though_a_sending_is_on_its_way(world: World) -> None:
+    """What was not carried out is refused, though it may be carried out later."""
+    gateway.metadata.outcomes._is_for_good = always
+
+
 # -- identities ----------------------------------------------------------------------------------
 
 

@@ -73,7 +73,10 @@ PROMISES = (
     ),
     Promise(
         "after an unknown outcome a gateway deletes no shard",
-        ("shards_are_discarded_after_unknown_outcomes",),
+        (
+            "shards_are_discarded_after_unknown_outcomes",
+            "refusals_are_told_though_a_sending_is_on_its_way",
+        ),
     ),
     # Epochs
     Promise(

@@ -162,3 +162,48 @@ async def a_copy_comes_once_more_when_its_end_is_forgotten(scene: Scene) -> None
     laid.released.set()
     await scene.pause(0.1)
     await quick.get("k1")
+
+
+@scenario("refusals_are_told_though_a_sending_is_on_its_way", keepers=False)
+async def a_write_that_was_refused_comes_at_last(scene: Scene) -> None:
+    """What stood in its way is gone, and its shards would be too."""
+    slow, quick = scene.client(0), scene.client(1)
+    first, second = scene.ambush("object", "astray"), scene.ambush("object", "held")
+    writing = scene.begin(slow.put("*", "k0"))
+    await scene.sprung(second)
+    await quick.put(key="k0")
+    second.released.set()
+    await writing
+    await quick.get("k0")
+    await quick.delete_keys(["k0"])
+    await quick.get("k0")
+    first.released.set()
+    await scene.pause(0.1)
+    await quick.get("k0")
+
+
+@scenario("refusals_are_told_though_a_sending_is_on_its_way", keys=3, keepers=False)
+async def a_rename_that_was_refused_comes_at_last(scene: Scene) -> None:
+    """To a key where there was something, by then."""
+    slow, quick = scene.client(0), scene.client(1)
+    await quick.put(key="k0")
+    etag = (await quick.get("k0")).etag
+    first, second = scene.ambush("rename", "astray"), scene.ambush("rename", "held")
+    acts = slow.begin("k0", "end"), slow.begin("k1", "write", value=etag)
+    headers = {"x-amz-rename-source": "/k0", "if-none-match": "*"}
+    renaming = scene.begin(scene.send(slow, "PUT", "k1?renameObject", headers))
+    await scene.sprung(second)
+    await quick.put(key="k1")
+    second.released.set()
+    refused = (await renaming).status == 412
+    for act in acts:
+        act.unsure = True
+        if refused:
+            scene.world.history.acts.remove(act)
+    await quick.get("k1")
+    await quick.delete_keys(["k1"])
+    await quick.get("k1")
+    first.released.set()
+    await scene.pause(0.1)
+    for key in ("k0", "k1"):
+        await quick.get(key)
