@@ -76,7 +76,8 @@ class Nemesis:
         world.etcd.watch_lag = 0.0
         world.etcd.ambushes.clear()
         world.etcd.quorum = True
-        paused = [one.process.still_until for one in (*world.gateways, *world.keepers)]
+        processes = [life.process for life in world.gateways] + [k.process for k in world.keepers]
+        paused = [process.still_until for process in processes]
         await asyncio.sleep(max(0.0, max(paused) - world.loop.time()) + 5.0)
         await self.drives.scrub()
 
