@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.domain.versions import ENABLED
-from gateway.metadata import keys
+from gateway.metadata import groups, keys
 from gateway.metadata.admission import admit_to_bucket
 from gateway.metadata.cors import stored_cors
 from gateway.metadata.entries import BucketEntry
@@ -20,7 +20,7 @@ from gateway.metadata.errors import (
     TooManyBuckets,
 )
 from gateway.metadata.lifecycle import stored_lifecycle
-from gateway.metadata.outcomes import Transactions
+from gateway.metadata.outcomes import Doubt, Transactions
 from gateway.metadata.policies import stored_policy
 from gateway.metadata.records import BucketRecord, GarbageRecord, UploadRecord, decode, encode
 from gateway.s3.message import Principal
@@ -185,7 +185,7 @@ class Buckets:
             bucket_id=self._randomness.token(BUCKET_ID_SIZE_BYTES),
             owner=principal.account_id,
             region=region,
-            created_ms=self._clock.now_ns() // 1_000_000,
+            created_ms=self._now_ms(),
             ownership=ownership,
             acl=acl,
             public_access_block=public_access_block,
@@ -193,21 +193,23 @@ class Buckets:
             versioning=ENABLED if object_lock else "",
         )
         value = encode(record)
+        once = await groups.for_once(self._metastore, record.bucket_id)
         txn = Txn(
-            (absent(key), exists(account_key)),
+            (absent(key), exists(account_key), *once),
             (Put(key, value), Put(keys.owned_bucket(principal.account_id, name), value)),
         )
-        await self._transactions.run(txn)
-        found, account = await self._metastore.get_many([key, account_key])
-        if found is not None:
-            entry = self.remember(name, found)
-            # Ours, or (after a lost race) another's; also settles an unknown outcome.
-            if entry.record.bucket_id == record.bucket_id:
-                return entry
-            raise self._conflict(name, found, principal)
-        if account is None:
-            raise NoSuchAccount(f"account {principal.account_id} does not exist any more")
-        raise BucketBusy(name)
+        with Doubt() as doubt:
+            doubt.raised = not (await self._transactions.run(txn)).certain
+            found, account = await self._metastore.get_many([key, account_key])
+            if found is not None:
+                entry = self.remember(name, found)
+                # Ours, or (after a lost race) another's; also settles an unknown outcome.
+                if entry.record.bucket_id == record.bucket_id:
+                    return entry
+                raise self._conflict(name, found, principal)
+            if account is None:
+                raise NoSuchAccount(f"account {principal.account_id} does not exist any more")
+            raise BucketBusy(name)
 
     def _conflict(
         self, name: str, found: KeyValue, principal: Principal
@@ -263,6 +265,7 @@ class Buckets:
                     DeleteRange(keys.owned_bucket(entry.record.owner, name)),
                 )
                 operations.append(DeleteRange(keys.bucket_quota(entry.bucket_id)))
+                operations.append(groups.end_told(entry.bucket_id, self._now_ms()))
             applied = await self._transactions.run(Txn(tuple(compares), tuple(operations)))
             if applied.succeeded and not pending.more:
                 self.cached.pop(name, None)
@@ -323,7 +326,7 @@ class Buckets:
             return (DeleteRange(upload.key),)
         garbage = GarbageRecord(
             commit_id=b"",
-            queued_ms=self._clock.now_ns() // 1_000_000,
+            queued_ms=self._now_ms(),
             group=record.upload_id,
             owner_key=upload.key,
             manifest=record.manifest,
@@ -332,6 +335,9 @@ class Buckets:
             DeleteRange(upload.key),
             Put(keys.garbage(record.upload_id), encode(garbage)),
         )
+
+    def _now_ms(self) -> int:
+        return self._clock.now_ns() // 1_000_000
 
     async def _is_gone(self, entry: BucketEntry) -> bool:
         (found,) = await self._metastore.get_many([entry.key])

@@ -205,7 +205,7 @@ def first_commit_of(group: bytes) -> Compare:
 async def for_once(metastore: Metastore, group: bytes) -> tuple[Compare, Compare]:
     """What the transaction compares that brings one more record of a group to a key where there is
     none: not after that record has ended, for whatever ends it puts the group's garbage entry, which
-    stays at least until the write window is closed."""
+    stays at least until the write window is closed. What is no group is told by `end_told`."""
     garbage = keys.garbage(group)
     queued, opened = await metastore.read(
         [Range(garbage), Range(keys.WINDOWS, prefix_end(keys.WINDOWS), keys_only=True)]
@@ -214,6 +214,12 @@ async def for_once(metastore: Metastore, group: bytes) -> tuple[Compare, Compare
         unchanged(garbage, queued.kvs[0].mod_revision if queued.kvs else 0),
         window_compare([keys.window_number(kv.key) for kv in opened.kvs]),
     )
+
+
+def end_told(name: bytes, now_ms: int) -> Put:
+    """What the end of something leaves that is no group but has a name of its own (a bucket's id): an
+    entry without blobs."""
+    return Put(keys.garbage(name), encode(GarbageRecord(commit_id=b"", queued_ms=now_ms)))
 
 
 def tells_of(ended: GarbageRecord, record: ObjectRecord, *, is_new: bool) -> bool:

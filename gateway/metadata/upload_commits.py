@@ -58,15 +58,17 @@ from placement.metastore.port import (
 async def create(metadata: Metadata, bucket: BucketEntry, key: str, record: UploadRecord) -> None:
     """Begin an upload. Raises NoSuchBucket, Contended."""
     upload_key = keys.upload(bucket.bucket_id, key.encode(), UploadId(record.upload_id))
-    value = encode(record)
+    places = (upload_key, keys.finished(upload_key), keys.garbage(record.upload_id))
     for race in range(RACES_MAX):
-        txn = Txn((bucket.unchanged, absent(upload_key)), (Put(upload_key, value),))
+        _, window = await groups.for_once(metadata.metastore, record.upload_id)
+        txn = Txn(
+            (bucket.unchanged, *map(absent, places), window), (Put(upload_key, encode(record)),)
+        )
         if (await metadata.transactions.run(txn)).succeeded:
             return
-        bucket, (found,) = await _read_again(metadata, bucket, (upload_key,))
-        if found is not None:
-            assert found.value == value, "upload ids are not given twice"
-            return  # an earlier try, whose answer was lost
+        bucket, found = await _read_again(metadata, bucket, places)
+        if any(found):
+            return  # an earlier try, whose answer was lost; others may have ended the upload since
         await metadata.transactions.pause(race, first_seconds=0.001)
     raise Contended("the bucket keeps changing")
 

@@ -45,7 +45,7 @@ class Windows:
         if self._clock.monotonic() - self._seen_at < WINDOW_SECONDS:
             return
         number = 1
-        relied: tuple[Compare, ...] = ()
+        relied: tuple[Compare, ...] = (absent(keys.WINDOWED),)
         if self._open:
             newest = self._open[-1]
             number = keys.window_number(newest.key) + 1

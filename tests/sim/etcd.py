@@ -80,6 +80,8 @@ def label_of(txn: Txn) -> str:
         return "part"
     if names.UPLOADS in put:
         return "upload"
+    if names.BUCKETS in put:
+        return "bucket"
     if names.BUCKETS in gone:
         return "end of bucket"
     if names.OBJECTS in gone:

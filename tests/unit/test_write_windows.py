@@ -11,7 +11,16 @@ from ops.keeper.garbage import GRACE_SECONDS, RETENTION_SECONDS, Garbage
 from ops.keeper.windows import WINDOW_SECONDS, Windows
 from placement.clock import SystemClock
 from placement.metastore.memory import MemoryMetastore
-from placement.metastore.port import DeleteRange, Put, Range, Txn, absent, exists, prefix_end
+from placement.metastore.port import (
+    DeleteRange,
+    Put,
+    Range,
+    Txn,
+    TxnResult,
+    absent,
+    exists,
+    prefix_end,
+)
 
 RECORD_KEY = keys.object_(b"b" * 8, b"k")  # type: ignore[arg-type]
 GROUP = b"g" * 16
@@ -61,6 +70,28 @@ def a_record() -> ObjectRecord:
     return ObjectRecord(
         owner="o", group=GROUP, size_bytes=0, etag=b"e", modified_ms=1, commit_id=b"commit01"
     )
+
+
+def test_the_first_window_that_was_closed_is_not_opened_by_a_late_sending() -> None:
+    async def scene() -> None:
+        at = Scene()
+        sent: list[Txn] = []
+        apply = at.metastore.txn
+
+        async def noting(txn: Txn) -> TxnResult:
+            sent.append(txn)
+            return await apply(txn)
+
+        at.metastore.txn = noting  # type: ignore[method-assign]
+        windows = Windows(at.metastore, at.clock)
+        for _ in range(3):
+            await windows.read()
+            at.clock.at += WINDOW_SECONDS
+            await windows.advance()
+        assert await at.numbers() == [2, 3]
+        assert [(await apply(txn)).succeeded for txn in sent] == [False] * 3
+
+    asyncio.run(scene())
 
 
 def test_a_window_is_open_while_it_is_the_newest_and_one_longer() -> None:

@@ -13,6 +13,7 @@ import gateway.metadata.commits
 import gateway.metadata.groups
 import gateway.metadata.outcomes
 import gateway.metadata.store
+import gateway.metadata.upload_commits
 import gateway.metadata.version_commits
 import gateway.objects.commit
 import gateway.objects.store
@@ -355,6 +356,20 @@ def copies_may_come_twice(world: World) -> None:
         return ()
 
     gateway.metadata.groups.for_once = nothing
+
+
+@rule("a bucket's or an upload's beginning compares that it has not ended", "buckets")
+def buckets_and_uploads_may_come_twice(world: World) -> None:
+    """What brings one holds whenever there is none of that name."""
+
+    async def nothing(*ignored: Any) -> Any:
+        return ALWAYS, ALWAYS
+
+    gateway.metadata.groups.for_once = nothing
+    absent = gateway.metadata.upload_commits.absent
+    gateway.metadata.upload_commits.absent = lambda key: (
+        ALWAYS if key.startswith(keys.GARBAGE) else absent(key)
+    )
 
 
 @rule("and the write window, as long as which that entry stays", "copies")

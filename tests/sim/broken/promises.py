@@ -56,7 +56,11 @@ PROMISES = (
     ),
     Promise(
         "both sendings may arrive: what was carried out and ended is not carried out again",
-        ("copies_may_come_twice", "copies_ignore_the_window"),
+        (
+            "copies_may_come_twice",
+            "copies_ignore_the_window",
+            "buckets_and_uploads_may_come_twice",
+        ),
     ),
     Promise(
         "garbage that bears one's own commit id means success",

@@ -1,5 +1,7 @@
 """Transactions of whose outcome nobody heard."""
 
+from tests.sim import uploads
+from tests.sim.model import Wrong
 from tests.sim.scenarios.scene import Scene, scenario
 
 LOST_SECONDS = 25.0
@@ -207,3 +209,31 @@ async def a_rename_that_was_refused_comes_at_last(scene: Scene) -> None:
     await scene.pause(0.1)
     for key in ("k0", "k1"):
         await quick.get(key)
+
+
+@scenario("buckets_and_uploads_may_come_twice", keepers=False)
+async def a_bucket_that_was_deleted_is_made_once_more(scene: Scene) -> None:
+    """By a sending of which its maker heard nothing."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("bucket", "astray")
+    answers = [await slow.send("PUT", "/shards"), await quick.send("DELETE", "/shards")]
+    laid.released.set()
+    await scene.pause(0.1)
+    answers.append(await quick.send("HEAD", "/shards"))
+    if [answer.status for answer in answers] != [200, 204, 404]:
+        raise Wrong(f"made, deleted and looked at: {[answer.status for answer in answers]}")
+
+
+@scenario("buckets_and_uploads_may_come_twice", keepers=False)
+async def an_upload_that_was_aborted_is_begun_once_more(scene: Scene) -> None:
+    """So it would be listed, and its parts taken."""
+    slow, quick = scene.client(0), scene.client(1)
+    laid = scene.ambush("upload", "astray")
+    upload = await uploads.begin(slow, "k0")
+    assert upload is not None
+    aborted = await quick.send("DELETE", upload.path)
+    laid.released.set()
+    await scene.pause(0.1)
+    answer = await uploads.put_part(quick, upload)
+    if (aborted.status, answer.status) != (204, 404):
+        raise Wrong(f"aborted with {aborted.status}, the upload answered {answer.status}")
