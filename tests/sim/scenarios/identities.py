@@ -11,6 +11,7 @@ async def an_account_is_deleted_and_a_gateway_does_not_hear_of_it(scene: Scene) 
     """After the stated time it is refused there all the same."""
     late, quick = scene.metadata(0), scene.metadata(1)
     made = await quick.accounts.create("visitor", email="visitor@example.com")
+    await scene.pause(1.0)  # it has heard of that, and forgets nothing any more
     if await late.identity(made.access_key) is None:
         raise Wrong("a new access key is not known")
     scene.world.etcd.watch_lag = LATE_SECONDS
