@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gateway.metadata import keys
+from gateway.metadata import groups, keys
 from gateway.metadata.callers import entity_principal, root_principal, session_principal
 from gateway.metadata.credentials import ACCESS_KEY, SECRET, Credentials
 from gateway.metadata.errors import (
@@ -21,6 +21,7 @@ from gateway.metadata.records import AccessKeyRecord, AccountRecord, decode, enc
 from gateway.metadata.sessions import Sessions
 from gateway.s3.message import Principal
 from placement.clock import Clock, Randomness
+from placement.errors import OutcomeUnknown
 from placement.metastore.port import (
     Compare,
     DeleteRange,
@@ -233,7 +234,11 @@ class Accounts:
             if digits == keys.ROOT_ACCOUNT_ID:
                 continue
             record = self._new_record(digits, name, email, access_key)
-            applied = await self._transactions.run(self._creation(record, secret_key))
+            once = await groups.for_once(self._metastore, keys.ended(digits.encode()))
+            creation = self._creation(record, secret_key)
+            applied = await self._transactions.run(
+                Txn((*creation.compares, *once), creation.success)
+            )
             if applied.succeeded:
                 return NewAccount(record, access_key, secret_key)
             mine, by_name, by_key = await self._metastore.get_many(
@@ -241,6 +246,8 @@ class Accounts:
             )
             if mine is not None and decode(AccountRecord, mine.value) == record:
                 return NewAccount(record, access_key, secret_key)
+            if not applied.certain:
+                raise OutcomeUnknown(f"account {name} may have been made, or may be yet")
             if by_name is not None:
                 raise AccountExists(f"an account named {name} exists")
             if by_key is not None:
@@ -281,6 +288,7 @@ class Accounts:
                 DeleteRange(keys.account_quota(record.account_id)),
                 DeleteRange(keys.canonical(record.canonical_id)),
                 *(DeleteRange(keys.access_key(each)) for each in record.access_keys),
+                groups.end_told(account_id.encode(), self._clock.now_ns() // 1_000_000),
             )
             applied = await self._transactions.run(Txn(compares, writes))
             self.clear()

@@ -21,11 +21,12 @@ which only makes them count longer."""
 
 
 def entries_queued(operations: tuple[Operation, ...]) -> int:
-    """Entries of garbage that these operations queue."""
+    """Entries of garbage that these operations queue; those that tell of an end alone are no work."""
     queued = 0
     for operation in operations:
         if isinstance(operation, Put):
-            queued += operation.key.startswith(keys.GARBAGE)
+            key = operation.key
+            queued += key.startswith(keys.GARBAGE) and not key.startswith(keys.ENDED)
         elif isinstance(operation, Txn):
             queued += entries_queued(operation.success)
     return queued

@@ -193,7 +193,7 @@ class Buckets:
             versioning=ENABLED if object_lock else "",
         )
         value = encode(record)
-        once = await groups.for_once(self._metastore, record.bucket_id)
+        once = await groups.for_once(self._metastore, keys.ended(record.bucket_id))
         txn = Txn(
             (absent(key), exists(account_key), *once),
             (Put(key, value), Put(keys.owned_bucket(principal.account_id, name), value)),

@@ -149,7 +149,7 @@ class Commits:
             if is_new:
                 own.append(groups.first_commit_of(record.group))
             elif is_copy and previous is None:
-                own.extend(await groups.for_once(self._metastore, record.group))
+                own.extend(await groups.for_once(self._metastore, keys.garbage(record.group)))
             ended = None if previous is None else previous.record
             writes = groups.replace(record_key, record, value, ended, self._now_ms())
             if telling is not None:

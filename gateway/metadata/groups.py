@@ -202,11 +202,10 @@ def first_commit_of(group: bytes) -> Compare:
     return absent(keys.garbage(group))
 
 
-async def for_once(metastore: Metastore, group: bytes) -> tuple[Compare, Compare]:
-    """What the transaction compares that brings one more record of a group to a key where there is
-    none: not after that record has ended, for whatever ends it puts the group's garbage entry, which
-    stays at least until the write window is closed. What is no group is told by `end_told`."""
-    garbage = keys.garbage(group)
+async def for_once(metastore: Metastore, garbage: bytes) -> tuple[Compare, Compare]:
+    """What the transaction compares that brings something to a key where there is none: not after it
+    has ended, for whatever ends it puts this garbage entry, which stays at least until the write
+    window is closed. It is that of a record's group, or else what `end_told` puts."""
     queued, opened = await metastore.read(
         [Range(garbage), Range(keys.WINDOWS, prefix_end(keys.WINDOWS), keys_only=True)]
     )
@@ -217,9 +216,8 @@ async def for_once(metastore: Metastore, group: bytes) -> tuple[Compare, Compare
 
 
 def end_told(name: bytes, now_ms: int) -> Put:
-    """What the end of something leaves that is no group but has a name of its own (a bucket's id): an
-    entry without blobs."""
-    return Put(keys.garbage(name), encode(GarbageRecord(commit_id=b"", queued_ms=now_ms)))
+    """What the end of something leaves that has no bytes but an id of its own, as a bucket has."""
+    return Put(keys.ended(name), encode(GarbageRecord(commit_id=b"", queued_ms=now_ms)))
 
 
 def tells_of(ended: GarbageRecord, record: ObjectRecord, *, is_new: bool) -> bool:

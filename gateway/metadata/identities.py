@@ -8,13 +8,14 @@ import msgspec
 
 from gateway.domain import iam
 from gateway.domain.iam import IamRefused, Kind, Refusal
-from gateway.metadata import keys
+from gateway.metadata import groups, keys
 from gateway.metadata.credentials import ACCESS_KEY_ALPHABET, Credentials
 from gateway.metadata.errors import Contended
 from gateway.metadata.identity_records import IamRecord
 from gateway.metadata.outcomes import Transactions
 from gateway.metadata.records import decode, encode
 from placement.clock import Randomness
+from placement.errors import OutcomeUnknown
 from placement.metastore.port import (
     Compare,
     DeleteRange,
@@ -184,8 +185,9 @@ class Identities:
             created_ms=self.credentials.now_ms(),
         )
         entity = Entity(account_id, kind, record, 0)
+        once = await groups.for_once(self.metastore, keys.ended(record.unique_id.encode()))
         txn = Txn(
-            (there(keys.account(account_id)), absent(entity.name_key), absent(entity.key)),
+            (there(keys.account(account_id)), absent(entity.name_key), absent(entity.key), *once),
             (
                 Put(entity.key, encode(record)),
                 Put(entity.name_key, record.unique_id.encode()),
@@ -194,6 +196,8 @@ class Identities:
         applied = await self.transactions.run(txn)
         if not applied.succeeded:
             (mine,) = await self.by_ids(account_id, [record.unique_id])
+            if mine is None and not applied.certain:
+                raise OutcomeUnknown(f"{kind.word} {name} may have been made, or may be yet")
             if mine is None:
                 raise iam.exists_already(kind, name)
         return entity
@@ -234,7 +238,11 @@ class Identities:
             return Change(
                 None,
                 () if below is None else (empty(below),),
-                (DeleteRange(entity.key), DeleteRange(entity.name_key)),
+                (
+                    DeleteRange(entity.key),
+                    DeleteRange(entity.name_key),
+                    groups.end_told(record.unique_id.encode(), self.credentials.now_ms()),
+                ),
             )
 
         await self.change(account_id, kind, name, decide)

@@ -18,6 +18,7 @@
     f/<bucket 8><key><end><id 16>   finished uploads, kept for an hour: out of the way of the others
     p/<upload 16><number 2>         parts of an upload
     g/<id 16>                       garbage: groups and blobs that no record refers to any more
+    g/end/<name>                    that a bucket, an account or an identity of that id has ended
     r/<group 16>/<record key>       further records that use a group (copies)
     n/<record key>                  objects stored narrower than the scheme asks: to be re-encoded
     d/<partition 2><slot 2>         damage: a write left this drive out of this partition
@@ -53,6 +54,7 @@ UPLOADS = b"u/"
 FINISHED = b"f/"
 PARTS = b"p/"
 GARBAGE = b"g/"
+ENDED = b"g/end/"
 REFERENCES = b"r/"
 NARROW = b"n/"
 DAMAGE = b"d/"
@@ -245,6 +247,12 @@ def part(upload_id: UploadId, number: int) -> bytes:
 def garbage(identity: GroupId | BlobId | bytes) -> bytes:
     """Key of a garbage entry: of a group or of single blobs."""
     return GARBAGE + identity
+
+
+def ended(name: bytes) -> bytes:
+    """Key of the garbage entry that tells of the end of what has no bytes: by its id, which is given
+    once. That a group's id begins alike is as good as impossible."""
+    return ENDED + name
 
 
 def references_of(group: GroupId | bytes) -> bytes:

@@ -60,7 +60,7 @@ async def create(metadata: Metadata, bucket: BucketEntry, key: str, record: Uplo
     upload_key = keys.upload(bucket.bucket_id, key.encode(), UploadId(record.upload_id))
     places = (upload_key, keys.finished(upload_key), keys.garbage(record.upload_id))
     for race in range(RACES_MAX):
-        _, window = await groups.for_once(metadata.metastore, record.upload_id)
+        _, window = await groups.for_once(metadata.metastore, places[-1])
         txn = Txn(
             (bucket.unchanged, *map(absent, places), window), (Put(upload_key, encode(record)),)
         )

@@ -208,7 +208,7 @@ class VersionCommits:
             if write.is_new:
                 compares.append(groups.first_commit_of(record.group))
             elif write.is_copy and slot.present is None:
-                compares.extend(await groups.for_once(self._metastore, record.group))
+                compares.extend(await groups.for_once(self._metastore, keys.garbage(record.group)))
             txn = Txn(tuple(compares), writes.operations((*write.operations, *telling)))
             gone = None if ended is None else ended.record
             growth = partial(growth_of, record, gone, write.counted_bytes)

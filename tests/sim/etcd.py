@@ -82,6 +82,8 @@ def label_of(txn: Txn) -> str:
         return "upload"
     if names.BUCKETS in put:
         return "bucket"
+    if put & {names.ACCOUNTS, names.IDENTITIES}:
+        return "identity"
     if names.BUCKETS in gone:
         return "end of bucket"
     if names.OBJECTS in gone:

@@ -358,9 +358,9 @@ def copies_may_come_twice(world: World) -> None:
     gateway.metadata.groups.for_once = nothing
 
 
-@rule("a bucket's or an upload's beginning compares that it has not ended", "buckets")
-def buckets_and_uploads_may_come_twice(world: World) -> None:
-    """What brings one holds whenever there is none of that name."""
+@rule("what begins at a key where there is none compares that it has not ended", "buckets")
+def what_ended_may_begin_again(world: World) -> None:
+    """A bucket, an upload or an account is made whenever there is none of that name."""
 
     async def nothing(*ignored: Any) -> Any:
         return ALWAYS, ALWAYS

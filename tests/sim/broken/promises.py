@@ -59,7 +59,7 @@ PROMISES = (
         (
             "copies_may_come_twice",
             "copies_ignore_the_window",
-            "buckets_and_uploads_may_come_twice",
+            "what_ended_may_begin_again",
         ),
     ),
     Promise(

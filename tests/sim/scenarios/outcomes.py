@@ -211,7 +211,7 @@ async def a_rename_that_was_refused_comes_at_last(scene: Scene) -> None:
         await quick.get(key)
 
 
-@scenario("buckets_and_uploads_may_come_twice", keepers=False)
+@scenario("what_ended_may_begin_again", keepers=False)
 async def a_bucket_that_was_deleted_is_made_once_more(scene: Scene) -> None:
     """By a sending of which its maker heard nothing."""
     slow, quick = scene.client(0), scene.client(1)
@@ -224,7 +224,20 @@ async def a_bucket_that_was_deleted_is_made_once_more(scene: Scene) -> None:
         raise Wrong(f"made, deleted and looked at: {[answer.status for answer in answers]}")
 
 
-@scenario("buckets_and_uploads_may_come_twice", keepers=False)
+@scenario("what_ended_may_begin_again", keepers=False)
+async def an_account_that_was_deleted_is_made_once_more(scene: Scene) -> None:
+    """Its access key would sign again."""
+    slow, quick = scene.metadata(0), scene.metadata(1)
+    laid = scene.ambush("identity", "astray")
+    made = await slow.accounts.create("visitor")
+    await quick.accounts.delete("visitor")
+    laid.released.set()
+    await scene.pause(0.1)
+    if await quick.identity(made.access_key) is not None:
+        raise Wrong("the access key of a deleted account is taken")
+
+
+@scenario("what_ended_may_begin_again", keepers=False)
 async def an_upload_that_was_aborted_is_begun_once_more(scene: Scene) -> None:
     """So it would be listed, and its parts taken."""
     slow, quick = scene.client(0), scene.client(1)
