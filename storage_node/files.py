@@ -147,6 +147,16 @@ class RealFiles:
             got += len(data)
         return b"".join(pieces)
 
+    def pread_into(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
+        """Fill the buffer; fewer bytes only at the end of the file."""
+        view, got = memoryview(buffer), 0
+        while got < len(view):
+            count = os.preadv(fd, (view[got:],), offset + got)
+            if not count:
+                break
+            got += count
+        return got
+
     def pread_now(self, fd: int, length: int, offset: int) -> Buffer | None:
         """See FileLayer."""
         buffer = buffer_of(length)

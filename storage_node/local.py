@@ -38,6 +38,7 @@ from storage_node.port import (
 )
 from storage_node.record import HEADER_SIZE_BYTES, record_start, shard_key
 from storage_node.segments import segment_name
+from storage_node.uncleared import buffer_of
 
 DRIVE_FILES_MAX = 32
 """Descriptors kept open a drive."""
@@ -136,14 +137,14 @@ class _LocalDrive:
         at = entry.offset + HEADER_SIZE_BYTES + entry.envelope_length + offset
         return Span(path, at, length)
 
-    def read_span(self, span: Span) -> Buffer | None:
-        """The bytes, from the disk if need be: in a thread. Raises OSError."""
+    def read_span(self, span: Span, buffer: bytearray | memoryview) -> Buffer | None:
+        """The bytes, from the disk if need be, into that buffer: in a thread. Raises OSError."""
         fd = self._files.open(span.path, os.O_RDONLY)
         try:
-            data = self._files.pread(fd, span.length, span.offset)
+            got = self._files.pread_into(fd, buffer, span.offset)
         finally:
             self._files.close(fd)
-        return data if len(data) == span.length else None
+        return buffer if got == span.length else None
 
     def read_again(self, shard: ShardId, length: int) -> Buffer | None:
         """The first bytes of a shard from where `find` found it before, if it is still there and in
@@ -274,8 +275,11 @@ class LocalNodeClient(NodeClient):
         try:
             spans = [drive.find(read.shard, read.offset, read.length) for read in reads]
 
+            # Made here: what threads allocate lies in an arena of theirs, which keeps what others free.
+            places = [None if span is None else (span, buffer_of(span.length)) for span in spans]
+
             def work() -> list[Buffer | None]:
-                return [None if span is None else _read_span(drive, span) for span in spans]
+                return [None if place is None else _read_span(drive, *place) for place in places]
 
             found = await drive.apart("a read", work)
         except _ODD:
@@ -355,8 +359,8 @@ class SameHostNodeClient(LocalNodeClient):
         )
 
 
-def _read_span(drive: _LocalDrive, span: Span) -> Buffer | None:
+def _read_span(drive: _LocalDrive, span: Span, buffer: bytearray | memoryview) -> Buffer | None:
     try:
-        return drive.read_span(span)
+        return drive.read_span(span, buffer)
     except FileNotFoundError:  # deleted, compacted, or the folder is gone: the owner knows
         return None

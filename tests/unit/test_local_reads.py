@@ -170,11 +170,12 @@ def test_what_is_on_the_disk_is_read_in_a_thread(
     folder: Folder, client: LocalNodeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = []
-    real_pread = os.pread
+    real_preadv = os.preadv
 
-    def note(fd: int, length: int, offset: int) -> bytes:
-        readers.append(threading.current_thread())
-        return real_pread(fd, length, offset)
+    def note(fd: int, buffers: Sequence[memoryview], offset: int, flags: int = 0) -> int:
+        if not flags & os.RWF_NOWAIT:
+            readers.append(threading.current_thread())
+        return real_preadv(fd, buffers, offset, flags)
 
     payload = os.urandom(300_000)
     folder.put(shard(1), payload)
@@ -182,7 +183,7 @@ def test_what_is_on_the_disk_is_read_in_a_thread(
     evict(folder.path(1))
     if client.get_now([whole(1, len(payload))]) != (None,):
         pytest.skip("this filesystem does not tell what is in memory")
-    monkeypatch.setattr(os, "pread", note)
+    monkeypatch.setattr(os, "preadv", note)
     assert asyncio.run(client.get([whole(1, len(payload)), whole(2)])) == (payload, OWNER)
     assert readers
     assert threading.main_thread() not in readers
@@ -192,14 +193,14 @@ def test_a_stuck_disk_holds_up_nobody_else_and_is_left_to_its_owner(
     folder: Folder, client: LocalNodeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
-    real_pread = os.pread
+    real_preadv = os.preadv
 
-    def stick(fd: int, length: int, offset: int) -> bytes:
+    def stick(fd: int, buffers: Sequence[memoryview], offset: int, flags: int = 0) -> int:
         answers.wait(20)
-        return real_pread(fd, length, offset)
+        return real_preadv(fd, buffers, offset, flags)
 
     folder.put(shard(1), b"payload of one")
-    monkeypatch.setattr(os, "pread", stick)
+    monkeypatch.setattr(os, "preadv", stick)
 
     async def read() -> tuple[int, tuple[Buffer | Outcome, ...]]:
         reading = asyncio.create_task(client.get([whole(1)]))
