@@ -10,12 +10,11 @@ from collections import deque
 
 from storage_node.files import FileLayer
 from storage_node.port import Buffer
-from storage_node.shard_file import BLOCK_SIZE_BYTES
+from storage_node.shard_file import BLOCK_SIZE_BYTES, O_DIRECT
 
 DIRECT_SIZE_BYTES_MIN = 256 << 10
 """Shorter pieces go through the page cache: they are of blobs that one flush takes to the disk."""
 _COPY_SIZE_BYTES = 1 << 20
-_O_DIRECT: int = getattr(os, "O_DIRECT", 0)
 
 
 class BlockWriter:
@@ -30,11 +29,11 @@ class BlockWriter:
         """Write `carried`, which belongs at `offset`, and the payload after it; what does not fill a
         block is given back, to be carried to the next piece. Raises OSError."""
         total = len(carried) + len(payload)
-        if not _O_DIRECT or len(payload) < DIRECT_SIZE_BYTES_MIN or offset % BLOCK_SIZE_BYTES:
+        if not O_DIRECT or len(payload) < DIRECT_SIZE_BYTES_MIN or offset % BLOCK_SIZE_BYTES:
             self._write(path, [carried, payload], offset)
             return b""
         try:
-            fd = self._files.open(path, os.O_WRONLY | _O_DIRECT)
+            fd = self._files.open(path, os.O_WRONLY | O_DIRECT)
         except OSError as error:
             if error.errno != errno.EINVAL:  # a filesystem without direct I/O
                 raise

@@ -138,8 +138,12 @@ class _LocalDrive:
         return Span(path, at, length)
 
     def read_span(self, span: Span, buffer: bytearray | memoryview) -> Buffer | None:
-        """The bytes, from the disk if need be, into that buffer: in a thread. Raises OSError."""
-        fd = self._files.open(span.path, os.O_RDONLY)
+        """The bytes, from the disk if need be, into that buffer: in a thread. None: the owner should
+        be asked. Raises OSError."""
+        try:
+            fd = self._files.open(span.path, os.O_RDONLY)
+        except FileNotFoundError:  # deleted, compacted, or the folder is gone
+            return None
         try:
             got = self._files.pread_into(fd, buffer, span.offset)
         finally:
@@ -279,7 +283,7 @@ class LocalNodeClient(NodeClient):
             places = [None if span is None else (span, buffer_of(span.length)) for span in spans]
 
             def work() -> list[Buffer | None]:
-                return [None if place is None else _read_span(drive, *place) for place in places]
+                return [None if place is None else drive.read_span(*place) for place in places]
 
             found = await drive.apart("a read", work)
         except _ODD:
@@ -357,10 +361,3 @@ class SameHostNodeClient(LocalNodeClient):
             and identity.drive == drive_id
             and os.access(f"{path}/{TMP}", os.W_OK | os.X_OK)
         )
-
-
-def _read_span(drive: _LocalDrive, span: Span, buffer: bytearray | memoryview) -> Buffer | None:
-    try:
-        return drive.read_span(span, buffer)
-    except FileNotFoundError:  # deleted, compacted, or the folder is gone: the owner knows
-        return None

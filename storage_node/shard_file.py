@@ -14,6 +14,8 @@ from storage_node.writeback import begin_writeback
 
 BLOCK_SIZE_BYTES = 4096
 """Direct I/O wants memory, offset and length in multiples of the device's block: 512 or 4,096."""
+O_DIRECT: int = getattr(os, "O_DIRECT", 0)
+"""The flag of direct I/O; 0 on systems without."""
 WRITEBACK_SIZE_BYTES = 4 << 20
 """Without direct I/O: written by that much, the kernel is told to take it to the disk."""
 
@@ -28,13 +30,13 @@ class ShardFile:
         again. `direct` is a wish: some filesystems do not know direct I/O."""
         flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._descriptor = os.open(path, flags | (_O_DIRECT if direct else 0))
+            self._descriptor = os.open(path, flags | (O_DIRECT if direct else 0))
         except OSError as error:
             if not direct or error.errno != errno.EINVAL:
                 raise
             self._descriptor = os.open(path, flags)
             direct = False
-        self._direct = direct and _O_DIRECT != 0
+        self._direct = direct and O_DIRECT != 0
         self._written_back = 0
         self.device: int = os.fstat(self._descriptor).st_dev
         """Files of one device gain nothing from being written at once."""
@@ -71,7 +73,7 @@ class ShardFile:
 
     def _be_plain(self) -> None:
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_O_DIRECT)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~O_DIRECT)
         self._direct = False
 
     def _write_plain(self, rest: memoryview, offset: int) -> None:
@@ -82,7 +84,3 @@ class ShardFile:
                 raise OSError(errno.EIO, "a write wrote nothing")
             rest = rest[count:]
             offset += count
-
-
-_O_DIRECT: int = getattr(os, "O_DIRECT", 0)
-"""Not on every system."""
