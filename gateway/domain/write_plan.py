@@ -74,11 +74,15 @@ def replacements(
     failed: Collection[int],
     order: Sequence[MapDrive],
     writable: Collection[Slot],
-    tried: Collection[Slot],
+    tried: Collection[DriveId],
 ) -> dict[int, MapDrive]:
-    """Other live drives for indices whose drive failed during the write, as far as there are any."""
-    taken = {drive.slot for drive in plan.seats} | set(tried)
-    spare = (d for d in order if d.slot in writable and d.slot not in taken)
+    """Other live drives for indices whose drive failed during the write, as far as there are any.
+
+    `order` may be of a newer map than the plan: a drive that was taken out and came back has another
+    slot there, and is the same drive. Two shards of a blob on it would be lost together.
+    """
+    taken = {drive.drive_id for drive in plan.seats} | set(tried)
+    spare = (d for d in order if d.slot in writable and d.drive_id not in taken)
     return dict(zip(sorted(failed), spare, strict=False))
 
 

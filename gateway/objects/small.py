@@ -9,7 +9,7 @@ from gateway.objects.topology import Topology
 from placement.cluster_map import MapDrive
 from placement.codec import checksum_bytes, codec_for
 from placement.errors import PeerUnavailable
-from placement.ids import BlobId, Slot
+from placement.ids import BlobId, DriveId
 from storage_node.port import (
     CHECKSUM_SIZE_BYTES,
     Buffer,
@@ -44,13 +44,13 @@ async def put_small(
     if outcomes.count(Outcome.STORED) == len(every):
         staged.stored = seats
         return set(every)
-    tried: set[Slot] = set()
+    tried: set[DriveId] = set()
     staged.displaced = tuple(
         drive.slot for index, drive in seats.items() if results[index] is not Outcome.STORED
     )
     for _ in range(ROUNDS_MAX):
         failed = _note(results, seats, staged, topology)
-        tried.update(drive.slot for drive in seats.values())
+        tried.update(drive.drive_id for drive in seats.values())
         order = topology.write_order(BlobId(staged.ref.blob))
         seats = replacements(plan, failed, order, topology.writable, tried)
         if not seats:

@@ -1,5 +1,6 @@
 """The rule of writing, over every combination of missing drives and outcomes."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -108,5 +109,17 @@ def test_replacements_are_live_and_were_not_tried() -> None:
     live = {d.slot for d in order} - {Slot(1)}
     plan = plan_write(Scheme(4, 2), LARGE, order, {d.slot for d in order})
     assert plan is not None
-    assert replacements(plan, {1}, order, live, {Slot(6)}) == {1: order[7]}
+    assert replacements(plan, {1}, order, live, {order[6].drive_id}) == {1: order[7]}
     assert replacements(plan, {1}, order[:6], live, ()) == {}
+
+
+def test_a_drive_that_came_back_in_another_slot_is_no_replacement() -> None:
+    order = drives(3)
+    plan = plan_write(Scheme(1, 1), LARGE, order, {d.slot for d in order[:2]})
+    assert plan is not None
+    assert plan.seats == order[:2]
+    back = replace(order[0], slot=Slot(9))
+    later = (back, order[1], order[2])
+    live = {d.slot for d in later}
+    assert replacements(plan, {1}, later, live, ()) == {1: order[2]}
+    assert replacements(plan, {1}, later, live, {order[2].drive_id}) == {}
