@@ -64,7 +64,7 @@ class Duties:
             lambda: len(self.view().live),
         )
         self.lifecycle = Lifecycle(clients.metadata, clients.clock, recoding)
-        self.reencode = Reencode(clients.metastore, recoding)
+        self.reencode = Reencode(clients.metastore, recoding, clients.clock)
         self._headways = Headways(clients.clock)
 
     def view(self) -> View:

@@ -22,7 +22,7 @@ from gateway.metadata.records import (
 from gateway.objects.store import ObjectStore
 from gateway.objects.topology import Topology
 from gateway.operation import AnyOperation
-from gateway.operations import multipart, objects
+from gateway.operations import copy, delete, multipart, objects
 from gateway.s3.errors import S3Error
 from gateway.s3.message import S3Response
 from gateway.s3.payload import BytesBody, make_payload
@@ -37,7 +37,13 @@ from tests.unit.metadata_doubles import OWNER, Rig
 from tests.unit.s3_requests import request_of
 
 ROWS: dict[str, AnyOperation] = {
-    row.name: row for row in (*objects.OPERATIONS, *multipart.OPERATIONS)
+    row.name: row
+    for row in (
+        *objects.OPERATIONS,
+        *copy.OPERATIONS,
+        *delete.OPERATIONS,
+        *multipart.OPERATIONS,
+    )
 }
 STRIPE = 64 << 10
 T = TypeVar("T")

@@ -361,10 +361,12 @@ def test_a_narrow_object_of_a_class_gets_the_width_of_its_class(run: Run) -> Non
         for drive in service.node.drives.values():
             drive.fails = None
         await service.topology.poll()
-        waiting = Reencode(service.rig.memory, recoding_of(service, live_drives=4))
+        waiting = Reencode(
+            service.rig.memory, recoding_of(service, live_drives=4), service.rig.clock
+        )
         assert not await waiting.work()
         assert await service.record() == narrow
-        duty = Reencode(service.rig.memory, recoding_of(service))
+        duty = Reencode(service.rig.memory, recoding_of(service), service.rig.clock)
         assert not await duty.work()
         await demand_moved(service, narrow)
         after = await service.record()

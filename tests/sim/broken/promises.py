@@ -187,6 +187,11 @@ PROMISES = (
         ("deletes_are_settled_by_their_successors",),
     ),
     Promise("bytes are checked end to end", ("answers_unchecked",)),
+    # What was stored on too few drives
+    Promise(
+        "what was stored on too few drives gets its full width back",
+        ("nothing_ever_fits_again",),
+    ),
     # Quotas (ops/decisions/0024-quotas.md)
     Promise(
         "a quota is exceeded by what others wrote since the keeper last published, and no more",

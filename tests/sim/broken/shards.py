@@ -13,6 +13,7 @@ import gateway.objects.store
 import gateway.operations.objects
 import ops.keeper.departures
 import ops.keeper.garbage
+import ops.keeper.reencode
 import placement.map_changes
 import storage_node.committer
 from gateway.metadata import keys
@@ -22,6 +23,7 @@ from ops.keeper.departures import Absences
 from ops.keeper.garbage import Garbage
 from ops.keeper.inventory import Found
 from ops.keeper.moves import Moves
+from ops.keeper.reencode import Reencode
 from ops.keeper.repair import Repair
 from placement.cluster_map import MapDrive
 from placement.ids import BlobId, DriveId
@@ -141,6 +143,20 @@ def too_few_shards_suffice(world: World) -> None:
 def commits_ignore_the_marks(world: World) -> None:
     """That a mark was there once is enough."""
     gateway.objects.store.exists = always
+
+
+@rule("that nothing fitted is believed of what was there, and of no more", "absent drives")
+def nothing_ever_fits_again(world: World) -> None:
+    """Where nothing that was queued could be stored again, whatever is queued later waits for other
+    drives."""
+    reencode = Reencode._reencode
+
+    async def waiting(self: Reencode, entry: Any, walk: Any) -> None:
+        walk.waiting += 1
+        await reencode(self, entry, walk)
+
+    Reencode._reencode = waiting
+    ops.keeper.reencode.FUTILE_SECONDS = float("inf")
 
 
 @rule("what was placed by another map is placed anew", "moves")

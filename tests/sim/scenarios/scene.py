@@ -305,6 +305,12 @@ class Scene:
                 raise Wrong(f"{what}: not after {seconds:.0f} s")
             await asyncio.sleep(0.05)
 
+    async def nothing_waits(self) -> None:
+        """The keeper has gone through what was stored on too few drives, and left nothing."""
+        space = self.world.etcd.store._space
+        queue = keys.NARROW, prefix_end(keys.NARROW)
+        await self.until("nothing is queued for re-encoding", lambda: not space.count(*queue))
+
     async def pause(self, seconds: float) -> None:
         """Let time go by."""
         await asyncio.sleep(seconds)

@@ -89,3 +89,17 @@ async def a_write_comes_while_marks_are_forgotten(scene: Scene) -> None:
     await client.put(key="k1")
     laid.released.set()
     await scene.heal()
+
+
+@scenario("nothing_ever_fits_again", keys=1, rests=True)
+async def an_object_is_stored_on_too_few_drives_again(scene: Scene) -> None:
+    """The first one was deleted before the keeper came to it."""
+    client, key = scene.client(0), scene.world.keys[0]
+    client.sizes = MEDIUM
+    for host in ("node2", "node3"):
+        scene.cut("gateway0", host)
+    await client.put(key=key)
+    await client.delete_keys([key])
+    await scene.nothing_waits()
+    await client.put(key=key)
+    await scene.heal()
