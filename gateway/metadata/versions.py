@@ -157,7 +157,8 @@ def promote(slot: Slot, newest: ObjectEntry | None, *, narrow: bool, now_ms: int
         successor = _move(writes, newest, target)
         if narrow:
             writes.delete(keys.narrow(newest.record_key))
-            writes.put(keys.narrow(target), b"")
+            if not marker:
+                writes.put(keys.narrow(target), b"")
     _end_use(writes, present, now_ms, successor=successor)
     return writes
 
@@ -169,7 +170,8 @@ def _demote(writes: Writes, slot: Slot, present: ObjectEntry, *, now_group: byte
         order = present.record.order.to_bytes(8, "big")
         writes.put(keys.null_version(slot.object_key), order)
     if slot.narrow:
-        writes.put(keys.narrow(target), b"")
+        if not present.record.delete_marker:  # else what was asked for has ended
+            writes.put(keys.narrow(target), b"")
         if present.record.group != now_group:
             writes.delete(keys.narrow(slot.object_key))
 

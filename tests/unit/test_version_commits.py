@@ -310,6 +310,28 @@ def test_a_request_for_reencoding_moves_with_its_version() -> None:
     run(main)
 
 
+def test_a_delete_marker_takes_over_no_request_for_reencoding() -> None:
+    """One that its object left behind when it ended: the keeper has not come to it yet."""
+    rig = Rig()
+
+    async def main() -> None:
+        await rig.ready()
+        await put(rig, narrow=True)
+        await delete(rig)
+        await set_state(rig.metadata, ENABLED)
+        marker = await delete(rig)
+        assert marker is not None
+        after = await put(rig)
+        entry = await rig.metadata.bucket("bucket", OWNER)
+        moved = keys.narrow(keys.version(entry.object_key("k"), marker.order))
+        assert moved not in await everything(rig)
+        await delete_version(rig, after.version_id)
+        marker_key = keys.marker(entry.object_key("k"))
+        assert keys.narrow(marker_key) not in await everything(rig)
+
+    run(main)
+
+
 def test_an_object_under_a_marker_does_not_count_for_conditions() -> None:
     rig = Rig()
     nothing_there = WriteConditions(if_none_match=parse_etags("*"))
