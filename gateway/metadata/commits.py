@@ -115,6 +115,8 @@ class Commits:
         is_copy = source is not None and source.record_key != record_key
         if source is not None and is_copy:
             relied.append(unchanged(source.record_key, source.mod_revision))
+            if await self._is_narrow(source.record_key):
+                extra.append(Put(keys.narrow(record_key), b""))
         own_source: tuple[Compare, ...] = ()
         if source is not None and source.record_key == record_key:
             own_source = (unchanged(record_key, source.mod_revision),)
@@ -175,6 +177,12 @@ class Commits:
         if conditions is not None:
             raise ConditionalConflict("a conditional write lost too many races")
         raise Contended("a write lost too many races")
+
+    async def _is_narrow(self, source_key: bytes) -> bool:
+        """Whether what a copy shares with its source was stored on too few drives. It is told at
+        the record's key as long as the record is as it was read."""
+        (narrow,) = await self._metastore.get_many([keys.narrow(source_key)])
+        return narrow is not None
 
     async def delete(
         self,

@@ -3,8 +3,10 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from gateway.domain.storage_classes import scheme_named
+from gateway.domain.write_plan import scheme_for
 from gateway.metadata import keys
-from gateway.metadata.records import BlobRef, UploadRecord
+from gateway.metadata.records import BlobRef, ObjectRecord, UploadRecord
 from gateway.metadata.records import decode as decode_record
 from gateway.metadata.snapshots import is_copied
 from ops.keeper.inventory import blobs
@@ -20,6 +22,7 @@ from storage_node.index import decode_entry
 from storage_node.quarantine import verify_shard
 from storage_node.record import shard_of
 from tests.sim.disks import Looking
+from tests.sim.ledger import refs_in
 from tests.sim.members import CLUSTER_KEY
 from tests.sim.model import FOREVER, Act, TooHard, Wrong, linearize
 from tests.sim.workload import BUCKET, Client
@@ -83,8 +86,8 @@ async def unfinished(world: "World") -> str | None:
                 return f"{life.host} {report.path} is {report.condition}: {report.reason}"
         for drive in list(life.node._drives.values()):
             await drive.write_back()
-    if part := await _part_of_nothing(world):
-        return part
+    if why := await _part_of_nothing(world) or await _narrow_for_good(world):
+        return why
     used, held = await used_blobs(world), held_shards(world)
     topology = world.observer.topology
     if topology.map.open_epochs:
@@ -111,6 +114,21 @@ async def _part_of_nothing(world: "World") -> str | None:
     for kv in parts.kvs:
         if kv.key[2:18] not in alive:
             return f"part {kv.key[18:].hex()} of upload {kv.key[2:18].hex()} is left over"
+    return None
+
+
+async def _narrow_for_good(world: "World") -> str | None:
+    """An object on fewer drives than its record asks for, of which nothing tells: nobody would ever
+    store it again."""
+    etcd, default = world.etcd.store, world.observer.topology.map.scheme
+    for prefix in (keys.OBJECTS, keys.VERSIONS):
+        found = await etcd.range(Range(prefix, prefix_end(prefix)))
+        for kv in found.kvs:
+            record = decode_record(ObjectRecord, kv.value)
+            wanted = scheme_named(record.scheme) or default
+            for ref in refs_in(kv.key, kv.value):
+                if ref.k < scheme_for(wanted, ref.size_bytes).k:
+                    return f"blob {ref.blob.hex()} of {kv.key!r} is {ref.k}+{ref.m} and stays so"
     return None
 
 

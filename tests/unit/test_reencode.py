@@ -233,3 +233,17 @@ def test_a_delete_marker_is_not_stored_again(run: Run) -> None:
         assert await service.garbage() == []
 
     run(scenario)
+
+
+def test_a_copy_of_what_is_narrow_waits_too(run: Run) -> None:
+    async def scenario(service: Service) -> None:
+        await put_narrow(service, "key")
+        await service.call("CopyObject", "PUT", "copy", x_amz_copy_source="/bucket/key")
+        duty = duty_of(service)
+        assert not await duty.work()
+        assert [await width_of(service, key) for key in ("key", "copy")] == [4, 4]
+        assert await service.under(keys.NARROW) == []
+        assert await service.under(keys.REFERENCES) == []
+        assert await service.body("copy") == BODY
+
+    run(scenario)

@@ -190,7 +190,7 @@ PROMISES = (
     # What was stored on too few drives
     Promise(
         "what was stored on too few drives gets its full width back",
-        ("nothing_ever_fits_again",),
+        ("nothing_ever_fits_again", "copies_stay_narrow"),
     ),
     # Quotas (ops/decisions/0024-quotas.md)
     Promise(

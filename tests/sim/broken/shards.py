@@ -17,6 +17,7 @@ import ops.keeper.reencode
 import placement.map_changes
 import storage_node.committer
 from gateway.metadata import keys
+from gateway.metadata.commits import Commits
 from gateway.objects.store import ObjectStore
 from gateway.objects.topology import Topology
 from ops.keeper.departures import Absences
@@ -157,6 +158,16 @@ def nothing_ever_fits_again(world: World) -> None:
 
     Reencode._reencode = waiting
     ops.keeper.reencode.FUTILE_SECONDS = float("inf")
+
+
+@rule("a copy is queued for re-encoding as its source is", "copies")
+def copies_stay_narrow(world: World) -> None:
+    """Only what was written on too few drives is queued, not what shares its bytes."""
+
+    async def never(self: Commits, source_key: bytes) -> bool:
+        return False
+
+    Commits._is_narrow = never
 
 
 @rule("what was placed by another map is placed anew", "moves")

@@ -103,3 +103,15 @@ async def an_object_is_stored_on_too_few_drives_again(scene: Scene) -> None:
     await scene.nothing_waits()
     await client.put(key=key)
     await scene.heal()
+
+
+@scenario("copies_stay_narrow", rests=True)
+async def a_copy_is_made_of_an_object_on_too_few_drives(scene: Scene) -> None:
+    """Each of the two gets its full width back."""
+    client, (source, target) = scene.client(0), scene.world.keys
+    client.sizes = MEDIUM
+    for host in ("node2", "node3"):
+        scene.cut("gateway0", host)
+    await client.put(key=source)
+    await client.copy_of(source, target)
+    await scene.heal()
