@@ -280,6 +280,11 @@ def damage(partition: Partition, slot: Slot) -> bytes:
     return DAMAGE + partition.to_bytes(2, "big") + slot.to_bytes(2, "big")
 
 
+def marked_slot(key: bytes) -> bytes:
+    """The slot that a damage mark tells of, as it ends its key; b"" for any other key."""
+    return key[-2:] if key.startswith(DAMAGE) else b""
+
+
 def kms_key(key_id: str) -> bytes:
     """Key of a master key of the local key ring."""
     return KMS_KEYS + key_id.encode()

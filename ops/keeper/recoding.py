@@ -8,7 +8,7 @@ sweep off while this process copies, and ends with it.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -40,6 +40,9 @@ from placement.schemes import Scheme
 LEASE_SECONDS = 600
 RENEW_SECONDS = 60.0
 """How often the lease is kept alive, at most once a blob: the largest takes less than the rest of it."""
+
+MARKS_COMPARED_MAX = 64
+"""Damage marks that a swap compares one by one."""
 
 
 class _Unhashed:
@@ -152,7 +155,7 @@ class Recoding:
     def _relied(self, copy: _Copy, found: ObjectEntry) -> Sequence[Compare]:
         """What stored the copy. One of many blobs takes longer than write windows are open: the
         reference that has held the sweep off must be there."""
-        relied = dict.fromkeys(compare for one in copy.stored for compare in one.compares)
+        relied = _with_room(compare for one in copy.stored for compare in one.compares)
         if not copy.lease:
             return tuple(relied)
         reference = exists(keys.reference(copy.group, found.record_key))
@@ -259,3 +262,17 @@ class Recoding:
 
 def _with_part(record: ObjectRecord, part: PartRef, ref: BlobRef) -> ObjectRecord:
     return msgspec.structs.replace(record, parts=(msgspec.structs.replace(part, data=ref),))
+
+
+def _with_room(compares: Iterable[Compare]) -> list[Compare]:
+    """Each once, but of more damage marks than a transaction has room for only one a drive. Those of a
+    drive are all taken away before an inventory of everything begins: while one of them is there, the
+    next inventory is still to come, and sees the copy."""
+    each = list(dict.fromkeys(compares))
+    marks = {compare: keys.marked_slot(compare.key) for compare in each}
+    if sum(map(bool, marks.values())) <= MARKS_COMPARED_MAX:
+        return each
+    kept: dict[Compare | bytes, Compare] = {}
+    for compare, slot in marks.items():
+        kept.setdefault(slot or compare, compare)
+    return list(kept.values())

@@ -150,7 +150,7 @@ class Repair:
         limit = MARKS_PER_PAGE if waited_for else 1
         while True:
             found = await self._metastore.range(Range(start, end, limit=limit, keys_only=True))
-            if any(kv.key[-2:] not in waited_for for kv in found.kvs):
+            if any(keys.marked_slot(kv.key) not in waited_for for kv in found.kvs):
                 return True
             if not found.more:
                 return False
@@ -173,7 +173,7 @@ class Repair:
             page = await self._metastore.range(Range(start, end, limit=MARKS_PER_TXN))
             if not page.kvs:
                 return
-            marks = [kv for kv in page.kvs if kv.key[-2:] not in waited_for]
+            marks = [kv for kv in page.kvs if keys.marked_slot(kv.key) not in waited_for]
             if marks:
                 await self._metastore.txn(
                     Txn(

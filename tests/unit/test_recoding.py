@@ -16,15 +16,19 @@ from gateway.metadata import keys
 from gateway.metadata.groups import claim
 from gateway.metadata.lifecycle import pack_lifecycle
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
+from gateway.objects.manifest import decode_parts, parts_of
 from gateway.objects.port import Staged
 from ops.config import LIFECYCLE_DAY_SECONDS
+from ops.keeper import recoding
+from ops.keeper.inventory import blobs_of
 from ops.keeper.lifecycle import Lifecycle
 from ops.keeper.recoding import Recoding
 from ops.keeper.reencode import Reencode
 from ops.map_store import MapStore
 from placement.cluster_map import ClusterMap
+from placement.ids import Slot
 from placement.map_changes import with_class, without_class
-from placement.metastore.port import Range, prefix_end
+from placement.metastore.port import OPERATIONS_MAX, DeleteRange, Range, Txn, prefix_end
 from placement.schemes import Scheme
 from storage_node.port import Outcome
 from storage_node.shard import decode_envelope
@@ -104,17 +108,16 @@ async def demand_moved(service: Service, before: ObjectRecord, key: str = "key")
 
 async def demand_tidy(service: Service) -> None:
     """Every blob is an object's or queued as garbage; no reference is left."""
-    used = {ref for record in [await service.record()] if record for ref in await blobs_of(record)}
+    record = await service.record()
+    used = {ref.blob for ref in await blobs_of(record, service.store)} if record else set()
     queued = {ref.blob for entry in await service.garbage() for ref in entry.blobs}
-    queued |= {entry.manifest.blob for entry in await service.garbage() if entry.manifest}
+    for entry in await service.garbage():
+        if entry.manifest is not None:
+            table = decode_parts(await service.store.read_bytes(entry.manifest))
+            queued |= {entry.manifest.blob, *(part.data.blob for part in table)}
     assert service.blobs() <= used | queued
     assert used <= service.blobs()
     assert await service.under(keys.REFERENCES) == []
-
-
-async def blobs_of(record: ObjectRecord) -> list[bytes]:
-    refs = [record.data, record.manifest, *(part.data for part in record.parts)]
-    return [ref.blob for ref in refs if ref is not None]
 
 
 def test_an_object_moves_and_nothing_else_of_it_changes(run: Run) -> None:
@@ -375,6 +378,72 @@ def test_a_narrow_object_of_a_class_gets_the_width_of_its_class(run: Run) -> Non
         assert (after.data.k, after.data.m) == (5, 1)
         assert await service.body() == BODY
         assert await service.under(keys.NARROW) == []
+        await demand_tidy(service)
+
+    run(scenario)
+
+
+def test_many_parts_move_while_a_drive_is_away(run: Run) -> None:
+    """Each of them lacks a mark of its own: more than a transaction has room for."""
+
+    async def scenario(service: Service) -> None:
+        upload = await service.create()
+        parts = [(n, await service.part(upload, n, bytes([n]) * 4200)) for n in range(1, 241)]
+        await service.complete(upload, parts)
+        before = await service.record()
+        assert before is not None
+        await with_rules(service, to_cold())
+        two_copies = Scheme(2, 1, service.map.scheme.stripe_size_bytes)
+        await change_map(service, lambda now: with_class(now, "COLD", two_copies))
+        for drive in list(service.node.drives.values())[:2]:
+            drive.fails = Outcome.DRIVE_FAILED
+        await service.topology.poll()
+        duty = duty_of(service, live_drives=4)
+        await whole_pass(duty, service)
+        marks = await service.under(keys.DAMAGE)
+        assert len(marks) > OPERATIONS_MAX
+        assert duty.progress.transitioned == 1
+        after = await service.record()
+        assert after is not None
+        assert after.storage_class == "COLD"
+        assert {part.data.m for part in await parts_of(after, service.store)} == {1}
+        await demand_tidy(service)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("most", [recoding.MARKS_COMPARED_MAX, 1])
+@pytest.mark.parametrize("which", range(3))
+def test_a_move_is_not_done_when_the_marks_of_a_drive_are_taken_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch, which: int, most: int
+) -> None:
+    """Of either drive, or both: an inventory begins when the last one is gone, and did not see the
+    copy."""
+    monkeypatch.setattr(recoding, "MARKS_COMPARED_MAX", most)
+
+    async def scenario(service: Service) -> None:
+        upload = await service.create()
+        parts = [(n, await service.part(upload, n, bytes([n]) * 4200)) for n in range(1, 31)]
+        await service.complete(upload, parts)
+        await with_rules(service, to_cold())
+        two_copies = Scheme(2, 1, service.map.scheme.stripe_size_bytes)
+        await change_map(service, lambda now: with_class(now, "COLD", two_copies))
+        for drive in list(service.node.drives.values())[:2]:
+            drive.fails = Outcome.DRIVE_FAILED
+        await service.topology.poll()
+
+        async def forgotten() -> None:
+            slot = Slot(which).to_bytes(2, "big")
+            whole = Range(keys.DAMAGE, prefix_end(keys.DAMAGE))
+            found = await service.rig.memory.range(whole)
+            gone = [DeleteRange(kv.key) for kv in found.kvs if which == 2 or kv.key[-2:] == slot]
+            assert gone
+            await service.rig.memory.txn(Txn((), tuple(gone)))
+
+        Meddler(service, forgotten, after=29)
+        duty = duty_of(service, live_drives=4)
+        await whole_pass(duty, service)
+        assert (duty.progress.transitioned, duty.progress.skipped) == (0, 1)
         await demand_tidy(service)
 
     run(scenario)
