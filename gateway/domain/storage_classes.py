@@ -98,3 +98,9 @@ def stays_put(kept: Kept, named: SchemeOf | None, blob: StoredAs | None, schemes
     target = scheme_for(wanted, blob.size_bytes)
     copies = target.k == blob.scheme.k == 1  # how long their stripes are is of no account
     return target == blob.scheme or (copies and target.m == blob.scheme.m)
+
+
+def is_narrow(named: SchemeOf | None, blob: StoredAs, schemes: Schemes) -> bool:
+    """Whether a blob has fewer data shards than the scheme asks for that its record names."""
+    wanted = scheme_named(named) or schemes.default
+    return blob.scheme.k < scheme_for(wanted, blob.size_bytes).k

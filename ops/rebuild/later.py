@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
+from gateway.domain.storage_classes import SchemeOf, StoredAs, is_narrow
 from gateway.metadata import keys, uploads
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import MetadataError
 from gateway.metadata.records import (
+    BlobRef,
     BucketRecord,
     ObjectRecord,
     PartRecord,
@@ -33,6 +35,7 @@ from ops.refusal import Refused
 from placement.errors import PeerUnavailable
 from placement.ids import BlobId, BucketId, UploadId
 from placement.metastore.port import Put, Range, Txn, absent, prefix_end, unchanged
+from placement.schemes import Scheme
 from storage_node.port import NodePort, ShardInfo
 from storage_node.shard import ShardEnvelope, decode_envelope, encode_envelope
 
@@ -174,7 +177,8 @@ async def _put_object_back(clients: Clients, bucket: BucketEntry, item: Later) -
         return "a newer object is in its place"
     assert record.data is not None
     # The map is not compared: the shards are where they are, and repair brings them home.
-    stored = Stored(record.data, (), (), narrow=False)
+    narrow = _is_narrow(clients, record.scheme, record.data)
+    stored = Stored(record.data, (), (), narrow)
     await clients.metadata.commit_object(
         bucket, record_key, record, stored=stored, previous=present
     )
@@ -195,8 +199,11 @@ async def _put_part_back(clients: Clients, bucket: BucketEntry, item: Later) -> 
         return "its upload is done"
     if object_ is not None and decode(ObjectRecord, object_.value).group == upload_id:
         return "its upload has become an object without it"
-    writes = [Put(keys.part(upload_id, item.part), item.envelope.record)]
-    if found is None:
+    upload = None if found is None else decode(UploadRecord, found.value)
+    named = None if upload is None else upload.scheme
+    part = msgspec.structs.replace(part, narrow=_is_narrow(clients, named, part.data))
+    writes = [Put(keys.part(upload_id, item.part), encode(part))]
+    if upload is None:
         begun = UploadRecord(
             upload_id=upload_id,
             owner=bucket.record.owner,
@@ -205,7 +212,7 @@ async def _put_part_back(clients: Clients, bucket: BucketEntry, item: Later) -> 
             encryption=part.encryption,
         )
         writes.append(Put(upload_key, encode(begun)))
-    elif decode(UploadRecord, found.value).state != uploads.OPEN:
+    elif upload.state != uploads.OPEN:
         return "its upload is being completed, or is done"
     compares = (
         bucket.unchanged,
@@ -217,6 +224,12 @@ async def _put_part_back(clients: Clients, bucket: BucketEntry, item: Later) -> 
     )
     done = await clients.metastore.txn(Txn(compares, tuple(writes)))
     return "" if done.succeeded else "another part is in its place, or it was given up"
+
+
+def _is_narrow(clients: Clients, named: SchemeOf | None, data: BlobRef) -> bool:
+    """A shard's own record was made before that showed."""
+    blob = StoredAs(Scheme(data.k, data.m, data.stripe_size_bytes), data.size_bytes)
+    return is_narrow(named, blob, clients.objects.schemes)
 
 
 def _read(envelope: ShardEnvelope, names: dict[bytes, str], *, readable: bool) -> Later | None:
