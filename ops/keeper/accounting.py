@@ -13,25 +13,20 @@ from dataclasses import dataclass
 
 from gateway.metadata import keys
 from gateway.metadata.limit_records import UsageRecord
-from gateway.metadata.records import BucketRecord, RecordError, decode, encode
+from gateway.metadata.records import BucketRecord, RecordError, decode
 from gateway.metadata.store import Metadata
 from gateway.metadata.watching import Watcher
 from ops.keeper.bucket_counts import BucketCount, NotCountable
+from ops.keeper.published import Publication, counted_to, publish
 from placement.clock import Clock, Randomness
 from placement.errors import PlacementError
 from placement.metastore.port import (
-    Compare,
     DeleteRange,
     Event,
-    KeyValue,
-    Operation,
-    Put,
     Range,
     Txn,
     WatchBatch,
-    absent,
     prefix_end,
-    unchanged,
 )
 
 PUBLISH_SECONDS = 0.5
@@ -279,38 +274,21 @@ class Accounting:
             await self._publish_some(due[start : start + _BUCKETS_A_TXN])
 
     async def _publish_some(self, due: Sequence[BucketCount]) -> None:
-        """Only over what was there before, and nothing over what counts later changes: a keeper that
-        led before, or a transaction of its that comes late, would leave a count that nobody mends
-        until the bucket changes again."""
         now_ms = self._clock.now_ns() // 1_000_000
         known = await self._metastore.get_many([keys.usage(count.bucket_id) for count in due])
-        compares: list[Compare] = []
-        puts: list[Operation] = []
-        told = [
-            (count, kv)
-            for count, kv in zip(due, known, strict=True)
-            if kv is None or _counted_to(kv) <= self._revision
-        ]
-        for count, kv in told:
-            key = keys.usage(count.bucket_id)
-            compares.append(absent(key) if kv is None else unchanged(key, kv.mod_revision))
-            puts.append(Put(key, encode(count.usage(self._revision, now_ms))))
-        if not puts:
+        told: list[BucketCount] = []
+        publications: list[Publication] = []
+        for count, kv in zip(due, known, strict=True):
+            if counted_to(UsageRecord, kv) <= self._revision:
+                told.append(count)
+                usage = count.usage(self._revision, now_ms)
+                publications.append(Publication(keys.usage(count.bucket_id), kv, usage))
+        if not told:
             return
         succeeded = False
         try:
-            succeeded = (await self._metastore.txn(Txn(tuple(compares), tuple(puts)))).succeeded
+            succeeded = await publish(self._metastore, publications)
         finally:
             if not succeeded:
-                for count, _ in told:
+                for count in told:
                     count.is_changed = True
-
-
-def _counted_to(kv: KeyValue) -> int:
-    """The revision up to which changes are in what was published; 0 for what cannot be of this
-    history of revisions (metadata that was rebuilt or moved counts its own), or cannot be read."""
-    try:
-        revision = decode(UsageRecord, kv.value).revision
-    except RecordError:
-        return 0
-    return revision if revision < kv.mod_revision else 0

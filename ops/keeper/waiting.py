@@ -7,9 +7,10 @@ writes down. So what all processes together queued since stays below that part.
 from gateway.domain import garbage_backlog
 from gateway.metadata import keys
 from gateway.metadata.limit_records import GarbageWaiting
-from gateway.metadata.records import RecordError, decode, encode
+from gateway.metadata.records import RecordError, decode
+from ops.keeper.published import Publication, publish
 from placement.clock import Clock
-from placement.metastore.port import Metastore, Put, Range, Txn, prefix_end
+from placement.metastore.port import KeyValue, Metastore, Range, prefix_end
 
 COUNT_SECONDS = 2.0
 """How often entries are counted at most."""
@@ -24,7 +25,6 @@ class Waiting:
         self._metastore = metastore
         self._clock = clock
         self._counted_at = float("-inf")
-        self._published: GarbageWaiting | None = None
         self._total_before = 0
         self._dropped = 0
 
@@ -39,23 +39,22 @@ class Waiting:
             return
         self._counted_at = now
         queue = Range(keys.GARBAGE, prefix_end(keys.GARBAGE), count_only=True)
-        found = await self._metastore.range(queue)
-        published = self._published or await self._read()
+        found, told = await self._metastore.read([queue, Range(keys.GARBAGE_WAITING)])
+        # Whoever published it: another may have led since this process did last.
+        before = told.kvs[0] if told.kvs else None
         waiting = GarbageWaiting(entries=max(found.count - collected, 0), revision=found.revision)
         part = max(garbage_backlog.ENTRIES_SLOWED // PART, 1)
         queued = found.count + self._dropped - self._total_before
-        if abs(waiting.entries - published.entries) < part and queued < part:
-            self._published = published
+        if abs(waiting.entries - _entries(before)) < part and queued < part:
             return
-        await self._metastore.txn(Txn((), (Put(keys.GARBAGE_WAITING, encode(waiting)),)))
-        self._published = waiting
-        self._total_before, self._dropped = found.count, 0
+        if await publish(self._metastore, [Publication(keys.GARBAGE_WAITING, before, waiting)]):
+            self._total_before, self._dropped = found.count, 0
 
-    async def _read(self) -> GarbageWaiting:
-        """What another leader published."""
-        (found,) = await self._metastore.get_many([keys.GARBAGE_WAITING])
-        nothing = GarbageWaiting(entries=0, revision=0)
-        try:
-            return nothing if found is None else decode(GarbageWaiting, found.value)
-        except RecordError:  # of a later version
-            return nothing
+
+def _entries(before: KeyValue | None) -> int:
+    if before is None:
+        return 0
+    try:
+        return decode(GarbageWaiting, before.value).entries
+    except RecordError:  # of a later version
+        return 0

@@ -233,6 +233,9 @@ def test_ranges_have_limits_ends_and_counts(play: Play) -> None:
         assert await store.range(Range(b"p/", end, count_only=True)) == RangeResult(
             revision, (), False, 10
         )
+        counted, beside = await store.read([Range(b"p/", end, count_only=True), Range(b"q")])
+        assert (counted.revision, counted.kvs, counted.count) == (revision, (), 10)
+        assert [kv.mod_revision for kv in beside.kvs] == [revision]
         assert await keys(store, b"p/03", b"p/05") == names[3:5]
         assert await keys(store, b"p/05", b"p/03") == []
         assert await keys(store, b"p/08", b"\x00") == [*names[8:], b"q"]

@@ -123,6 +123,19 @@ class FaultyMetastore:
         await self.inner.close()
 
 
+class HeldMetastore(FaultyMetastore):
+    """Transactions wait until they are `free`."""
+
+    def __init__(self, inner: MemoryMetastore) -> None:
+        super().__init__(inner, 0)
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def txn(self, txn: Txn) -> TxnResult:
+        await self.free.wait()
+        return await super().txn(txn)
+
+
 OWNER = Principal("000000000000", "0" * 64, "root", "", "AKIAROOT", is_root=True)
 SEALING_KEY = SealingKey(bytes(range(32)))
 

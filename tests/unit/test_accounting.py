@@ -33,10 +33,15 @@ from placement.metastore.port import (
     Range,
     RangeResult,
     Txn,
-    TxnResult,
     prefix_end,
 )
-from tests.unit.metadata_doubles import OWNER, SEALING_KEY, FaultyMetastore, Rig
+from tests.unit.metadata_doubles import (
+    OWNER,
+    SEALING_KEY,
+    FaultyMetastore,
+    HeldMetastore,
+    Rig,
+)
 
 SEEDS = range(40)
 NAMES = [f"k{number}" for number in range(12)]
@@ -294,26 +299,13 @@ def test_an_upload_that_begins_while_a_page_is_under_way_is_counted_with_its_par
     assert (usage.parts, usage.parts_bytes) == (1, 7)
 
 
-class Held(FaultyMetastore):
-    """Transactions wait until they are let go."""
-
-    def __init__(self, rig: Rig) -> None:
-        super().__init__(rig.memory, 0)
-        self.free = asyncio.Event()
-        self.free.set()
-
-    async def txn(self, txn: Txn) -> TxnResult:
-        await self.free.wait()
-        return await super().txn(txn)
-
-
 def test_what_a_keeper_that_was_deposed_publishes_late_does_not_stay() -> None:
     async def main() -> None:
         rig = Rig()
         await rig.ready()
         bucket = (await rig.metadata.bucket("bucket", OWNER)).bucket_id
         await set_bucket_quota(rig.metadata, "bucket", Quota(size_bytes_max=1))
-        held = Held(rig)
+        held = HeldMetastore(rig.memory)
         former = Metadata(held, clock=rig.clock, randomness=rig.randomness, sealing_key=SEALING_KEY)
         await former.quotas.mirror.load()
         await rig.metadata.quotas.mirror.load()
