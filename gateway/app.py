@@ -185,12 +185,15 @@ class Gateway:
         request.principal = principal = admit(
             self._context, request, principal, operation.permission, name=operation.name
         )
-        if operation.match.resource is Resource.SERVICE or operation.name == _CREATE_BUCKET:
-            demand_service(principal)
-        elif operation.document_limit_bytes or http.body.size_bytes is None:
-            # No body is read before it is known that it may be sent.
-            await demand_admission(self._context, request, principal)
-        return await self._carry_out(operation, request, http, verified)
+        try:
+            if operation.match.resource is Resource.SERVICE or operation.name == _CREATE_BUCKET:
+                demand_service(principal)
+            elif operation.document_limit_bytes or http.body.size_bytes is None:
+                # No body is read before it is known that it may be sent.
+                await demand_admission(self._context, request, principal)
+            return await self._carry_out(operation, request, http, verified)
+        finally:
+            request.principal = None  # its admission refers to the request: a cycle
 
     async def _carry_out(
         self,
@@ -237,6 +240,7 @@ class Gateway:
             if request.principal is not None:
                 http.access_key = request.principal.access_key
                 http.key = request.key or ""
+                request.principal = None  # its admission refers to the request: a cycle
 
     def _address(self, http: HttpRequest) -> S3Request:
         raw_path, raw_query = split_target(http.target)

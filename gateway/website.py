@@ -150,6 +150,7 @@ class WebsitePort:
             self._context, request, ANONYMOUS, operation.permission, name=operation.name
         )
         asked = operation.decode(request)
+        request.principal = None  # its admission refers to the request: a cycle
         return operation.encode(await operation.handle(self._context, asked))
 
 

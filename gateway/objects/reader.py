@@ -147,6 +147,8 @@ class _Fetch:
             plan.abandon()
             for task in self._pending:
                 task.cancel()
+            # A cancelled task keeps its frames, and these keep this fetch and what it has read.
+            self._pending.clear()
         self._around.latency.add(loop.time() - started)
         return self._fragments
 

@@ -60,7 +60,8 @@ class ChunkedDecoder:
         self._verified = verified
         self._previous = verified.seed_signature
         self._undeclared_bytes = decoded_size_bytes
-        self._handle_line: Callable[[bytes], None] = self._start_chunk
+        self._handle_line: Callable[[ChunkedDecoder, bytes], None] = ChunkedDecoder._start_chunk
+        # Not bound: a decoder that refers to itself would wait for the collector of cycles.
         self._partial = b""
         self._chunk_signature = ""
         self._small_chunk_seen = False
@@ -96,7 +97,7 @@ class ChunkedDecoder:
         self._chunk_signature = tail[1].decode("ascii")
         self._check_chunk(_EMPTY_SHA256)
         self._undeclared_bytes = 0
-        self._handle_line = self._after_end
+        self._handle_line = ChunkedDecoder._after_end
         self.done = True
         return data
 
@@ -121,7 +122,7 @@ class ChunkedDecoder:
             else:
                 line, position = self._take_line(source, position)
                 if line is not None:
-                    self._handle_line(line)
+                    self._handle_line(self, line)
         return position, produced
 
     def account(self, piece: memoryview) -> None:
@@ -133,7 +134,7 @@ class ChunkedDecoder:
         if self.chunk_left_bytes == 0:
             if self._signed:
                 self._check_chunk(self._chunk_hash.hexdigest())
-            self._handle_line = self._end_chunk
+            self._handle_line = ChunkedDecoder._end_chunk
 
     def finish(self) -> None:
         """The raw body has ended: IncompleteBody unless the decoder is done."""
@@ -170,7 +171,7 @@ class ChunkedDecoder:
                 raise S3Error(ErrorCode.INCOMPLETE_BODY)
             if self._signed:
                 self._check_chunk(_EMPTY_SHA256)
-            self._handle_line = self._handle_trailer_line
+            self._handle_line = ChunkedDecoder._handle_trailer_line
             return
         if size_bytes > self._undeclared_bytes:
             raise S3Error(
@@ -188,7 +189,7 @@ class ChunkedDecoder:
     def _end_chunk(self, line: bytes) -> None:
         if line != b"\r\n":
             raise _malformed("a chunk's data is not followed by a line break")
-        self._handle_line = self._start_chunk
+        self._handle_line = ChunkedDecoder._start_chunk
 
     def _after_end(self, line: bytes) -> None:
         # Some encoders end the trailers with one line break too many.
@@ -240,7 +241,7 @@ class ChunkedDecoder:
             head = f"AWS4-HMAC-SHA256-TRAILER\n{self._verified.timestamp}\n{self._verified.scope}\n"
             self._check(f"{head}{self._previous}\n{digest}", self._trailer_signature)
         self.done = True
-        self._handle_line = self._after_end
+        self._handle_line = ChunkedDecoder._after_end
 
 
 def _malformed(reason: str) -> S3Error:
