@@ -72,7 +72,7 @@ def run_until_signal(
     import uvloop
 
     from ops.process import GC_THRESHOLD
-    from placement.codec import tune_allocator
+    from placement.allocator import SpareHeap, tune_allocator
 
     tune_allocator()
     gc.set_threshold(GC_THRESHOLD, 50, 100)
@@ -96,6 +96,8 @@ def run_until_signal(
     begun: list[str] = []
 
     def ready(words: str) -> None:
+        if (heap := SpareHeap.of_process()) is not None:
+            heap.watch()
         gc.collect()
         gc.freeze()
         begun.append(words)

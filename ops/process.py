@@ -17,7 +17,7 @@ import uvloop
 from ops.heartbeats import Pulse
 from ops.refusal import Refused
 from ops.settings import ProcessSettings, read_settings
-from placement.codec import tune_allocator
+from placement.allocator import SpareHeap, tune_allocator
 
 _PR_SET_PDEATHSIG = 1
 GC_THRESHOLD = 100_000
@@ -66,6 +66,8 @@ async def _run(main: Main, settings: ProcessSettings) -> None:
 
     def ready() -> None:
         pulse.begin()
+        if (heap := SpareHeap.of_process()) is not None:
+            heap.watch()
         gc.collect()
         gc.freeze()  # what start-up built lives as long as the process: never scan it again
         os.write(settings.status_fd, b"ready\n")

@@ -6,7 +6,6 @@ from a Cauchy matrix over GF(2^8) (pyeclib's `isa_l_rs_cauchy`), without pyeclib
 With k = 1 every fragment is the stripe itself.
 """
 
-import ctypes
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,6 @@ __all__ = [
     "checksum_bytes",
     "codec_for",
     "fragment_size_bytes",
-    "tune_allocator",
 ]
 
 CHECKSUM_SIZE_BYTES = 8
@@ -192,35 +190,6 @@ class Codec:
 def codec_for(k: int, m: int) -> Codec:
     """The process's codec of that scheme."""
     return Codec(k, m)
-
-
-def tune_allocator() -> bool:
-    """Keep freed stripes in the heap instead of giving them back to the kernel page by page.
-
-    glibc maps every allocation above 128 KiB afresh, so that coding a MiB costs hundreds of page
-    faults: more than the coding. Called once by the main function of each process, before threads
-    start. Memory stays bounded: an arena keeps at most `_TRIM_SIZE_BYTES` free at its top, and
-    there are at most `_ARENAS_MAX` of them. False where the C library has no `mallopt`.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    settings = (
-        (_M_MMAP_THRESHOLD, _MMAP_SIZE_BYTES),
-        (_M_TRIM_THRESHOLD, _TRIM_SIZE_BYTES),
-        (_M_ARENA_MAX, _ARENAS_MAX),
-    )
-    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)
-
-
-# mallopt(3): the parameters, and the values chosen (measured with 1 MiB stripes under 4+2).
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_M_ARENA_MAX = -8
-_MMAP_SIZE_BYTES = 4 << 20
-_TRIM_SIZE_BYTES = 16 << 20
-_ARENAS_MAX = 2
 
 
 def _is_plain(view: memoryview) -> bool:

@@ -14,14 +14,16 @@ from storage_node.shard_file import BLOCK_SIZE_BYTES
 
 LATE_BUFFERS_PER_BUFFER = 2
 """What slow clients may hold beside what all may: 48 MiB in a process, while there are so many."""
+UNUSED_SECONDS = 1.0
+"""Buffers that nobody needed for so long go: between writes a process needs none."""
 BATCH_STRIPES = 2
 """Received, coded and written at once: 2 MiB. Fewer cost more hops, more cost memory and overlap
 less with receiving."""
 
 
 class BufferPool:
-    """At most `count` buffers of `size_bytes`, made when first needed and kept; and one more for each
-    that is excused, up to `late_max`."""
+    """At most `count` buffers of `size_bytes`, made when needed and kept while they are; and one more
+    for each that is excused, up to `late_max`. Belongs to one event loop."""
 
     def __init__(self, size_bytes: int, count: int, late_max: int = 0) -> None:
         assert count >= 1
@@ -31,6 +33,10 @@ class BufferPool:
         self._late = 0
         self._made = 0
         self._free: list[memoryview] = []
+        """The one used last is taken first."""
+        self._unused = 0
+        """So many of the free ones were free ever since the timer was set."""
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[memoryview]] = deque()
 
     @property
@@ -55,7 +61,7 @@ class BufferPool:
     def acquire_now(self) -> memoryview | None:
         """A buffer if one is free."""
         if self._free:
-            return self._free.pop()
+            return self._take_free()
         if self._made < self._count + self._late:
             self._made += 1
             return _prefaulted(self.size_bytes)
@@ -79,7 +85,7 @@ class BufferPool:
         """One that was excused is no longer late."""
         self._late -= 1
         if self._free and self._made > self._count + self._late:
-            self._free.pop()
+            self._take_free()
             self._made -= 1
 
     def release(self, buffer: memoryview) -> None:
@@ -94,6 +100,25 @@ class BufferPool:
                 waiter.set_result(buffer)
                 return
         self._free.append(buffer)
+        if self._timer is None:
+            self._watch()
+
+    def _take_free(self) -> memoryview:
+        buffer = self._free.pop()
+        self._unused = min(self._unused, len(self._free))
+        return buffer
+
+    def _watch(self) -> None:
+        self._unused = len(self._free)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(UNUSED_SECONDS, self._drop_unused)
+
+    def _drop_unused(self) -> None:
+        self._timer = None
+        del self._free[: self._unused]
+        self._made -= self._unused
+        if self._free:
+            self._watch()
 
     def _make_for_waiting(self) -> None:
         while self.wanted and (buffer := self.acquire_now()) is not None:
@@ -136,6 +161,7 @@ class Layout:
 
 class WritingMemory:
     """What large writes of a process receive into (`buffers`) and lay shards out in (`regions`).
+    Belongs to one event loop.
 
     `count` of the former, each of two stripes, and half as many of the latter, each for the shards
     of two stripes: with 12 and 4+2 that is 24 + 19 MiB.

@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from placement.codec import Codec, checksum, fragment_size_bytes, tune_allocator
+from placement.allocator import tune_allocator
+from placement.codec import Codec, checksum, fragment_size_bytes
 
 SECONDS_A_CASE = 0.2
 SCHEMES = ((4, 2), (8, 3), (10, 4))

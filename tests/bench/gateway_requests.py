@@ -32,7 +32,7 @@ from gateway.operations.registry import OPERATIONS
 from ops.clients import connect
 from ops.process import GC_THRESHOLD
 from ops.settings import ProcessSettings
-from placement.codec import tune_allocator
+from placement.allocator import tune_allocator
 from tests.bench import _load as load
 from tests.functional.store_process import StoreProcess
 

@@ -257,7 +257,8 @@ def test_tuning_the_allocator_ends_the_page_faults_of_coding() -> None:
     """In a process of its own: it changes the process for good."""
     script = """
 import resource, sys
-from placement.codec import codec_for, tune_allocator
+from placement.allocator import tune_allocator
+from placement.codec import codec_for
 if sys.argv[1] == "tuned":
     assert tune_allocator()
 codec, stripe = codec_for(4, 2), bytes(1 << 20)

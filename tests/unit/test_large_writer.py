@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ import pytest
 
 from gateway.domain.write_plan import WritePlan
 from gateway.metadata.records import BlobRef
-from gateway.objects import large
-from gateway.objects.buffers import WritingMemory
+from gateway.objects import buffers, large
+from gateway.objects.buffers import BufferPool, WritingMemory
 from gateway.objects.errors import NotEnoughDrives
 from gateway.objects.large import LargeWriter, Threads
 from gateway.objects.staging import StagedFiles
@@ -254,6 +255,30 @@ def test_a_client_that_leaves_frees_memory_and_files(tmp_path: Path) -> None:
         )
     assert free_memory(memory) == (4, 2)
     assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_buffers_that_nobody_needs_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "UNUSED_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        pool = BufferPool(4096, 3)
+        taken = [await pool.acquire() for _ in range(3)]
+        there = [weakref.ref(buffer) for buffer in taken]
+        for buffer in taken:
+            pool.release(buffer)
+        del taken, buffer
+        for _ in range(20):
+            kept = await pool.acquire()
+            await asyncio.sleep(0.005)
+            pool.release(kept)
+        assert [ref() is not None for ref in there] == [False, False, True]
+        del kept
+        await asyncio.sleep(0.1)
+        assert not any(ref() for ref in there)
+        again = [pool.acquire_now() for _ in range(4)]
+        assert [buffer is not None for buffer in again] == [True, True, True, False]
+
+    asyncio.run(scenario())
 
 
 def test_many_bodies_share_few_buffers(tmp_path: Path) -> None:
