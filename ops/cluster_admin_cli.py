@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,8 +15,8 @@ from rich.table import Table
 from ops import cluster_admin
 from ops.admin_options import Json
 from ops.cluster_admin import DriveView, Plan
-from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey, KeyFile, refuse
-from ops.cluster_settings import cluster_settings
+from ops.cluster_cli import refuse
+from ops.cluster_options import ClusterOptions, in_cluster
 from ops.config import ConfigError, credentials_from
 from ops.directory import new_credentials, write_durably
 from ops.drive_out import give_up, plan_out
@@ -79,16 +80,10 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     raise refuse(error, status=1)
 
 
-def settings_of(
-    etcd: list[str] | None,
-    ca: Path | None,
-    cert: Path | None,
-    certificate_key: Path | None,
-    key_file: Path | None,
-) -> ClusterSettings:
-    """From the options; exits with 2 when they contradict themselves."""
+def settings_of(cluster: ClusterOptions) -> ClusterSettings:
+    """Where the cluster is; exits with 2 when the options contradict themselves."""
     try:
-        return cluster_settings(etcd or [], ca, cert, certificate_key, key_file)
+        return cluster.settings()
     except ConfigError as error:
         raise refuse(error) from None
 
@@ -101,7 +96,9 @@ def key(file: Path) -> None:
     typer.echo(f"wrote {file}: copy it to every host of the cluster, and keep it safe")
 
 
+@in_cluster
 def init(
+    cluster: ClusterOptions,
     scheme: Annotated[
         str | None, typer.Option(metavar="K+M", help="Default: what the drives allow.")
     ] = None,
@@ -117,15 +114,10 @@ def init(
     credentials_file: Annotated[
         Path | None, typer.Option(help="Write root's credentials there (mode 0600).")
     ] = None,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Make the first cluster map of the drives that nodes have registered, and the root account."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
     try:
         given = credentials_from(os.environ)
         wanted = Scheme.parse(scheme) if scheme else None
@@ -162,16 +154,13 @@ def init(
 
 
 @drive_app.command("list")
+@in_cluster
 def list_drives(
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
+    cluster: ClusterOptions,
     as_json: Json = False,
 ) -> None:
     """All drives: those of the map, and registered ones that are not in it."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
 
     async def work() -> list[DriveView]:
         async with cluster_admin.session(settings) as clients:
@@ -258,21 +247,18 @@ def _records_of(
 
 
 @drive_app.command("add")
+@in_cluster
 def add_drive(
+    cluster: ClusterOptions,
     drives: Annotated[
         list[str] | None, typer.Argument(metavar="DRIVE…", help="Start of its id, or NODE:PATH.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every registered drive.")] = False,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Take registered drives into the map; the keeper moves their share of shards to them."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
 
     def edit(
         now: ClusterMap, seen: list[DriveView], records: dict[DriveId, DriveRecord]
@@ -287,18 +273,15 @@ def add_drive(
 
 
 @drive_app.command("drain")
+@in_cluster
 def drain_drive(
+    cluster: ClusterOptions,
     drives: Drives,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Empty drives: they take no writes, and the keeper moves their shards away."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
     _change(
         settings,
         lambda now, seen, _: drain(now, [d.drive for d in cluster_admin.choose(seen, drives)]),
@@ -308,19 +291,16 @@ def drain_drive(
 
 
 @drive_app.command("out")
+@in_cluster
 def put_drive_out(
+    cluster: ClusterOptions,
     drives: Drives,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Declare drives that are away gone for good: the keeper rebuilds elsewhere what they held, and
     waits for them no longer; their folders are free for new drives."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
 
     async def work() -> Plan:
         async with cluster_admin.session(settings) as clients:
@@ -333,18 +313,15 @@ def put_drive_out(
 
 
 @drive_app.command("remove")
+@in_cluster
 def remove_drive(
+    cluster: ClusterOptions,
     drives: Drives,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Forget drives that were drained, or put out, and whose shards are elsewhere now."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
 
     def edit(now: ClusterMap, seen: list[DriveView], _: dict[DriveId, DriveRecord]) -> ClusterMap:
         chosen = cluster_admin.choose(seen, drives)
@@ -359,19 +336,16 @@ def remove_drive(
 
 
 @drive_app.command("replace")
+@in_cluster
 def replace_drive(
+    cluster: ClusterOptions,
     old: Annotated[str, typer.Argument(help="The drive that is gone.")],
     new: Annotated[str, typer.Argument(help="A registered drive that is not in the map.")],
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Put a new drive in the place of an old one; the keeper rebuilds what that held."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
 
     def edit(
         now: ClusterMap, seen: list[DriveView], records: dict[DriveId, DriveRecord]
@@ -384,16 +358,13 @@ def replace_drive(
 
 
 @node_app.command("list")
+@in_cluster
 def list_nodes(
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
+    cluster: ClusterOptions,
     as_json: Json = False,
 ) -> None:
     """Nodes that are registered, and those that the map still expects."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
 
     async def work() -> list[dict[str, Any]]:
         async with cluster_admin.session(settings) as clients:
@@ -428,32 +399,29 @@ def _node_shown(name: str, record: Any, drives: list[DriveView]) -> dict[str, An
 
 
 @map_app.command("show")
+@in_cluster
 def show_map(
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
+    cluster: ClusterOptions,
     as_json: Json = False,
 ) -> None:
     """The newest cluster map."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
 
     async def work() -> ClusterMap:
         async with cluster_admin.session(settings) as clients:
             return clients.topology.map
 
-    cluster = run(work)
-    warnings = cluster_admin.warnings_of(cluster)
-    above, below = spread_of(cluster)
+    newest = run(work)
+    warnings = cluster_admin.warnings_of(newest)
+    above, below = spread_of(newest)
     if as_json:
         document = {
-            "epoch": cluster.epoch,
-            "open_epochs": list(cluster.open_epochs),
-            "scheme": str(cluster.scheme),
-            "classes": {name: str(scheme) for name, scheme in cluster.classes},
-            "partitions": cluster.partition_count,
-            "balanced": cluster.balanced,
+            "epoch": newest.epoch,
+            "open_epochs": list(newest.open_epochs),
+            "scheme": str(newest.scheme),
+            "classes": {name: str(scheme) for name, scheme in newest.classes},
+            "partitions": newest.partition_count,
+            "balanced": newest.balanced,
             "above_share": round(above, 4),
             "below_share": round(below, 4),
             "warnings": warnings,
@@ -468,22 +436,22 @@ def show_map(
                     "pull": d.pull,
                     "state": d.state.value,
                 }
-                for d in cluster.drives
+                for d in newest.drives
             ],
         }
         typer.echo(json.dumps(document))
         return
-    moving = f", moving from {list(cluster.open_epochs)}" if cluster.open_epochs else ""
-    typer.echo(f"epoch {cluster.epoch}{moving}, scheme {cluster.scheme}")
-    for name, scheme in cluster.classes:
+    moving = f", moving from {list(newest.open_epochs)}" if newest.open_epochs else ""
+    typer.echo(f"epoch {newest.epoch}{moving}, scheme {newest.scheme}")
+    for name, scheme in newest.classes:
         typer.echo(f"storage class {name}: scheme {scheme}")
-    rule = "balanced" if cluster.balanced else "by weight alone"
+    rule = "balanced" if newest.balanced else "by weight alone"
     typer.echo(
-        f"{cluster.partition_count} partitions, {rule}: drives hold up to {above:.1%} more and"
+        f"{newest.partition_count} partitions, {rule}: drives hold up to {above:.1%} more and"
         f" {below:.1%} less than their share"
     )
     table = Table("slot", "id", "node", "host", "zone", "weight", "state")
-    for d in cluster.drives:
+    for d in newest.drives:
         table.add_row(
             str(d.slot), d.drive_id.hex()[:12], d.node, d.host, d.zone, str(d.weight), d.state.value
         )
@@ -493,30 +461,24 @@ def show_map(
 
 
 @map_app.command("balance")
+@in_cluster
 def balance_map(
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
+    cluster: ClusterOptions,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Bring every drive near its weight's share; the keeper moves what that takes. Only once all
     processes run a version that knows balanced maps."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
     _change(settings, lambda now, *_: balance(now), dry_run=dry_run, as_json=as_json)
 
 
 @map_app.command("plan")
+@in_cluster
 def plan_map(
+    cluster: ClusterOptions,
     change: Annotated[str, typer.Argument(help="add, drain, out or remove.")],
     drives: Drives,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """What a change would move, and what would be tolerated after it. Changes nothing."""
@@ -528,30 +490,18 @@ def plan_map(
     }
     if change not in commands:
         raise refuse("what is planned is add, drain, out or remove")
-    commands[change](
-        drives=drives,
-        etcd=etcd,
-        etcd_ca=etcd_ca,
-        etcd_cert=etcd_cert,
-        etcd_key=etcd_key,
-        cluster_key_file=cluster_key_file,
-        dry_run=True,
-        as_json=as_json,
-    )
+    commands[change](**asdict(cluster), drives=drives, dry_run=True, as_json=as_json)
 
 
 @scheme_app.command("set")
+@in_cluster
 def set_scheme(
+    cluster: ClusterOptions,
     scheme: Annotated[str, typer.Argument(metavar="K+M")],
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Store new objects under another scheme; stored ones keep theirs."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
     try:
         wanted = Scheme.parse(scheme)
     except ValueError as error:
@@ -560,18 +510,15 @@ def set_scheme(
 
 
 @object_app.command("locate")
+@in_cluster
 def locate_object(
+    cluster: ClusterOptions,
     bucket: str,
     key: str,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Read and verify every shard of an object: drive, zone, health, remaining tolerance."""
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
 
     async def work() -> Any:
         async with cluster_admin.session(settings) as clients:

@@ -9,16 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ops.config import (
-    CLUSTER_KEY_FILE,
-    ETCD,
-    ETCD_CA,
-    ETCD_CERT,
-    ETCD_KEY,
-    NODE_CERT,
-    NODE_KEY,
-    ConfigError,
-)
+from ops.cluster_options import ClusterOptions, in_cluster
+from ops.config import NODE_CERT, NODE_KEY, ConfigError
 from ops.port_options import (
     AccessLog,
     AdminPort,
@@ -34,26 +26,6 @@ from ops.port_options import (
     Workers,
 )
 from ops.refusal import Refused
-
-Etcd = Annotated[
-    list[str] | None,
-    typer.Option(metavar="URL", envvar=ETCD, help="A member of etcd; repeat for each."),
-]
-EtcdCa = Annotated[
-    Path | None, typer.Option(envvar=ETCD_CA, help="Who signs etcd's certificates, PEM.")
-]
-EtcdCert = Annotated[
-    Path | None, typer.Option(envvar=ETCD_CERT, help="Our certificate for etcd, PEM.")
-]
-EtcdKey = Annotated[Path | None, typer.Option(envvar=ETCD_KEY, help="Its private key, PEM.")]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        envvar=CLUSTER_KEY_FILE,
-        help="The cluster key: 32 random bytes that every process of the cluster has.",
-    ),
-]
 
 
 def refuse(reason: Exception | str, *, status: int = 2) -> typer.Exit:
@@ -109,7 +81,9 @@ def run_until_signal(
         raise refuse(f"{role}: {error}", status=1) from None
 
 
+@in_cluster
 def node(
+    cluster: ClusterOptions,
     drive: Annotated[list[str], typer.Option(metavar="PATH", help="A drive; repeat for each.")],
     listen: Annotated[str, typer.Option(metavar="HOST:PORT")] = "127.0.0.1:9100",
     advertise: Annotated[
@@ -135,14 +109,8 @@ def node(
         int | None, typer.Option(help="Health and metrics, open to all. Default: none.")
     ] = None,
     bind: Annotated[str, typer.Option(help="Address of the admin port.")] = "127.0.0.1",
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
 ) -> None:
     """Serve this host's drives to a cluster, in the foreground."""
-    from ops.cluster_settings import cluster_settings
     from ops.node_process import NodeOptions, absolute_drives, run_node, server_tls
     from ops.supervisor import listening_socket
     from placement.rpc.handshake import parse_address
@@ -152,7 +120,7 @@ def node(
         if advertise is None and listen_host in ("0.0.0.0", "::"):  # noqa: S104 - refused
             raise ConfigError("--advertise HOST says how others reach a node on every address")
         options = NodeOptions(
-            cluster=cluster_settings(etcd or [], etcd_ca, etcd_cert, etcd_key, cluster_key_file),
+            cluster=cluster.settings(),
             drives=absolute_drives(drive),
             listen_host=listen_host,
             listen_port=listen_port,
@@ -172,7 +140,9 @@ def node(
     )
 
 
+@in_cluster
 def gateway(
+    cluster: ClusterOptions,
     port: Port = 9000,
     admin_port: AdminPort = 9001,
     website_port: WebsitePort = None,
@@ -191,21 +161,15 @@ def gateway(
         float, typer.Option(help="Seconds between not being ready and draining, when it stops.")
     ] = 0.0,
     vault: Vault = None,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
 ) -> None:
     """Serve S3 for a cluster, in the foreground. Any number of them may run."""
-    from ops.cluster_settings import cluster_settings
     from ops.gateway_command import GatewayOptions, ports_of
     from ops.gateway_command import gateway as run
     from ops.vault_file import read_vault_file
 
     try:
         options = GatewayOptions(
-            cluster=cluster_settings(etcd or [], etcd_ca, etcd_cert, etcd_key, cluster_key_file),
+            cluster=cluster.settings(),
             ports=ports_of(
                 bind=bind,
                 port=port,
@@ -228,25 +192,21 @@ def gateway(
     raise typer.Exit(run(options))
 
 
+@in_cluster
 def keeper(
+    cluster: ClusterOptions,
     admin_port: Annotated[int, typer.Option(help="Health, metrics and admin API.")] = 9002,
     bind: Annotated[str, typer.Option(help="Its address.")] = "127.0.0.1",
     grace: Annotated[
         float, typer.Option(help="Seconds that a drive may be away before it is put out.")
     ] = 600.0,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
 ) -> None:
     """Do a cluster's background duties, in the foreground. Run two: each duty has one leader."""
-    from ops.cluster_settings import cluster_settings
     from ops.keeper_command import KeeperOptions, run_cluster_keeper
     from ops.supervisor import listening_socket
 
     try:
-        settings = cluster_settings(etcd or [], etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+        settings = cluster.settings()
         if grace < 0:
             raise ConfigError("--grace is a number of seconds")
         listener = listening_socket(bind, admin_port)

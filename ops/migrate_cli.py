@@ -9,7 +9,7 @@ import typer
 
 from ops.admin_options import Json
 from ops.cluster_admin_cli import run, settings_of
-from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey
+from ops.cluster_options import ClusterOptions, Etcd, EtcdCa, EtcdCert, EtcdKey
 
 
 def register(admin: typer.Typer) -> None:
@@ -39,7 +39,15 @@ def migrate(
     from ops import migration
 
     path = directory.absolute()
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, path / "cluster.key")
+    settings = settings_of(
+        ClusterOptions(
+            etcd=etcd,
+            etcd_ca=etcd_ca,
+            etcd_cert=etcd_cert,
+            etcd_key=etcd_key,
+            cluster_key_file=path / "cluster.key",
+        )
+    )
     if cancel:
         run(lambda: migration.cancel(path, settings))
         typer.echo(json.dumps({"cancelled": True}) if as_json else f"{path} may be served again")

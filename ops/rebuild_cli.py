@@ -9,7 +9,7 @@ import typer
 
 from ops.admin_options import Json
 from ops.cluster_admin_cli import run, settings_of
-from ops.cluster_cli import Etcd, EtcdCa, EtcdCert, EtcdKey, KeyFile
+from ops.cluster_options import ClusterOptions, in_cluster
 from ops.folder_owner import act_as_owner
 from ops.settings import ClusterSettings
 
@@ -25,18 +25,9 @@ def register(admin: typer.Typer) -> None:
     admin.add_typer(rebuild_app, name="rebuild")
 
 
-def _unless(
-    directory: Path | None,
-    etcd: list[str] | None,
-    etcd_ca: Path | None,
-    etcd_cert: Path | None,
-    etcd_key: Path | None,
-    cluster_key_file: Path | None,
-) -> ClusterSettings | None:
+def _unless(directory: Path | None, cluster: ClusterOptions) -> ClusterSettings | None:
     """The cluster that is meant; None where it is the store of a folder."""
-    if directory is not None:
-        return None
-    return settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    return None if directory is not None else settings_of(cluster)
 
 
 def _tell(words: str) -> None:
@@ -59,23 +50,20 @@ def rebuild_directory(
 
 
 @rebuild_app.command("cluster")
+@in_cluster
 def rebuild_cluster(
+    cluster: ClusterOptions,
     drive: Annotated[
         Path, typer.Option(metavar="PATH", help="Any drive of the cluster, for the cluster's id.")
     ],
     drives: Annotated[int, typer.Option(help="Begin when so many are registered: all there are.")],
     wait: Annotated[float, typer.Option(help="Seconds to wait for them.")] = 600.0,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Fill a new, empty etcd from the drives of the nodes that register with it."""
     from ops.rebuild.places import rebuild_cluster as work
 
-    settings = settings_of(etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = settings_of(cluster)
     restored = run(lambda: work(settings, drive.absolute(), drives, wait, _tell))
     _show(restored.shown(), as_json=as_json)
 
@@ -95,7 +83,9 @@ def _show(restored: dict[str, int], *, as_json: bool) -> None:
 
 
 @rebuild_app.command("later")
+@in_cluster
 def later(
+    cluster: ClusterOptions,
     put_back: Annotated[
         bool, typer.Option("--put-back", help="Commit what they tell, instead of telling it only.")
     ] = False,
@@ -104,11 +94,6 @@ def later(
         typer.Option(metavar="BUCKET/KEY", help="Of these objects alone; repeat for each."),
     ] = None,
     directory: Running = None,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """What shards tell that the rebuilt metadata does not: one line of JSON each with --json."""
@@ -116,7 +101,7 @@ def later(
     from ops.rebuild.later import put_back as commit
     from ops.rebuild.places import running
 
-    settings = _unless(directory, etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = _unless(directory, cluster)
     wanted = set(only or ())
 
     async def work() -> dict[str, int]:
@@ -160,20 +145,17 @@ def _say(item: dict[str, Any], *, as_json: bool) -> None:
 
 
 @rebuild_app.command("confirm")
+@in_cluster
 def confirm(
+    cluster: ClusterOptions,
     directory: Running = None,
-    etcd: Etcd = None,
-    etcd_ca: EtcdCa = None,
-    etcd_cert: EtcdCert = None,
-    etcd_key: EtcdKey = None,
-    cluster_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """The rebuilt metadata is right: from now on what it does not name may go from the drives."""
     from ops.rebuild.places import running
     from ops.rebuild.restore import confirm as work
 
-    settings = _unless(directory, etcd, etcd_ca, etcd_cert, etcd_key, cluster_key_file)
+    settings = _unless(directory, cluster)
 
     async def confirmed() -> int:
         async with running(directory, settings) as clients:
