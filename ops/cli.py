@@ -63,7 +63,7 @@ def serve(
     vault: Vault = None,
 ) -> None:
     """Run a whole store on this machine, in the foreground."""
-    from ops.serve import serve as run  # other commands need none of it
+    from ops.serving import become_supervisor  # other commands need none of it
     from ops.vault_file import read_vault_file
 
     try:
@@ -88,7 +88,7 @@ def serve(
         )
     except (ConfigError, ValueError) as error:
         raise cluster_cli.refuse(error) from None
-    raise typer.Exit(run(config, credentials))
+    become_supervisor(config, credentials)
 
 
 app.command("node")(cluster_cli.node)

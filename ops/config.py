@@ -2,7 +2,6 @@
 
 import os
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,6 +143,8 @@ class ServeConfig:
 def _check_certificate(certificate: Path | None, key: Path | None) -> None:
     if certificate is None or key is None:
         return
+    import ssl  # takes a MiB of a process that has no use for it otherwise
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # A password would be asked for at the terminal, of every process.

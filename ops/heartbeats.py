@@ -1,9 +1,12 @@
 """Signs of life of a supervisor's children: a byte each in shared memory, which the child's event loop
 changes every second and the supervisor looks at. Nobody waits for anybody, and nothing is sent."""
 
-import asyncio
 import mmap
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 BEAT_SECONDS = 1.0
 
@@ -18,9 +21,11 @@ class Pulse:
 
     def begin(self) -> None:
         """Beat from now on, on the running loop."""
+        import asyncio  # the supervisor has no loop, and does without
+
         self._beat(asyncio.get_running_loop())
 
-    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _beat(self, loop: "asyncio.AbstractEventLoop") -> None:
         self._bytes[self._slot] = self._bytes[self._slot] % 255 + 1  # never 0, which is "not yet"
         loop.call_later(BEAT_SECONDS, self._beat, loop)
 

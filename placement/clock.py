@@ -1,6 +1,5 @@
 """Time and randomness as ports: the only module that touches the real ones."""
 
-import asyncio
 import secrets
 import time
 from typing import Protocol
@@ -47,6 +46,8 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Return after that many seconds."""
+        import asyncio  # a supervisor has no loop, and does without
+
         await asyncio.sleep(seconds)
 
 

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.kms.settings import VaultSettings
+from ops import serving
 from ops.config import (
     ConfigError,
+    Credentials,
+    DriveSetting,
     Secret,
     ServeConfig,
     credentials_from,
@@ -198,3 +202,24 @@ def test_a_garbled_marker_is_refused(change: dict[str, object] | None, tmp_path:
 def test_drives_must_have_names(paths: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--drive"):
         drive_settings(tmp_path, None, paths)
+
+
+def test_all_that_serve_was_told_reaches_the_supervisors_program(tmp_path: Path) -> None:
+    told = ServeConfig(
+        directory=tmp_path,
+        drives=(DriveSetting(str(tmp_path / "a"), True), DriveSetting("/b", False)),
+        scheme=Scheme(1, 1),
+        bind="::",
+        port=1,
+        admin_port=2,
+        website_port=3,
+        region="r",
+        workers=4,
+        domains=("a.example", "b.example"),
+        access_log="-",
+        encrypt_at_rest=True,
+        customer_keys_over_http=True,
+        vault=VaultSettings("https://v", "/token", ca_file="/ca"),
+    )
+    for given in (None, Credentials("A" * 20, Secret("s" * 40))):
+        assert serving.decode(serving.encode(told, given)) == (told, given)
