@@ -60,6 +60,15 @@ def signer_with(key: bytes) -> Signer:
     return Signer(key)
 
 
+def collapsed(value: str) -> str:
+    """A header's value as it is signed: runs of blanks are one space.
+
+    Only ASCII's blanks: values are bytes read as latin-1, where two bytes of UTF-8 (85, A0) would
+    pass for white space.
+    """
+    return " ".join([word for word in value.replace("\t", " ").split(" ") if word])
+
+
 def same(expected: str, given: str) -> bool:
     """Constant-time comparison of two signatures."""
     return hmac.compare_digest(expected.encode("ascii"), given.encode("utf-8", "replace"))

@@ -6,13 +6,22 @@ Guide, "Signing and authenticating REST requests (Signature Version 2)".
 
 import hmac
 from base64 import b64encode
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import parse_http_date
 from gateway.s3.message import S3Request
-from gateway.s3.signature import UNSIGNED_PAYLOAD, Verified, check_skew, expired, mismatch, same
+from gateway.s3.signature import (
+    UNSIGNED_PAYLOAD,
+    Verified,
+    check_skew,
+    collapsed,
+    expired,
+    mismatch,
+    same,
+)
 
 SCHEME: Final = "AWS "
 _SESSION_HEADER: Final = "x-amz-security-token"
@@ -55,9 +64,8 @@ class Claim(NamedTuple):
         elif now > self.expires_at:
             raise expired(self.expires_at, now)
         string_to_sign = self._string_to_sign()
-        if not self._signs(secret, string_to_sign) and not (
-            # The SDKs sign a bucket's path with a final slash, but need not send it.
-            self._names_bucket_only() and self._signs(secret, self._string_to_sign(slash="/"))
+        if not self._signs(secret, string_to_sign) and not any(
+            self._signs(secret, variant) for variant in self._variants()
         ):
             raise mismatch(self.access_key, string_to_sign, self.signature)
         return Verified(self.request.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD))
@@ -65,6 +73,18 @@ class Claim(NamedTuple):
     def _signs(self, secret: str, string_to_sign: str) -> bool:
         digest = hmac.digest(secret.encode(), string_to_sign.encode("latin-1", "replace"), "sha1")
         return same(b64encode(digest).decode("ascii"), self.signature)
+
+    def _variants(self) -> Iterator[str]:
+        """Other texts that clients sign for the same request."""
+        slashes = [""]
+        if self._names_bucket_only():
+            # The SDKs sign a bucket's path with a final slash, but need not send it.
+            slashes.append("/")
+            yield self._string_to_sign(slash="/")
+        if "=&" in f"{self.request.raw_query.decode('latin-1')}&":
+            # minio-go sends `policy=` and signs `policy`.
+            for slash in slashes:
+                yield self._string_to_sign(slash=slash, bare=True)
 
     def _names_bucket_only(self) -> bool:
         request = self.request
@@ -75,7 +95,7 @@ class Claim(NamedTuple):
             and not request.raw_path.endswith(b"/")
         )
 
-    def _string_to_sign(self, *, slash: str = "") -> str:
+    def _string_to_sign(self, *, slash: str = "", bare: bool = False) -> str:
         request = self.request
         headers = request.headers
         token = request.query.get(_SESSION_HEADER) if self.expires_at is not None else None
@@ -89,14 +109,15 @@ class Claim(NamedTuple):
             self.date,
         ]
         lines.extend(
-            f"{name}:{' '.join(headers[name].split())}"
+            f"{name}:{collapsed(headers[name])}"
             for name in sorted(headers)
             if name.startswith("x-amz-")
         )
-        lines.append(self._canonical_resource(slash))
+        lines.append(self._canonical_resource(slash, bare))
         return "\n".join(lines)
 
-    def _canonical_resource(self, slash: str) -> str:
+    def _canonical_resource(self, slash: str, bare: bool) -> str:
+        """`bare` leaves out the sign of equality of arguments without a value."""
         request = self.request
         path = request.raw_path.decode("latin-1") + slash
         if request.virtual_host:
@@ -106,7 +127,8 @@ class Claim(NamedTuple):
             name, equals, value = pair.partition("=")
             if name in _SIGNED_ARGUMENTS:
                 # Values are signed decoded; bytes stay bytes, as latin-1.
-                arguments.append((name, equals + unquote(value, "latin-1")))
+                mark = "" if bare and not value else equals
+                arguments.append((name, mark + unquote(value, "latin-1")))
         if not arguments:
             return path
         arguments.sort()

@@ -25,6 +25,7 @@ from gateway.s3.signature import (
     Signer,
     Verified,
     check_skew,
+    collapsed,
     expired,
     mismatch,
     same,
@@ -114,9 +115,9 @@ class Claim(NamedTuple):
         headers = request.headers
         lines = []
         for name in self.signed_headers:
-            value = headers.get(name, "").strip()
+            value = headers.get(name, "").strip(" \t")
             if "  " in value or "\t" in value:
-                value = " ".join(value.split())
+                value = collapsed(value)
             lines.append(f"{name}:{value}\n")
         query = (
             canonical_query(request.raw_query, skip_signature=self.expires_seconds is not None)

@@ -1,6 +1,9 @@
 """SigV2 against botocore's own signers, in the header and presigned."""
 
+import hmac
 import time
+from base64 import b64encode
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -145,3 +148,39 @@ def test_a_buckets_path_may_be_signed_with_a_slash_that_is_not_sent() -> None:
     verify(signed_as("/bucket/", "/bucket?acl"))
     for path, sent in (("/bucket", "/bucket/"), ("/bucket/key/", "/bucket/key")):
         assert code_of(signed_as(path, sent)) is ErrorCode.SIGNATURE_DOES_NOT_MATCH
+
+
+def signed_text(text: bytes, method: str, url: str, headers: dict[str, str]) -> S3Request:
+    """A request whose client signed `text` for it."""
+    signature = b64encode(hmac.digest(SECRET.encode(), text, "sha1")).decode()
+    headers = {**headers, "Authorization": f"AWS {ACCESS_KEY}:{signature}"}
+    return request_of(method, url, headers)
+
+
+def test_an_argument_sent_with_an_empty_value_may_be_signed_without_it() -> None:
+    """As minio-go does: it sends `policy=` and signs `policy`."""
+    date = formatdate(usegmt=True)
+    for signed_as, path, arguments in (
+        ("/b/?policy", "/b/", "policy="),
+        ("/b/?policy", "/b", "policy="),
+        ("/b?policy", "/b", "policy="),
+        ("/b/?policy=", "/b", "policy="),
+        ("/b/k?uploads", "/b/k", "uploads="),
+        ("/b/k?uploadId=a&uploads", "/b/k", "uploads=&uploadId=a"),
+    ):
+        text = f"PUT\n\n\n{date}\n{signed_as}".encode()
+        url = f"http://h{path}?{arguments}"
+        verify(signed_text(text, "PUT", url, {"Date": date}))
+        other = url.replace("=", "=x", 1)
+        assert code_of(signed_text(text, "PUT", other, {"Date": date})) is (
+            ErrorCode.SIGNATURE_DOES_NOT_MATCH
+        )
+
+
+def test_bytes_of_utf8_are_not_blanks() -> None:
+    """Header values are bytes read as latin-1, where 85 and A0 would be white space."""
+    date = formatdate(usegmt=True)
+    for value in ("à", "\u0645a\u0645", "a à", "x\u00a0 y"):
+        raw = value.encode().decode("latin-1")
+        text = f"PUT\n\n\n{date}\nx-amz-meta-a:{value}\n/b/k".encode()
+        verify(signed_text(text, "PUT", "http://h/b/k", {"Date": date, "x-amz-meta-a": raw}))

@@ -1,5 +1,7 @@
 """SigV4 against botocore's own signers: what they sign verifies, what is changed does not."""
 
+import hashlib
+import hmac
 import time
 from typing import Any
 
@@ -280,3 +282,29 @@ def test_the_documented_signing_key() -> None:
     """The example of "Authenticating Requests: Using the Authorization Header"."""
     key = sigv4.signing_key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1")
     assert key.hex() == "dbb893acc010964918f1fd433add87c70e8b0db6be30c1fbeafefa5ec6ba8378"
+
+
+@pytest.mark.parametrize("value", ["à", "\u0645a\u0645", "a  à", "x\u00a0 y", "\u00a0x"])
+def test_bytes_of_utf8_are_not_blanks(value: str) -> None:
+    """Clients that send UTF-8 sign those bytes; read as latin-1, 85 and A0 would be white space."""
+    day = time.strftime("%Y%m%d", time.gmtime())
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    scope = f"{day}/us-east-1/s3/aws4_request"
+    names = "host;x-amz-content-sha256;x-amz-date;x-amz-meta-a"
+    collapsed = " ".join(word for word in value.split(" ") if word)
+    canonical = (
+        f"PUT\n/b/k\n\nhost:h\nx-amz-content-sha256:UNSIGNED-PAYLOAD\nx-amz-date:{moment}\n"
+        f"x-amz-meta-a:{collapsed}\n\n{names}\nUNSIGNED-PAYLOAD"
+    )
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}"
+    key = sigv4.signing_key(SECRET, day, "us-east-1")
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    headers = {
+        "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
+        "x-amz-date": moment,
+        "x-amz-meta-a": value.encode().decode("latin-1"),
+        "Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, "
+        f"SignedHeaders={names}, Signature={signature}",
+    }
+    verify(request_of("PUT", "http://h/b/k", headers))
