@@ -69,7 +69,9 @@ _TELLS_NOTHING: Final = frozenset(
         *("amz-sdk-invocation-id", "amz-sdk-request", "x-amz-content-sha256", "x-amz-date"),
         *("x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-security-token"),
         *("x-amz-checksum-crc32", "x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme"),
-        *("x-amz-checksum-sha1", "x-amz-checksum-sha256", "x-amz-trailer"),
+        *("x-amz-checksum-sha1", "x-amz-checksum-sha256", "x-amz-checksum-sha512"),
+        *("x-amz-checksum-md5", "x-amz-checksum-xxhash64", "x-amz-checksum-xxhash3"),
+        *("x-amz-checksum-xxhash128", "x-amz-trailer"),
     }
 )
 """Headers that tell how a request is sent, and nothing of its object but the content type. Nearly all

@@ -5,15 +5,40 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
+import xxhash
 from awscrt import checksums as crt
 from isal import isal_zlib
 
-from gateway.s3.errors import ErrorCode, S3Error, not_implemented_header
+from gateway.s3.errors import ErrorCode, S3Error
 
 Update = Callable[[memoryview, int], int]
 Combine = Callable[[int, int, int], int]
+
+
+class Hash(Protocol):
+    """What hashlib's and xxhash's hashes have in common."""
+
+    def update(self, data: memoryview | bytes, /) -> None:
+        """Feed bytes."""
+
+    def digest(self) -> bytes:
+        """The hash of the bytes so far."""
+
+
+_SIZES_BYTES: Final = {
+    "CRC32": 4,
+    "CRC32C": 4,
+    "CRC64NVME": 8,
+    "SHA1": 20,
+    "SHA256": 32,
+    "SHA512": 64,
+    "MD5": 16,
+    "XXHASH64": 8,
+    "XXHASH3": 8,
+    "XXHASH128": 16,
+}
 
 
 class ChecksumAlgorithm(Enum):
@@ -27,12 +52,17 @@ class ChecksumAlgorithm(Enum):
     CRC64NVME = "CRC64NVME"
     SHA1 = "SHA1"
     SHA256 = "SHA256"
+    SHA512 = "SHA512"
+    MD5 = "MD5"
+    XXHASH64 = "XXHASH64"
+    XXHASH3 = "XXHASH3"
+    XXHASH128 = "XXHASH128"
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.header = f"x-amz-checksum-{text.lower()}"
         self.element = f"Checksum{text}"
-        self.size_bytes = {"CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32}[text]
+        self.size_bytes = _SIZES_BYTES[text]
         self.is_crc = text.startswith("CRC")
 
     def decode(self, value: str) -> bytes:
@@ -52,8 +82,6 @@ class ChecksumType(Enum):
 
 ALGORITHM_BY_HEADER: Final = {algorithm.header: algorithm for algorithm in ChecksumAlgorithm}
 ALGORITHM_BY_ELEMENT: Final = {algorithm.element: algorithm for algorithm in ChecksumAlgorithm}
-UNOFFERED_ALGORITHMS: Final = frozenset({"MD5", "SHA512", "XXHASH64", "XXHASH3", "XXHASH128"})
-"""Algorithms that S3 knows and this gateway does not compute."""
 _BY_NAME: Final = {algorithm.text: algorithm for algorithm in ChecksumAlgorithm}
 
 _CRC_UPDATE: Final[dict[ChecksumAlgorithm, Update]] = {
@@ -66,7 +94,15 @@ _CRC_COMBINE: Final[dict[ChecksumAlgorithm, Combine]] = {
     ChecksumAlgorithm.CRC32C: crt.combine_crc32c,
     ChecksumAlgorithm.CRC64NVME: crt.combine_crc64nvme,
 }
-_HASHES: Final = {ChecksumAlgorithm.SHA1: hashlib.sha1, ChecksumAlgorithm.SHA256: hashlib.sha256}
+_HASHES: Final[dict[ChecksumAlgorithm, Callable[[], Hash]]] = {
+    ChecksumAlgorithm.SHA1: lambda: hashlib.sha1(usedforsecurity=False),
+    ChecksumAlgorithm.SHA512: hashlib.sha512,
+    ChecksumAlgorithm.MD5: lambda: hashlib.md5(usedforsecurity=False),
+    ChecksumAlgorithm.XXHASH64: xxhash.xxh64,
+    ChecksumAlgorithm.XXHASH3: xxhash.xxh3_64,
+    ChecksumAlgorithm.XXHASH128: xxhash.xxh3_128,
+}
+"""Those beside the CRCs and SHA-256. Digests of xxHash are in its canonical form, big-endian."""
 
 
 def decode_base64(value: str) -> bytes | None:
@@ -105,9 +141,10 @@ class Digests:
         self._sha256 = (
             hashlib.sha256() if payload_sha256 or algorithm is ChecksumAlgorithm.SHA256 else None
         )
-        self._hash = (
-            hashlib.sha1(usedforsecurity=False) if algorithm is ChecksumAlgorithm.SHA1 else None
-        )
+        hash_maker = _HASHES.get(algorithm) if algorithm is not None else None
+        if algorithm is ChecksumAlgorithm.MD5 and md5:
+            hash_maker = None  # One MD5 serves for both.
+        self._hash = hash_maker() if hash_maker is not None else None
 
     @property
     def wants_rest(self) -> bool:
@@ -153,6 +190,8 @@ class Digests:
             return self._crc.to_bytes(self.algorithm.size_bytes, "big")
         if self._hash is not None:
             return self._hash.digest()
+        if self.algorithm is ChecksumAlgorithm.MD5:
+            return self.md5
         assert self._sha256 is not None
         return self._sha256.digest()
 
@@ -191,14 +230,12 @@ def algorithm_named(name: str, header: str) -> ChecksumAlgorithm:
     """The algorithm a header names (case does not matter); InvalidRequest for any other name."""
     algorithm = _BY_NAME.get(name.strip().upper())
     if algorithm is None:
-        if name.strip().upper() in UNOFFERED_ALGORITHMS:
-            raise not_implemented_header(header)
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
             f"Value for {header} header is invalid."
             if header.startswith("x-amz-checksum")
             else "Checksum algorithm provided is unsupported. Please try again with any of the "
-            "valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
+            f"valid types: [{', '.join(sorted(_BY_NAME))}]",
         )
     return algorithm
 
@@ -208,7 +245,7 @@ def upload_checksum(
 ) -> tuple[ChecksumAlgorithm, ChecksumType] | None:
     """What CreateMultipartUpload's x-amz-checksum-algorithm and -type ask for, if anything.
 
-    SHA is composite only, CRC64NVME full object only; other CRCs default to composite.
+    CRC64NVME is full object only; other CRCs default to composite, and hashes are nothing else.
     """
     kind = headers.get("x-amz-checksum-type")
     name = headers.get("x-amz-checksum-algorithm")
@@ -256,8 +293,6 @@ def header_checksum(headers: Mapping[str, str]) -> tuple[ChecksumAlgorithm, str]
         if name.startswith("x-amz-checksum-"):
             algorithm = ALGORITHM_BY_HEADER.get(name)
             if algorithm is None:
-                if name[len("x-amz-checksum-") :].upper() in UNOFFERED_ALGORITHMS:
-                    raise not_implemented_header(name)
                 if name not in _OTHER_CHECKSUM_HEADERS:
                     raise S3Error(
                         ErrorCode.INVALID_REQUEST,

@@ -64,6 +64,11 @@ PART_CHECKSUM_ELEMENTS: Final = frozenset(
         "ChecksumCRC64NVME",
         "ChecksumSHA1",
         "ChecksumSHA256",
+        "ChecksumSHA512",
+        "ChecksumMD5",
+        "ChecksumXXHASH64",
+        "ChecksumXXHASH3",
+        "ChecksumXXHASH128",
     }
 )
 _MAX_DELETED_KEYS: Final = 1000

@@ -30,6 +30,11 @@ KNOWN = {
     ChecksumAlgorithm.CRC64NVME: "ae8b14860a799888",
     ChecksumAlgorithm.SHA1: hashlib.sha1(CHECK).hexdigest(),
     ChecksumAlgorithm.SHA256: hashlib.sha256(CHECK).hexdigest(),
+    ChecksumAlgorithm.SHA512: hashlib.sha512(CHECK).hexdigest(),
+    ChecksumAlgorithm.MD5: hashlib.md5(CHECK).hexdigest(),
+    ChecksumAlgorithm.XXHASH64: "8cb841db40e6ae83",
+    ChecksumAlgorithm.XXHASH3: "72dcb18b67a17dff",
+    ChecksumAlgorithm.XXHASH128: "33119477ede5dcd5e9716427681d5860",
 }
 CRCS = [algorithm for algorithm in ChecksumAlgorithm if algorithm.is_crc]
 
@@ -80,10 +85,14 @@ def test_upload_checksums() -> None:
         ChecksumAlgorithm.CRC64NVME,
         ChecksumType.FULL_OBJECT,
     )
+    assert upload_checksum({algorithm: "XXHASH3"}) == (
+        ChecksumAlgorithm.XXHASH3,
+        ChecksumType.COMPOSITE,
+    )
     for headers, code in (
         ({kind: "COMPOSITE"}, ErrorCode.INVALID_REQUEST),
         ({algorithm: "MD4"}, ErrorCode.INVALID_REQUEST),
-        ({algorithm: "XXHASH64"}, ErrorCode.NOT_IMPLEMENTED),
+        ({algorithm: "XXHASH64", kind: "FULL_OBJECT"}, ErrorCode.INVALID_REQUEST),
         ({algorithm: "CRC64NVME", kind: "COMPOSITE"}, ErrorCode.INVALID_REQUEST),
         ({algorithm: "SHA1", kind: "FULL_OBJECT"}, ErrorCode.INVALID_REQUEST),
         ({algorithm: "CRC32", kind: "HALF"}, ErrorCode.INVALID_REQUEST),
@@ -130,7 +139,8 @@ def test_right_announcements_pass(headers: dict[str, str]) -> None:
         ({"x-amz-checksum-crc32": "AAAAAA=="}, "", ErrorCode.BAD_DIGEST),
         ({"x-amz-checksum-crc32": "AAAA"}, "", ErrorCode.INVALID_REQUEST),
         ({"x-amz-checksum-crc33": "AAAA"}, "", ErrorCode.INVALID_REQUEST),
-        ({"x-amz-checksum-sha512": "AAAA"}, "", ErrorCode.NOT_IMPLEMENTED),
+        ({"x-amz-checksum-sha512": "AAAA"}, "", ErrorCode.INVALID_REQUEST),
+        ({"x-amz-checksum-xxhash64": "AAAAAAAAAAA="}, "", ErrorCode.BAD_DIGEST),
         (
             {"x-amz-checksum-crc32": CRC, "x-amz-checksum-crc32c": CRC},
             "",

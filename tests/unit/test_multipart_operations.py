@@ -35,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return runner_in(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
+@pytest.mark.parametrize("name", [algorithm.text for algorithm in ChecksumAlgorithm])
 def test_checksums_are_demanded_stored_and_combined(run: Run, name: str) -> None:
     algorithm = ChecksumAlgorithm(name)
 
