@@ -120,15 +120,16 @@ class RequestAdmission:
 
     # What the metadata repository asks
 
-    def to_service(self) -> None:
-        """To what concerns no bucket that exists: ListBuckets, CreateBucket. Raises AccessDenied."""
+    def to_service(self, action: str = "") -> None:
+        """To what concerns no bucket that exists: ListBuckets, CreateBucket; or to another `action`
+        that the same request comes to. Raises AccessDenied."""
         account_id = self.principal.account_id
         if self.principal is ANONYMOUS:
             if self.action == "s3:ListAllMyBuckets":
                 return  # nobody's buckets: an empty list, which tells nothing
             raise denied()
         resource = f"arn:aws:s3:::{self._bucket or '*'}"
-        if not self._permits(BucketRules(account_id), self.action, resource, None):
+        if not self._permits(BucketRules(account_id), action or self.action, resource, None):
             raise denied()
 
     def to_bucket(self, entry: BucketEntry) -> None:
@@ -337,3 +338,10 @@ def demand_service(principal: Principal) -> None:
     admission = admission_of(principal)
     assert admission is not None
     admission.to_service()
+
+
+def demand_service_too(principal: Principal, action: str) -> None:
+    """The same for what such a request does besides. Raises AccessDenied."""
+    admission = admission_of(principal)
+    if admission is not None:
+        admission.to_service(action)

@@ -166,6 +166,7 @@ class Buckets:
         acl: tuple[tuple[str, str], ...] | None = None,
         public_access_block: tuple[bool, bool, bool, bool] | None = None,
         object_lock: bool = False,
+        tags: tuple[tuple[str, str], ...] = (),
     ) -> BucketEntry:
         """Make a bucket. The name was checked before. Object lock brings versioning.
 
@@ -191,6 +192,7 @@ class Buckets:
             public_access_block=public_access_block,
             object_lock=object_lock,
             versioning=ENABLED if object_lock else "",
+            tags=tags,
         )
         value = encode(record)
         once = await groups.for_once(self._metastore, keys.ended(record.bucket_id))

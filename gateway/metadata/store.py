@@ -216,6 +216,7 @@ class Metadata:
         acl: tuple[tuple[str, str], ...] | None = None,
         public_access_block: tuple[bool, bool, bool, bool] | None = None,
         object_lock: bool = False,
+        tags: tuple[tuple[str, str], ...] = (),
     ) -> BucketEntry:
         """Raises BucketOwned, BucketTaken, TooManyBuckets, BucketBusy."""
         return await self.buckets.create(
@@ -226,6 +227,7 @@ class Metadata:
             acl=acl,
             public_access_block=public_access_block,
             object_lock=object_lock,
+            tags=tags,
         )
 
     async def delete_bucket(self, name: str, principal: Principal) -> None:

@@ -4,8 +4,10 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 
+from gateway.authorization import demand_service_too
 from gateway.context import Context
 from gateway.domain.access import ENFORCED, OWNERSHIPS
+from gateway.domain.tags import BUCKET_TAGS_MAX, Tags, check_tags
 from gateway.metadata.buckets import OwnedBuckets
 from gateway.metadata.entries import BucketEntry
 from gateway.metadata.errors import BucketOwned
@@ -15,7 +17,7 @@ from gateway.s3.addressing import check_bucket_name
 from gateway.s3.documents import SETTINGS_DOCUMENT_LIMIT_BYTES, parse_create_bucket
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import format_iso8601
-from gateway.s3.message import Principal, S3Request, S3Response
+from gateway.s3.message import BUCKET_REGION, Principal, S3Request, S3Response
 from gateway.s3.xml import document, element
 
 XML_HEADERS = (("Content-Type", "application/xml"),)
@@ -26,6 +28,8 @@ LEGACY_REGION = "us-east-1"
 BUCKETS_A_PAGE_MAX = 10_000
 _TOKEN_LENGTH_MAX = 1024
 _OBJECT_LOCK = "x-amz-bucket-object-lock-enabled"
+_TAG_RESOURCE = "s3:TagResource"
+"""What CreateBucket with tags needs besides. Source: S3 API Reference, CreateBucket."""
 
 
 def xml_response(root: str, children: list[str]) -> S3Response:
@@ -153,6 +157,7 @@ class CreateBucketInput:
     bucket: str
     principal: Principal
     location: str | None
+    tags: Tags
     object_lock: bool
     ownership: str
     acl: AclAsked | None
@@ -176,6 +181,7 @@ def _decode_create_bucket(request: S3Request) -> CreateBucketInput:
         request.bucket,
         principal_of(request),
         configuration.location_constraint,
+        check_tags(configuration.tags, count_max=BUCKET_TAGS_MAX),
         request.headers.get(_OBJECT_LOCK, "").lower() == "true",
         ownership,
         asked_acl,
@@ -184,6 +190,8 @@ def _decode_create_bucket(request: S3Request) -> CreateBucketInput:
 
 async def _create_bucket(context: Context, asked: CreateBucketInput) -> str:
     _check_location(asked.location, context.region)
+    if asked.tags:
+        demand_service_too(asked.principal, _TAG_RESOURCE)
     owner = asked.principal.account_id
     grants = None
     if asked.acl is not None:
@@ -196,14 +204,15 @@ async def _create_bucket(context: Context, asked: CreateBucketInput) -> str:
             object_lock=asked.object_lock,
             ownership=asked.ownership,
             acl=grants,
+            tags=asked.tags,
         )
     except BucketOwned:
         if context.region != LEGACY_REGION:
             raise
         found = await context.metadata.bucket(asked.bucket, asked.principal)
-        if found.record.acl != grants:
+        if found.record.acl != grants or (asked.tags and found.record.tags != asked.tags):
             # AWS would reset the list here: a request to create must not open, or close, what is
-            # there.
+            # there, nor is what it asks for passed over.
             raise S3Error(
                 ErrorCode.BUCKET_ALREADY_EXISTS, details={"BucketName": asked.bucket}
             ) from None
@@ -237,6 +246,16 @@ async def _find(context: Context, asked: BucketNamed) -> BucketEntry:
     return await context.metadata.bucket(asked.bucket, asked.principal)
 
 
+async def _head(context: Context, asked: BucketNamed) -> BucketEntry:
+    """A refusal tells the region too: clients ask without credentials to learn it."""
+    try:
+        return await _find(context, asked)
+    except S3Error as error:
+        if error.code is ErrorCode.ACCESS_DENIED:
+            error.headers.setdefault(BUCKET_REGION, context.region)
+        raise
+
+
 async def _delete_bucket(context: Context, asked: BucketNamed) -> None:
     await context.metadata.delete_bucket(asked.bucket, asked.principal)
 
@@ -245,7 +264,7 @@ def _encode_head(entry: BucketEntry) -> S3Response:
     return S3Response(
         200,
         [
-            ("x-amz-bucket-region", entry.record.region),
+            (BUCKET_REGION, entry.record.region),
             ("x-amz-access-point-alias", "false"),
             *XML_HEADERS,
         ],
@@ -281,7 +300,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         match=Match("HEAD", Resource.BUCKET),
         permission="s3:ListBucket",
         decode=bucket_named,
-        handle=_find,
+        handle=_head,
         encode=_encode_head,
     ),
     Operation(

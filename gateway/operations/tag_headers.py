@@ -26,9 +26,12 @@ def request_tags(request: S3Request) -> Tags:
 
 
 def _parsed(text: str) -> Tags:
-    """Read `key=value&key=value`, percent-encoded as a query is."""
+    """Read `key=value&key=value`, percent-encoded as a query is. Nothing between two `&` is no tag:
+    clients that build such text in a loop leave one at its end."""
     found: list[tuple[str, str]] = []
     for pair in text.split("&"):
+        if not pair:
+            continue
         key, _, value = pair.partition("=")
         found.append((_decoded(key, text), _decoded(value, text)))
     if len({key for key, _ in found}) < len(found):

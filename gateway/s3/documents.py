@@ -5,6 +5,8 @@ VersioningConfiguration, Tagging. Everything off raises MalformedXML.
 from dataclasses import dataclass
 from typing import Final
 
+from lxml import etree
+
 from gateway.s3.elements import boolean, malformed, name_of, parse, text_of, texts_of
 
 DELETE_DOCUMENT_LIMIT_BYTES: Final = 2 * 1024 * 1024
@@ -51,9 +53,11 @@ class CompletedPart:
 
 @dataclass(frozen=True, slots=True)
 class BucketConfiguration:
-    """The body of CreateBucket; `unoffered` names elements that ask for other features."""
+    """The body of CreateBucket; `unoffered` names elements that ask for other features. `tags` are
+    as they came, unchecked."""
 
     location_constraint: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
     unoffered: tuple[str, ...] = ()
 
 
@@ -153,6 +157,7 @@ def parse_create_bucket(text: bytes) -> BucketConfiguration:
     if not text.strip():
         return BucketConfiguration()
     location: str | None = None
+    tags: tuple[tuple[str, str], ...] | None = None
     unoffered: list[str] = []
     for child in parse(text, "CreateBucketConfiguration"):
         name = name_of(child)
@@ -160,11 +165,17 @@ def parse_create_bucket(text: bytes) -> BucketConfiguration:
             if location is not None:
                 raise malformed("LocationConstraint given twice")
             location = text_of(child).strip()
-        elif name in ("Location", "Bucket", "Tags"):
+        elif name == "Tags":
+            if tags is not None:
+                raise malformed("Tags given twice")
+            tags = _tags(child)
+        elif name in ("Location", "Bucket"):
             unoffered.append(name)
         else:
             raise malformed(f"unknown element {name}")
-    return BucketConfiguration(location_constraint=location, unoffered=tuple(unoffered))
+    return BucketConfiguration(
+        location_constraint=location, tags=tags or (), unoffered=tuple(unoffered)
+    )
 
 
 def parse_versioning(text: bytes) -> dict[str, str]:
@@ -181,8 +192,12 @@ def parse_tagging(text: bytes) -> tuple[tuple[str, str], ...]:
     sets = list(parse(text, "Tagging"))
     if len(sets) != 1 or name_of(sets[0]) != "TagSet":
         raise malformed("a Tagging holds one TagSet")
+    return _tags(sets[0])
+
+
+def _tags(parent: "etree._Element") -> tuple[tuple[str, str], ...]:
     tags: list[tuple[str, str]] = []
-    for child in sets[0]:
+    for child in parent:
         if name_of(child) != "Tag":
             raise malformed("only Tag elements are allowed")
         fields = texts_of(child, _TAG_FIELDS)

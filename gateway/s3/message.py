@@ -6,6 +6,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 Buffer = bytes | bytearray | memoryview
+BUCKET_REGION: Final = "x-amz-bucket-region"
+"""The response header that tells a client where a bucket is, refusals included."""
 
 
 class Body(Protocol):

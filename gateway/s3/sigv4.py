@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import parse_http_date
-from gateway.s3.message import S3Request
+from gateway.s3.message import BUCKET_REGION, S3Request
 from gateway.s3.signature import (
     STREAMING_SIGNED,
     STREAMING_SIGNED_TRAILER,
@@ -404,6 +404,7 @@ def parse_credential(
             code,
             f"{what}the region '{scope_region}' is wrong; expecting '{region}'",
             details={"Region": region},
+            headers={BUCKET_REGION: region},
         )
     if service != expected_service:
         raise S3Error(

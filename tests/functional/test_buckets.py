@@ -3,10 +3,13 @@
 import concurrent.futures
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.functional.conftest import error_of
+from tests.functional.store_process import StoreProcess
 
 
 def test_a_bucket_is_made_found_and_deleted(s3: Any) -> None:
@@ -138,3 +141,50 @@ def test_a_bucket_made_again_is_empty_at_once_through_every_worker(s3: Any) -> N
         s3.delete_bucket(Bucket="again-and-again")
         gone = error_of(s3.get_object, Bucket="again-and-again", Key="k")
         assert gone == ("NoSuchBucket", 404)
+
+
+def test_a_bucket_is_made_with_tags(s3: Any) -> None:
+    tags = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": ""}]
+    s3.create_bucket(Bucket="with-tags", CreateBucketConfiguration={"Tags": tags})
+    assert s3.get_bucket_tagging(Bucket="with-tags")["TagSet"] == tags
+    s3.create_bucket(Bucket="with-tags", CreateBucketConfiguration={"Tags": tags[::-1]})
+    for other in (tags[:1], [*tags, {"Key": "c", "Value": "3"}]):
+        code, _ = error_of(
+            s3.create_bucket, Bucket="with-tags", CreateBucketConfiguration={"Tags": other}
+        )
+        assert code == "BucketAlreadyExists"
+    assert s3.get_bucket_tagging(Bucket="with-tags")["TagSet"] == tags
+    s3.delete_bucket(Bucket="with-tags")
+    for wrong in ([{"Key": "aws:a", "Value": ""}], [tags[0], tags[0]]):
+        code, _ = error_of(
+            s3.create_bucket, Bucket="with-tags", CreateBucketConfiguration={"Tags": wrong}
+        )
+        assert code == "InvalidTag"
+    assert error_of(s3.head_bucket, Bucket="with-tags") == ("404", 404)
+
+
+def test_clients_learn_a_buckets_region_from_refusals(
+    store: StoreProcess, s3: Any, other_s3: Any, bucket: str
+) -> None:
+    """SDKs ask without permission, or in the name of another region, and go by a header."""
+
+    def told(call: Any, name: str) -> str | None:
+        with pytest.raises(ClientError) as refused:
+            call(Bucket=name)
+        headers = refused.value.response["ResponseMetadata"]["HTTPHeaders"]
+        region: str | None = headers.get("x-amz-bucket-region")
+        return region
+
+    assert told(other_s3.head_bucket, bucket) == "us-east-1"
+    assert told(other_s3.head_bucket, "none-of-this-name") is None
+    elsewhere = boto3.session.Session().client(
+        "s3",
+        endpoint_url=store.endpoint,
+        region_name="eu-west-1",
+        aws_access_key_id=store.credentials[0],
+        aws_secret_access_key=store.credentials[1],
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert elsewhere.head_bucket(Bucket=bucket)["BucketRegion"] == "us-east-1"
+    assert elsewhere.head_object(Bucket=bucket, Key="k")["ContentLength"] == 1

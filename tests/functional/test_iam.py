@@ -680,3 +680,19 @@ def test_a_providers_token_is_exchanged_for_a_role(
     assert error_of(assume, token=TokenMaker().token(claims)) == invalid
     assert error_of(assume, token="not.a.token") == invalid
     assert error_of(sts.get_caller_identity) == ("MissingAuthenticationToken", 403)
+
+
+def test_tags_of_a_new_bucket_need_a_permission_of_their_own(iam: Any, user: User) -> None:
+    name = f"tagged-by-{user.name}"
+    tagged = {"CreateBucketConfiguration": {"Tags": [{"Key": "a", "Value": "1"}]}}
+
+    def may(*actions: str) -> None:
+        iam.put_user_policy(
+            UserName=user.name, PolicyName="p", PolicyDocument=policy("Allow", list(actions))
+        )
+
+    may("s3:CreateBucket", "s3:PutBucketTagging")
+    assert error_of(user.s3.create_bucket, Bucket=name, **tagged) == ("AccessDenied", 403)
+    may("s3:CreateBucket", "s3:TagResource", "s3:DeleteBucket")
+    user.s3.create_bucket(Bucket=name, **tagged)
+    user.s3.delete_bucket(Bucket=name)

@@ -114,7 +114,12 @@ def test_create_bucket() -> None:
     root = "CreateBucketConfiguration"
     body = f"<{root} {NS}><LocationConstraint>eu</LocationConstraint></{root}>".encode()
     assert parse_create_bucket(body).location_constraint == "eu"
-    assert parse_create_bucket(f"<{root}><Tags/></{root}>".encode()).unoffered == ("Tags",)
+    assert parse_create_bucket(f"<{root}><Bucket/></{root}>".encode()).unoffered == ("Bucket",)
+    assert parse_create_bucket(f"<{root}><Tags/></{root}>".encode()).tags == ()
+    tags = "<Tags><Tag><Key>a</Key><Value>b</Value></Tag></Tags>"
+    assert parse_create_bucket(f"<{root}>{tags}</{root}>".encode()).tags == (("a", "b"),)
+    with pytest.raises(S3Error):
+        parse_create_bucket(f"<{root}>{tags}{tags}</{root}>".encode())
     for bad in (b"x", b"<a/>", f"<{root}><X/></{root}>".encode()):
         with pytest.raises(S3Error):
             parse_create_bucket(bad)
