@@ -23,11 +23,13 @@ from ops.map_store import MapStore
 from ops.process_counts import ProcessWatch
 from ops.settings import ClusterSettings, ProcessSettings
 from placement.errors import MetastoreUnavailable
-from placement.leadership import Leadership
+from placement.leadership import NO_TERM, Leadership, leader_key
+from placement.metastore.port import Compare, unchanged
 
 CHECK_SECONDS = 1.0
 PUBLISH_SECONDS = 2.0
-LED_WITH = {"moves": "repair", "census": "repair"}
+REPAIR = "repair"
+LED_WITH = {"moves": REPAIR, "census": REPAIR}
 """Duties that have no leader of their own: moves are closed by what the repair of the same keeper
 has seen, and another keeper's knows nothing; the census begins with what its inventory counted."""
 log = logging.getLogger("ostraka.keeper")
@@ -49,13 +51,15 @@ class LedDuties:
         assert clients.member is not None
         self._clients = clients
         self._leadership = leadership
+        self._terms: dict[str, int] = {}
+        """Of each duty the term whose work has begun."""
         maps = MapStore(clients.metastore)
         self.departures = Departures(
             clients.metastore, maps, clients.member.view, clients.clock, grace_seconds
         )
-        self.duties = Duties(clients, waits=self.departures.waiting)
+        self.duties = Duties(clients, waits=self.departures.waiting, leads=self._leads_repair)
         self.history = History(clients.metastore, clients.clock)
-        self.moves = Moves(maps, lambda: self.duties.repair.progress)
+        self.moves = Moves(maps, lambda: self.duties.repair.progress, self._led_repair)
 
     def keeper(self) -> Keeper:
         """All of them with their pace."""
@@ -71,7 +75,7 @@ class LedDuties:
         work, name = duty.work, LED_WITH.get(duty.name, duty.name)
 
         async def led() -> bool | None:
-            if not await self._leadership.leads(name):
+            if not await self._leadership.leads(name) or not await self._begin(name):
                 await asyncio.sleep(CHECK_SECONDS)
                 return False
             return await self._while_leading(name, work)
@@ -79,15 +83,35 @@ class LedDuties:
         duty.work = led
         return duty
 
+    async def _begin(self, name: str) -> bool:
+        """With a new term begin with the newest map, as our watch may lag; and of repairs nothing
+        counts that was seen in an earlier one. False when the term has ended already. Raises
+        MetastoreUnavailable."""
+        term = self._leadership.term(name)
+        if self._terms.get(name) != term:
+            await self._clients.topology.refresh()
+        # Another duty that is led with this one may have begun the term meanwhile.
+        if self._terms.get(name) != term and term != NO_TERM:
+            if name == REPAIR:
+                self.duties.repair.begin_anew()
+            self._terms[name] = term
+        return term != NO_TERM
+
+    def _leads_repair(self) -> bool:
+        return self._leadership.term(REPAIR) == self._terms.get(REPAIR)
+
+    def _led_repair(self) -> tuple[Compare, ...]:
+        return (unchanged(leader_key(REPAIR), self._terms[REPAIR]),)
+
     async def _while_leading(
         self, name: str, work: Callable[[], Awaitable[bool | None]]
     ) -> bool | None:
         """Do the work, and drop it as soon as we may not lead any more."""
-        task = asyncio.ensure_future(work())
+        task, term = asyncio.ensure_future(work()), self._terms[name]
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=CHECK_SECONDS)
-                if name not in self._leadership.held and not task.done():
+                if self._leadership.term(name) != term and not task.done():
                     log.warning("%s is led by another keeper now", name)
                     break
             else:

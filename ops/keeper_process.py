@@ -35,15 +35,22 @@ class Duties:
     """The duties of one machine's keeper, and the view of the cluster that they work with."""
 
     def __init__(
-        self, clients: Clients, waits: Callable[[], frozenset[DriveId]] = frozenset
+        self,
+        clients: Clients,
+        waits: Callable[[], frozenset[DriveId]] = frozenset,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`waits` tells the drives that are away and may come back, `leads` whether no other keeper
+        can be at repairs."""
         self._clients = clients
         self._waits = waits
         nodes = clients.live_nodes
         self.is_confirmed = True
         self.garbage = Garbage(clients.metastore, clients.objects, nodes, clients.clock)
         self.sweep = Sweep(clients.metastore, nodes, clients.clock)
-        self.repair = Repair(clients.metastore, clients.objects, nodes, self.view, clients.clock)
+        self.repair = Repair(
+            clients.metastore, clients.objects, nodes, self.view, clients.clock, leads=leads
+        )
         self.scrub = Scrub(
             clients.metastore,
             nodes,

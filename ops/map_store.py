@@ -1,6 +1,6 @@
 """The cluster map in the metadata store: read, and changed by compare-and-swap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.metadata import keys
 from gateway.metadata.records import MapCurrent, decode, encode
@@ -8,7 +8,7 @@ from ops.refusal import Refused
 from placement.cluster_map import ClusterMap
 from placement.errors import OutcomeUnknown
 from placement.ids import Epoch
-from placement.metastore.port import Metastore, Put, Txn, unchanged
+from placement.metastore.port import Compare, Metastore, Put, Txn, unchanged
 
 RACES_MAX = 8
 
@@ -30,12 +30,14 @@ class MapStore:
             raise Refused("the metadata names a cluster map that is not there")
         return ClusterMap.decode(found.value), current.mod_revision
 
-    async def replace(self, new: ClusterMap, revision: int) -> bool:
-        """Make `new` the newest map; False when another change came first. An answer that is lost
-        is looked for."""
+    async def replace(
+        self, new: ClusterMap, revision: int, compares: Sequence[Compare] = ()
+    ) -> bool:
+        """Make `new` the newest map; False when another change came first, or one of `compares` does
+        not hold. An answer that is lost is looked for."""
         value = new.encode()
         txn = Txn(
-            (unchanged(keys.MAP_CURRENT, revision),),
+            (unchanged(keys.MAP_CURRENT, revision), *compares),
             (
                 Put(keys.map_epoch(new.epoch), value),
                 Put(keys.MAP_CURRENT, encode(MapCurrent(epoch=new.epoch))),
@@ -49,14 +51,16 @@ class MapStore:
                 return found.value == value
             return (await self._metastore.txn(txn)).succeeded
 
-    async def change(self, edit: Callable[[ClusterMap], ClusterMap]) -> ClusterMap:
+    async def change(
+        self, edit: Callable[[ClusterMap], ClusterMap], compares: Sequence[Compare] = ()
+    ) -> ClusterMap:
         """Apply a change to the newest map, again when another came first. Raises what `edit`
-        raises, and Refused."""
+        raises, and Refused, also where `compares` do not hold."""
         for _ in range(RACES_MAX):
             now, revision = await self.current()
             if now is None:
                 raise Refused("there is no cluster map yet: run `ostraka admin init`")
             new = edit(now)
-            if await self.replace(new, revision):
+            if await self.replace(new, revision, compares):
                 return new
         raise Refused("the cluster map changes too fast: try again")

@@ -14,7 +14,13 @@ from placement.membership import LEADERS, PROGRESS
 from placement.metastore.port import Metastore, Put, Txn, absent
 
 LEASE_SECONDS = 10
+NO_TERM = 0
 _log = logging.getLogger("ostraka.leadership")
+
+
+def leader_key(duty: str) -> bytes:
+    """The key that says who leads it."""
+    return LEADERS + duty.encode()
 
 
 class Leadership:
@@ -30,7 +36,7 @@ class Leadership:
         self._lease = 0
         self._trusted_until = 0.0
         self._renewing = asyncio.Lock()
-        self._held: set[str] = set()
+        self._held: dict[str, int] = {}
         self._published: dict[str, tuple[int, bytes]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -54,6 +60,11 @@ class Leadership:
         """Duties led now."""
         return frozenset(self._held) if self._trusted else frozenset()
 
+    def term(self, duty: str) -> int:
+        """Names the unbroken time for which this process has led the duty: the mod_revision of its
+        `leader_key`. `NO_TERM` while it does not lead. Between two terms others may have led."""
+        return self._held.get(duty, NO_TERM) if self._trusted else NO_TERM
+
     @property
     def _trusted(self) -> bool:
         return self._clock.monotonic() < self._trusted_until
@@ -70,22 +81,19 @@ class Leadership:
                     await self._renew()
         if duty in self._held:
             return True
-        key, lease = LEADERS + duty.encode(), self._lease
+        key, lease = leader_key(duty), self._lease
         try:
-            done = await self._metastore.txn(
-                Txn((absent(key),), (Put(key, self._name.encode(), lease),))
-            )
+            await self._metastore.txn(Txn((absent(key),), (Put(key, self._name.encode(), lease),)))
         except LeaseNotFound:
             self._trusted_until = 0.0
             return False
-        if not done.succeeded:
-            # Ours after all, when an answer was lost before.
-            (found,) = await self._metastore.get_many([key])
-            if found is None or found.lease != lease:
-                return False
+        # Whatever was answered: it may be ours since before, when an answer was lost.
+        (found,) = await self._metastore.get_many([key])
+        if found is None or found.lease != lease:
+            return False
         if lease != self._lease:
             return False  # it ended meanwhile, and what was put under it ends, too
-        self._held.add(duty)
+        self._held[duty] = found.mod_revision
         _log.info("%s leads %s", self._name, duty)
         return True
 

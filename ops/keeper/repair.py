@@ -107,8 +107,14 @@ class Repair:
         nodes: Mapping[str, NodePort],
         view: Callable[[], View],
         clock: Clock,
+        *,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`leads`: whether no other keeper can be at it. Asked before a shard of a blob in use is
+        deleted: who stood still for a while knows an older map than who leads now."""
         self._clock = clock
+        self._leads = leads
+        self._beginnings = 0
         self._metastore = metastore
         self._objects = objects
         self._nodes = nodes
@@ -142,6 +148,13 @@ class Repair:
             await self._inventory()
             busy = True
         return busy
+
+    def begin_anew(self) -> None:
+        """Another keeper may have led meanwhile: what was seen before counts no more."""
+        self._beginnings += 1
+        self.progress.covered = frozenset()
+        self.progress.epoch = 0
+        self.progress.due = True
 
     async def marks(self) -> bool:
         """Whether a write has left a drive out since the last inventory began."""
@@ -184,7 +197,7 @@ class Repair:
             start = page.kvs[-1].key + b"\x00"
 
     async def _inventory(self) -> None:
-        began = self._clock.monotonic()
+        began, beginnings = self._clock.monotonic(), self._beginnings
         self._hindered = False
         await self._forget_marks()
         view = self._view()
@@ -209,6 +222,8 @@ class Repair:
                 missing += blob.ref.m - left
                 unreadable += left < 0
                 tolerance = left if tolerance is None else min(tolerance, left)
+        if beginnings != self._beginnings:
+            return
         self.census.take(counting, began)
         # A drive that came back meanwhile, however short it was away, may hold what was missing: look
         # again.
@@ -279,6 +294,8 @@ class Repair:
         held = blob.shards[index]
         shard = ShardId(BlobId(blob.ref.blob), index)
         for holding in [holding for holding in held if holding.drive != kept]:
+            if not self._leads():
+                raise NotRebuilt("another keeper may lead now")
             await self._nodes[holding.node].delete([(holding.drive, shard)])
             held.remove(holding)
 

@@ -45,7 +45,8 @@ class Ambush:
     they never come; `unanswered` the same, but this one is applied;
     `killed` the process dies after it was applied, `killed before` before it is sent; `held` it is
     on its way until `released`, `held after` so is the answer, and the process goes on meanwhile;
-    `astray` the connection breaks at once, and it comes when it is `released` all the same.
+    `astray` the connection breaks at once, and it comes when it is `released` all the same; `late`
+    it comes then, and the answer after it, whatever befalls the process meanwhile.
     """
 
     label: str
@@ -207,6 +208,10 @@ class EtcdClient:
             etcd.unknown_outcomes += 1
             etcd.process.start(self._later(txn, ambush.released.wait()))
             raise OutcomeUnknown("the connection broke")
+        if fate == "late":
+            assert ambush is not None
+            coming = etcd.process.start(self._late(txn, ambush.released.wait()))
+            return await asyncio.shield(coming)
         if fate in ("lost all", "unanswered"):
             assert ambush is not None
             self._losing_until = process.loop.time() + ambush.seconds
@@ -256,6 +261,10 @@ class EtcdClient:
         await on_its_way
         with contextlib.suppress(LeaseNotFound):  # it expired meanwhile: nobody hears of it
             await self._etcd.apply(txn)
+
+    async def _late(self, txn: Txn, on_its_way: Awaitable[object]) -> TxnResult:
+        await on_its_way
+        return await self._etcd.apply(txn)
 
     async def watch(
         self,

@@ -86,7 +86,7 @@ def run_scenario(name: str, broken: Callable[[World], None] | None = None) -> Ve
         if script.window_seconds is not None:
             ops.keeper.garbage.RETENTION_SECONDS = 0.0
             ops.keeper.windows.WINDOW_SECONDS = script.window_seconds
-        world.keeper_count = 1 if script.keepers else 0
+        world.keeper_count = script.keepers
         world.sweep_seconds = SWEEP_SECONDS if script.sweeps else SWEEPLESS_SECONDS
         world.quiet_seconds = BROKEN_QUIET_SECONDS
         if broken is not None:

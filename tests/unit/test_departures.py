@@ -21,7 +21,7 @@ from placement.map_changes import MapRefused, add_drives, drain, first_map
 from placement.membership import DriveRecord, drive_key, encode
 from placement.membership_view import LiveView
 from placement.metastore.memory import MemoryMetastore
-from placement.metastore.port import DeleteRange, Put, Range, RangeResult, Txn
+from placement.metastore.port import DeleteRange, Put, Range, RangeResult, Txn, absent
 from placement.schemes import Scheme
 
 T = TypeVar("T")
@@ -227,7 +227,7 @@ def test_an_epoch_is_closed_when_the_inventory_under_it_found_nothing_out_of_pla
         rig = await Rig().open()
         await rig.maps.change(lambda now: add_drives(now, [record(9)]))
         progress = RepairProgress()
-        moves = Moves(rig.maps, lambda: progress)
+        moves = Moves(rig.maps, lambda: progress, tuple)
 
         async def epochs() -> tuple[int, ...]:
             await moves.work()
@@ -256,7 +256,7 @@ def test_an_epoch_stays_open_while_a_drive_that_the_inventory_could_not_ask_may_
         rig = await Rig().open(8)
         await rig.maps.change(lambda now: drain(now, [DriveId(record(7).drive)]))
         progress = RepairProgress(due=False, epoch=2, unseen=frozenset({DriveId(record(7).drive)}))
-        moves = Moves(rig.maps, lambda: progress)
+        moves = Moves(rig.maps, lambda: progress, tuple)
         await moves.work()
         assert moves.told() == {"closed": 0, "waits_for": [record(7).drive.hex()]}
         now, _ = await rig.maps.current()
@@ -268,6 +268,22 @@ def test_an_epoch_stays_open_while_a_drive_that_the_inventory_could_not_ask_may_
         now, _ = await rig.maps.current()
         assert now is not None
         assert not now.open_epochs
+
+    run(scene())
+
+
+def test_an_epoch_stays_open_when_another_has_led_since_the_inventory_began() -> None:
+    async def scene() -> None:
+        rig = await Rig().open()
+        await rig.maps.change(lambda now: add_drives(now, [record(9)]))
+        progress = RepairProgress(due=False, epoch=2)
+        led = [absent(keys.MAP_CURRENT)]
+        moves = Moves(rig.maps, lambda: progress, lambda: led)
+        await moves.work()
+        assert moves.told()["closed"] == 0
+        led.clear()
+        await moves.work()
+        assert moves.told()["closed"] == 1
 
     run(scene())
 

@@ -312,6 +312,51 @@ def test_what_could_not_be_thinned_out_is_tried_again_by_and_by() -> None:
     run(scenario)
 
 
+def test_what_was_seen_before_another_led_counts_no_more() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        def seen() -> tuple[bool, int]:
+            return cluster.repair.progress.due, cluster.repair.progress.epoch
+
+        await cluster.repair.work()
+        assert seen() == (False, 1)
+        cluster.repair.begin_anew()
+        assert seen() == (True, 0)
+        # Nor what an inventory finds that began before.
+        located = cluster.node.locate
+
+        async def led_meanwhile(blobs: Sequence[BlobId]) -> tuple[tuple[ShardInfo, ...], ...]:
+            cluster.repair.begin_anew()
+            return await located(blobs)
+
+        cluster.node.locate = led_meanwhile  # type: ignore[method-assign]
+        await cluster.repair.work()
+        assert seen() == (True, 0)
+        cluster.node.locate = located  # type: ignore[method-assign]
+        await cluster.repair.work()
+        assert seen() == (False, 1)
+
+    run(scenario)
+
+
+def test_who_may_not_lead_any_more_deletes_no_shard_of_a_blob_in_use() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        ref = next(ref for ref in cluster.refs if ref.k == 1 and ref.size_bytes)
+        order = cluster.placement.write_order(BlobId(ref.blob))
+        shard = ShardId(BlobId(ref.blob), 0)
+        home, spare = cluster.node.drives[order[0].drive_id], cluster.node.drives[order[4].drive_id]
+        spare.shards[shard] = home.shards[shard]
+        leads = False
+        cluster.repair._leads = lambda: leads
+        await cluster.repair.work()
+        assert shard in spare.shards
+        leads = True
+        cluster.repair.progress.due = True
+        await cluster.repair.work()
+        assert shard not in spare.shards
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("places", [(3, 1, 2, 0, 4, 5), (1, 2, 0, 4, 3, 5), (1, 2, 3, 4, 5, 0)])
 def test_shards_that_lie_in_each_others_places_go_home_with_none_missing_meanwhile(
     places: tuple[int, ...],

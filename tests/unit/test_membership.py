@@ -10,7 +10,7 @@ import pytest
 from placement.clock import SystemClock, SystemRandomness
 from placement.errors import Compacted, OutcomeUnknown
 from placement.ids import DriveId
-from placement.leadership import Leadership
+from placement.leadership import NO_TERM, Leadership, leader_key
 from placement.membership import (
     DRIVES,
     LEADERS,
@@ -28,7 +28,15 @@ from placement.membership import (
 from placement.membership_registrar import Registrar
 from placement.membership_view import LiveView
 from placement.metastore.memory import MemoryMetastore
-from placement.metastore.port import Put, Range, Txn, TxnResult, WatchBatch, prefix_end
+from placement.metastore.port import (
+    Put,
+    Range,
+    Txn,
+    TxnResult,
+    WatchBatch,
+    prefix_end,
+    unchanged,
+)
 from tests.waiting import eventually_async
 
 T = TypeVar("T")
@@ -250,6 +258,38 @@ def test_one_leader_a_duty_and_another_when_it_goes() -> None:
         assert not await one.leads("repair")
         await one.close()
         await two.close()
+
+    run(scene())
+
+
+def test_a_term_lasts_while_nobody_else_can_have_led() -> None:
+    async def scene() -> None:
+        clock = SystemClock()
+        metastore = MemoryMetastore(clock)
+        one = Leadership(metastore, "one", clock)
+        two = Leadership(metastore, "two", clock)
+        assert one.term("repair") == NO_TERM
+        assert await one.leads("repair")
+        first = one.term("repair")
+        assert first != NO_TERM
+        holds = Txn((unchanged(leader_key("repair"), first),), ())
+        assert (await metastore.txn(holds)).succeeded
+        # It was not sure of its lease for a while, and nobody came.
+        one._trusted_until = 0.0
+        assert one.term("repair") == NO_TERM
+        assert await one.leads("repair")
+        assert one.term("repair") == first
+        # Another led meanwhile.
+        await metastore.lease_revoke(one._lease)
+        one._trusted_until = 0.0
+        assert await two.leads("repair")
+        assert not await one.leads("repair")
+        assert one.term("repair") == NO_TERM
+        await two.close()
+        assert await one.leads("repair")
+        assert one.term("repair") > first
+        assert not (await metastore.txn(holds)).succeeded
+        await one.close()
 
     run(scene())
 

@@ -26,8 +26,10 @@ from ops.keeper.inventory import Found
 from ops.keeper.moves import Moves
 from ops.keeper.reencode import Reencode
 from ops.keeper.repair import Repair
+from ops.keeper_command import LedDuties
 from placement.cluster_map import MapDrive
 from placement.ids import BlobId, DriveId
+from placement.leadership import NO_TERM
 from placement.map_changes import close_epochs
 from storage_node.port import ShardId
 from tests.sim.broken.registry import Nothing, always, rule
@@ -131,6 +133,20 @@ def epochs_closed_unverified(world: World) -> None:
         await self._maps.change(close_epochs)
 
     Moves.work = work
+
+
+@rule(
+    "a keeper that leads anew begins with the newest map, and with nothing it saw before", "moves"
+)
+def terms_are_not_told_apart(world: World) -> None:
+    """It goes on with what it knows, whoever led meanwhile."""
+
+    async def begin(self: LedDuties, name: str) -> bool:
+        term = self._terms[name] = self._leadership.term(name)
+        return term != NO_TERM
+
+    LedDuties._begin = begin
+    LedDuties._led_repair = lambda self: ()
 
 
 @rule("k + 1 shards are the least", "absent drives")

@@ -15,7 +15,7 @@ async def make_anew(scene: Scene, late: Client, quick: Client) -> None:
     await quick.put()
 
 
-@scenario("stale_buckets_are_read", keys=1, keepers=False)
+@scenario("stale_buckets_are_read", keys=1, keepers=0)
 async def a_gateway_that_has_not_heard_of_the_new_bucket_reads(scene: Scene) -> None:
     """It reads what was written into the new one."""
     late, quick = scene.client(0), scene.client(1)
@@ -24,7 +24,7 @@ async def a_gateway_that_has_not_heard_of_the_new_bucket_reads(scene: Scene) -> 
     scene.world.etcd.watch_lag = 0.0
 
 
-@scenario("stale_buckets_are_listed", keys=1, keepers=False)
+@scenario("stale_buckets_are_listed", keys=1, keepers=0)
 async def a_gateway_that_has_not_heard_of_the_new_bucket_lists(scene: Scene) -> None:
     """It lists what was written into the new one."""
     late, quick = scene.client(0), scene.client(1)
@@ -33,7 +33,7 @@ async def a_gateway_that_has_not_heard_of_the_new_bucket_lists(scene: Scene) -> 
     scene.world.etcd.watch_lag = 0.0
 
 
-@scenario("absent_buckets_are_remembered", keys=1, keepers=False)
+@scenario("absent_buckets_are_remembered", keys=1, keepers=0)
 async def a_gateway_saw_the_moment_without_the_bucket(scene: Scene) -> None:
     """It does not go on saying so."""
     late, quick = scene.client(0), scene.client(1)
@@ -47,7 +47,7 @@ async def a_gateway_saw_the_moment_without_the_bucket(scene: Scene) -> None:
     scene.world.etcd.watch_lag = 0.0
 
 
-@scenario("commits_ignore_the_bucket", keys=1, keepers=False)
+@scenario("commits_ignore_the_bucket", keys=1, keepers=0)
 async def a_commit_comes_to_the_new_bucket(scene: Scene) -> None:
     """It was meant for the one before, and nobody would find its object."""
     slow, quick = scene.client(0), scene.client(1)

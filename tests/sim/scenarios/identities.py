@@ -6,7 +6,7 @@ from tests.sim.scenarios.buckets import LATE_SECONDS
 from tests.sim.scenarios.scene import Scene, scenario
 
 
-@scenario("identities_do_not_age", keepers=False)
+@scenario("identities_do_not_age", keepers=0)
 async def an_account_is_deleted_and_a_gateway_does_not_hear_of_it(scene: Scene) -> None:
     """After the stated time it is refused there all the same."""
     late, quick = scene.metadata(0), scene.metadata(1)

@@ -6,6 +6,8 @@ from tests.sim.scenarios.scene import Scene, scenario
 from tests.sim.scenarios.writes import MEDIUM
 
 AWAY_SECONDS = 5.0
+STILL_SECONDS = 25.0
+"""Long enough for another keeper to lead, and to go through all shards."""
 LARGE = (700_000,)
 """Sizes of bodies that go to files as they come."""
 
@@ -59,6 +61,25 @@ async def an_impatient_operator_removes_a_drive(scene: Scene) -> None:
     await scene.remove(drive)
     await scene.heal()
     await scene.faults.settled()
+    await scene.remove(drive)
+
+
+@scenario("terms_are_not_told_apart", nodes=5, sweeps=False, keepers=2)
+async def another_keeper_leads_for_a_while(scene: Scene) -> None:
+    """It has an old map, and so takes back what was moved. The first has all but closed the epoch."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    await client.put()
+    drive = await scene.drive_of_some_shard()
+    first = await scene.leader()
+    scene.blind(1 - first)
+    laid = scene.ambush("map", "late", whose=f"keeper{first}")
+    await scene.drain(drive)
+    await scene.sprung(laid)
+    scene.world.keepers[first].process.stand_still(STILL_SECONDS)
+    await scene.pause(STILL_SECONDS)
+    laid.released.set()
+    await scene.pause(1.0)
     await scene.remove(drive)
 
 

@@ -8,9 +8,7 @@ LOST_SECONDS = 25.0
 """Longer than a transaction is tried."""
 
 
-@scenario(
-    "ended_commits_are_not_recognised", "refusals_after_lost_answers_are_believed", keepers=False
-)
+@scenario("ended_commits_are_not_recognised", "refusals_after_lost_answers_are_believed", keepers=0)
 async def a_commit_whose_answer_was_lost_was_replaced_since(scene: Scene) -> None:
     """Its writer, who asked for nothing to be there, must not hear that he lost."""
     slow, quick = scene.client(0), scene.client(1)
@@ -23,7 +21,7 @@ async def a_commit_whose_answer_was_lost_was_replaced_since(scene: Scene) -> Non
     await writing
 
 
-@scenario("lost_answers_count_as_refusals", keepers=False)
+@scenario("lost_answers_count_as_refusals", keepers=0)
 async def a_commit_whose_answer_was_lost_was_applied(scene: Scene) -> None:
     """Its writer must not hear that he lost to himself."""
     slow, quick = scene.client(0), scene.client(1)
@@ -35,7 +33,7 @@ async def a_commit_whose_answer_was_lost_was_applied(scene: Scene) -> None:
     await writing
 
 
-@scenario("shards_are_discarded_after_unknown_outcomes", keepers=False)
+@scenario("shards_are_discarded_after_unknown_outcomes", keepers=0)
 async def a_commit_is_never_answered(scene: Scene) -> None:
     """It was applied; its shards are an object's."""
     slow, quick = scene.client(0), scene.client(1)
@@ -60,7 +58,7 @@ async def a_commit_is_tried_again_when_its_shards_are_gone(scene: Scene) -> None
     await quick.get("k0")
 
 
-@scenario("groups_that_moved_on_are_not_recognised", keepers=False)
+@scenario("groups_that_moved_on_are_not_recognised", keepers=0)
 async def a_commit_whose_answer_was_lost_was_renamed_and_ended_since(scene: Scene) -> None:
     """Its object was another key's: it must not come a second time."""
     slow, quick = scene.client(0), scene.client(1)
@@ -77,7 +75,7 @@ async def a_commit_whose_answer_was_lost_was_renamed_and_ended_since(scene: Scen
     await quick.get("k0")
 
 
-@scenario("groups_that_moved_on_are_not_recognised", keepers=False)
+@scenario("groups_that_moved_on_are_not_recognised", keepers=0)
 async def a_commit_whose_answer_was_lost_was_copied_and_ended_since(scene: Scene) -> None:
     """What was queued last of its group is the copy."""
     slow, quick = scene.client(0), scene.client(1)
@@ -111,7 +109,7 @@ async def a_commit_is_tried_again_when_all_of_it_is_forgotten(scene: Scene) -> N
     await quick.get("k0")
 
 
-@scenario("deletes_are_settled_by_their_successors", keepers=False)
+@scenario("deletes_are_settled_by_their_successors", keepers=0)
 async def a_delete_that_never_came_meets_another_object(scene: Scene) -> None:
     """One that was written on the condition that there was something."""
     slow, quick = scene.client(0), scene.client(1)
@@ -125,7 +123,7 @@ async def a_delete_that_never_came_meets_another_object(scene: Scene) -> None:
     await quick.get("k0")
 
 
-@scenario("commits_ignore_what_they_replace", keepers=False)
+@scenario("commits_ignore_what_they_replace", keepers=0)
 async def two_writers_each_want_to_be_the_first(scene: Scene) -> None:
     """One of them is."""
     slow, quick = scene.client(0), scene.client(1)
@@ -137,7 +135,7 @@ async def two_writers_each_want_to_be_the_first(scene: Scene) -> None:
     await writing
 
 
-@scenario("copies_may_come_twice", keys=3, keepers=False)
+@scenario("copies_may_come_twice", keys=3, keepers=0)
 async def a_copy_that_was_tried_again_comes_once_more(scene: Scene) -> None:
     """Its target was renamed meanwhile: then there is nothing again, as the copy found it."""
     slow, quick = scene.client(0), scene.client(1)
@@ -166,7 +164,7 @@ async def a_copy_comes_once_more_when_its_end_is_forgotten(scene: Scene) -> None
     await quick.get("k1")
 
 
-@scenario("refusals_are_told_though_a_sending_is_on_its_way", keepers=False)
+@scenario("refusals_are_told_though_a_sending_is_on_its_way", keepers=0)
 async def a_write_that_was_refused_comes_at_last(scene: Scene) -> None:
     """What stood in its way is gone, and its shards would be too."""
     slow, quick = scene.client(0), scene.client(1)
@@ -184,7 +182,7 @@ async def a_write_that_was_refused_comes_at_last(scene: Scene) -> None:
     await quick.get("k0")
 
 
-@scenario("refusals_are_told_though_a_sending_is_on_its_way", keys=3, keepers=False)
+@scenario("refusals_are_told_though_a_sending_is_on_its_way", keys=3, keepers=0)
 async def a_rename_that_was_refused_comes_at_last(scene: Scene) -> None:
     """To a key where there was something, by then."""
     slow, quick = scene.client(0), scene.client(1)
@@ -211,7 +209,7 @@ async def a_rename_that_was_refused_comes_at_last(scene: Scene) -> None:
         await quick.get(key)
 
 
-@scenario("what_ended_may_begin_again", keepers=False)
+@scenario("what_ended_may_begin_again", keepers=0)
 async def a_bucket_that_was_deleted_is_made_once_more(scene: Scene) -> None:
     """By a sending of which its maker heard nothing."""
     slow, quick = scene.client(0), scene.client(1)
@@ -224,7 +222,7 @@ async def a_bucket_that_was_deleted_is_made_once_more(scene: Scene) -> None:
         raise Wrong(f"made, deleted and looked at: {[answer.status for answer in answers]}")
 
 
-@scenario("what_ended_may_begin_again", keepers=False)
+@scenario("what_ended_may_begin_again", keepers=0)
 async def an_account_that_was_deleted_is_made_once_more(scene: Scene) -> None:
     """Its access key would sign again."""
     slow, quick = scene.metadata(0), scene.metadata(1)
@@ -237,7 +235,7 @@ async def an_account_that_was_deleted_is_made_once_more(scene: Scene) -> None:
         raise Wrong("the access key of a deleted account is taken")
 
 
-@scenario("what_ended_may_begin_again", keepers=False)
+@scenario("what_ended_may_begin_again", keepers=0)
 async def an_upload_that_was_aborted_is_begun_once_more(scene: Scene) -> None:
     """So it would be listed, and its parts taken."""
     slow, quick = scene.client(0), scene.client(1)

@@ -14,7 +14,7 @@ TOLD_SECONDS = 5.0
 """By then every gateway knows of the quota, and of what was published."""
 
 
-@scenario("quotas_are_not_checked", "own_writes_do_not_count", keepers=False, sweeps=False)
+@scenario("quotas_are_not_checked", "own_writes_do_not_count", keepers=0, sweeps=False)
 async def without_a_keeper_each_process_stops_at_the_quota(scene: Scene) -> None:
     """Nobody counts: it knows what it wrote itself."""
     await scene.pause(TOLD_SECONDS)

@@ -4,7 +4,7 @@ from tests.sim.scenarios.scene import Scene, scenario
 from tests.sim.workload import LONG_KEY
 
 
-@scenario("answers_unchecked", keepers=False, keys=1)
+@scenario("answers_unchecked", keepers=0, keys=1)
 async def a_fragment_decayed(scene: Scene) -> None:
     """The reader sees it, and takes another."""
     client = scene.client()

@@ -43,7 +43,7 @@ SPRING_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`act` is the script. `sweeps`: the keepers sweep, every few seconds; `keepers`: there are any;
+    """`act` is the script. `sweeps`: the keepers sweep, every few seconds; `keepers`: how many there are;
     `rests`: the cluster must come to rest afterwards; `window_seconds`: garbage entries wait for
     nothing but write windows, and a window is the newest for so long."""
 
@@ -53,7 +53,7 @@ class Scenario:
     nodes: int
     scheme: Scheme
     keys: int
-    keepers: bool
+    keepers: int
     sweeps: bool
     rests: bool
     window_seconds: float | None
@@ -84,7 +84,7 @@ def scenario(
     k: int = 2,
     m: int = 1,
     keys: int = 2,
-    keepers: bool = True,
+    keepers: int = 1,
     sweeps: bool = True,
     rests: bool = False,
     window_seconds: float | None = None,
@@ -281,6 +281,27 @@ class Scene:
         if alone := self.world.ledger.only_on(drive):
             raise Wrong(f"forgotten drive {drive.hex()} has alone: {', '.join(alone)}")
 
+    # -- keepers -----------------------------------------------------------------------------------
+
+    async def leader(self) -> int:
+        """The number of the keeper that leads the repair."""
+
+        def leading() -> list[int]:
+            keepers = enumerate(self.world.keepers)
+            return [n for n, life in keepers if life.duties and life.duties._leads_repair()]
+
+        await self.until("a keeper leads", lambda: bool(leading()))
+        return leading()[0]
+
+    def blind(self, keeper: int) -> None:
+        """It hears of no newer cluster map."""
+        duties = self.world.keepers[keeper].duties
+        assert duties is not None
+        topology = duties._clients.topology
+        following = topology._tasks[0]
+        following.cancel()
+        topology.refresh = _nothing_new  # type: ignore[method-assign]
+
     # -- interleavings ---------------------------------------------------------------------------
 
     def ambush(
@@ -314,3 +335,7 @@ class Scene:
     async def pause(self, seconds: float) -> None:
         """Let time go by."""
         await asyncio.sleep(seconds)
+
+
+async def _nothing_new() -> None:
+    """What there is is known."""

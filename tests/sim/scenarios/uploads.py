@@ -80,7 +80,7 @@ async def a_part_that_never_came_lies_beside_one_that_was_copied(scene: Scene) -
     await quick.get("k1")
 
 
-@scenario("completions_are_not_kept", keepers=False)
+@scenario("completions_are_not_kept", keepers=0)
 async def a_completion_is_asked_for_twice(scene: Scene) -> None:
     """Both answers are one."""
     client = scene.client()
@@ -92,7 +92,7 @@ async def a_completion_is_asked_for_twice(scene: Scene) -> None:
         raise Wrong(f"the completion was answered {answer.status}, and then {again.code}")
 
 
-@scenario("refused_completions_stay", keepers=False)
+@scenario("refused_completions_stay", keepers=0)
 async def a_completion_is_refused_for_its_precondition(scene: Scene) -> None:
     """Then parts may come again."""
     slow, quick = scene.client(0), scene.client(1)
@@ -109,7 +109,7 @@ async def a_completion_is_refused_for_its_precondition(scene: Scene) -> None:
         raise Wrong(f"after {answer.status} a part was answered {again.status} {again.code}")
 
 
-@scenario("cut_off_completions_block", keepers=False)
+@scenario("cut_off_completions_block", keepers=0)
 async def a_gateway_dies_within_a_completion(scene: Scene) -> None:
     """Another one resumes it."""
     slow, quick = scene.client(0), scene.client(1)

@@ -9,13 +9,13 @@ MEDIUM = (40_000,)
 """Sizes of bodies that are k + m shards."""
 
 
-@scenario("commit_before_the_quorum", keepers=False)
+@scenario("commit_before_the_quorum", keepers=0)
 async def a_write(scene: Scene) -> None:
     """Its shards are stored before it is committed."""
     await scene.client().put()
 
 
-@scenario("skip_one_flush", keepers=False, keys=8)
+@scenario("skip_one_flush", keepers=0, keys=8)
 async def the_power_goes_after_a_write(scene: Scene) -> None:
     """Of all hosts at once, and with it all that was not flushed."""
     client, world = scene.client(), scene.world
@@ -28,7 +28,7 @@ async def the_power_goes_after_a_write(scene: Scene) -> None:
     await scene.pause(5.0)
 
 
-@scenario("versions_are_ordered_by_the_clock", keepers=False, keys=1)
+@scenario("versions_are_ordered_by_the_clock", keepers=0, keys=1)
 async def a_clock_is_ahead(scene: Scene) -> None:
     """What was written through its gateway is not newer for it."""
     ahead, client = scene.client(0), scene.client(1)
@@ -39,7 +39,7 @@ async def a_clock_is_ahead(scene: Scene) -> None:
     await buckets.check_versions(client, "k0")
 
 
-@scenario("writes_leave_no_marks", m=2, keepers=False)
+@scenario("writes_leave_no_marks", m=2, keepers=0)
 async def a_write_does_without_a_drive(scene: Scene) -> None:
     """It says so."""
     client = scene.client(0)
@@ -49,7 +49,7 @@ async def a_write_does_without_a_drive(scene: Scene) -> None:
     await scene.heal()
 
 
-@scenario("too_few_shards_suffice", m=2, keepers=False)
+@scenario("too_few_shards_suffice", m=2, keepers=0)
 async def half_of_the_drives_are_out_of_reach(scene: Scene) -> None:
     """So few shards are not enough for an object."""
     client = scene.client(0)
