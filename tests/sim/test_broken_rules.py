@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a minute and a half of one processor
 def test_every_rule_is_noticed_when_it_is_taken_out() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.sim", "--rules"],
