@@ -181,7 +181,7 @@ class Gateway:
         principal = request.principal
         if principal is None:
             refuse_of_anonymous(request)
-            principal, verified = ANONYMOUS, _UNPROVED
+            principal, verified = ANONYMOUS, _unproved(request)
         request.principal = principal = admit(
             self._context, request, principal, operation.permission, name=operation.name
         )
@@ -313,3 +313,10 @@ NO_BODY: Final[Body] = _NoBody()
 
 _UNPROVED: Final = Verified(UNSIGNED_PAYLOAD)
 """Stands for the header signature that a form does not have: nothing covers its bytes."""
+
+
+def _unproved(request: S3Request) -> Verified:
+    """The payload form of a request that nobody signed: a body in chunks is sent without a signature
+    too, and a hash may be told all the same."""
+    form = request.headers.get("x-amz-content-sha256")
+    return _UNPROVED if form is None else Verified(form)

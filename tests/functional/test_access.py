@@ -1,6 +1,9 @@
 """Who gets in over HTTP: policies, lists, ownership, public access blocks, two accounts and nobody."""
 
+import hashlib
 import json
+import urllib.error
+import urllib.request
 from typing import Any
 
 import boto3
@@ -309,3 +312,43 @@ def test_nobody_may_not_shape_answers(s3: Any, nobody: Any, bucket: str) -> None
     s3.put_object(Bucket=bucket, Key="k", Body=b"x", ACL="public-read")
     refused = error_of(nobody.get_object, Bucket=bucket, Key="k", ResponseContentType="text/html")
     assert refused == ("InvalidRequest", 400)
+
+
+def test_bodies_that_nobody_signed_are_read_as_they_are_sent(
+    store: StoreProcess, s3: Any, bucket: str
+) -> None:
+    """The JavaScript SDK sends streams in chunks also without credentials."""
+    s3.put_bucket_ownership_controls(
+        Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    )
+    s3.put_bucket_policy(Bucket=bucket, Policy=allow(bucket, "s3:PutObject"))
+    url = f"{store.endpoint}/{bucket}/key"
+
+    def put(body: bytes, **headers: str) -> int:
+        named = {f"x-amz-{name.replace('_', '-')}": text for name, text in headers.items()}
+        request = urllib.request.Request(url, body, named, method="PUT")
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    chunked = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    framed = b"3\r\nabc\r\n0\r\nx-amz-checksum-crc32:NSRBwg==\r\n\r\n"
+    told = {"decoded_content_length": "3", "trailer": "x-amz-checksum-crc32"}
+    assert put(framed, content_sha256=chunked, **told) == 200
+    assert s3.head_object(Bucket=bucket, Key="key")["ContentLength"] == 3
+    s3.delete_object(Bucket=bucket, Key="key")
+    for body, headers in (
+        (framed.replace(b"NSRB", b"AAAA"), {"content_sha256": chunked, **told}),
+        (framed, {"content_sha256": chunked, "trailer": "x-amz-checksum-crc32"}),
+        (framed, {"content_sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", **told}),
+        (b"abc", {"content_sha256": hashlib.sha256(b"other").hexdigest()}),
+        (b"abc", {"content_sha256": "no-hash"}),
+    ):
+        assert put(body, **headers) in (400, 411), headers
+    assert error_of(s3.head_object, Bucket=bucket, Key="key") == ("404", 404)
+    assert put(b"abc", content_sha256=hashlib.sha256(b"abc").hexdigest()) == 200
+    assert put(b"abc", content_sha256="UNSIGNED-PAYLOAD") == 200
+    assert put(b"abc") == 200
+    s3.delete_bucket_policy(Bucket=bucket)
