@@ -27,7 +27,7 @@ from ops.load_balancers import Balancer, balancer_of
 
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
-_OSTRAKA = (sys.executable, "-c", "from ops.cli import main; main()")
+_OSTRAKA = (sys.executable, "-P", "-c", "from ops.cli import main; main()")
 
 
 class ClusterFailed(Exception):

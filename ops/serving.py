@@ -26,9 +26,10 @@ def become_supervisor(config: ServeConfig, given: Credentials | None) -> NoRetur
         file.write(encode(config, given))
     sys.stdout.flush()
     sys.stderr.flush()
-    # The last two are for who looks at the list of processes.
+    # -P: a package `ops` in the present folder is somebody else's. The last two words are for who
+    # looks at the list of processes.
     said = ("ostraka serve", str(config.directory))
-    words = [sys.executable, "-m", "ops.serving", str(descriptor), *said]
+    words = [sys.executable, "-P", "-m", "ops.serving", str(descriptor), *said]
     os.execv(sys.executable, words)  # noqa: S606 - our own program
 
 

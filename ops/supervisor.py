@@ -284,7 +284,8 @@ class Supervisor:
             heartbeat_slot=slot,
         )
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "ops.process", settings.role, str(os.getpid())],
+            # -P: a package `ops` in the present folder is somebody else's.
+            [sys.executable, "-P", "-m", "ops.process", settings.role, str(os.getpid())],
             stdin=subprocess.PIPE,
             pass_fds=(*child.descriptors, write_end, heartbeats.descriptor),
         )

@@ -33,6 +33,8 @@ class StoreProcess:
     directory: Path
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    started_in: Path | None = None
+    """The present folder; None: that of the tests."""
     process: subprocess.Popen[bytes] | None = None
     endpoint: str = ""
     admin_url: str = ""
@@ -44,12 +46,13 @@ class StoreProcess:
         admin = self.admin_url.rpartition(":")[2] or "0"
         self.process = subprocess.Popen(
             [
-                sys.executable, "-c", "from ops.cli import main; main()", "serve",
+                sys.executable, "-P", "-c", "from ops.cli import main; main()", "serve",
                 str(self.directory), "--port", port, "--admin-port", admin, *self.options,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**CLEAN_ENVIRONMENT, **self.environment},
+            cwd=self.started_in,
             start_new_session=True,
         )  # fmt: skip
         self.output = ""

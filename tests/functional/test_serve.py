@@ -43,6 +43,19 @@ def test_a_first_start_prints_credentials_once_and_a_second_goes_on(directory: P
         store.kill()
 
 
+def test_packages_in_the_folder_where_it_is_started_are_not_taken_for_ours(tmp_path: Path) -> None:
+    for name in ("ops", "gateway", "storage_node", "placement"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('somebody else')")
+    store = StoreProcess(tmp_path / "data", started_in=tmp_path)
+    try:
+        store.start()
+        store.client().create_bucket(Bucket="ours")
+        assert store.stop() == 0
+    finally:
+        store.kill()
+
+
 def test_a_folder_in_use_is_refused_in_one_sentence(store: StoreProcess) -> None:
     status, output = StoreProcess(store.directory).run_to_end()
     assert status == 1
