@@ -25,8 +25,8 @@ from placement.rpc.server import Request, RpcServer
 
 COUNTS_VERB = 96
 DRAIN_SECONDS = 25.0
-BUFFERS = 12
-"""Body buffers of 4 MiB: what large requests of one worker may hold at once."""
+BUFFERS = 8
+"""Of 2 MiB, for bodies of large writes of one worker: more than its core can code at a time."""
 
 
 async def run_worker(

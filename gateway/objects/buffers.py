@@ -12,7 +12,7 @@ from gateway.domain.ranges import CHECKSUM_SIZE_BYTES, Geometry
 from placement.schemes import Scheme
 from storage_node.shard_file import BLOCK_SIZE_BYTES
 
-LATE_BUFFERS_PER_BUFFER = 2
+LATE_BUFFERS_PER_BUFFER = 3
 """What slow clients may hold beside what all may: 48 MiB in a process, while there are so many."""
 UNUSED_SECONDS = 1.0
 """Buffers that nobody needed for so long go: between writes a process needs none."""
@@ -164,7 +164,7 @@ class WritingMemory:
     Belongs to one event loop.
 
     `count` of the former, each of two stripes, and half as many of the latter, each for the shards
-    of two stripes: with 12 and 4+2 that is 24 + 19 MiB.
+    of two stripes: with 8 and 4+2 that is 16 + 12 MiB.
     """
 
     def __init__(self, scheme: Scheme, count: int, before: "WritingMemory | None" = None) -> None:
