@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import partial
 
 LOOK_SECONDS = 0.25
-LOOKS = 4
-"""What lay free at the heap's top at each of so many looks was not needed for a second."""
-GIVE_BACK_SIZE_BYTES_MIN = 1 << 20
+LOOKS = 8
+"""What lay free at the heap's top at each of so many looks was not needed for two seconds."""
+GIVE_BACK_SIZE_BYTES_MIN = 4 << 20
 
 # mallopt(3): the parameters, and the values chosen (measured with 1 MiB stripes under 4+2).
 _M_TRIM_THRESHOLD = -1
@@ -46,7 +46,7 @@ def tune_allocator() -> bool:
 
 
 class SpareHeap:
-    """Gives the kernel what a heap's top has had to spare for a second, while the loop turns."""
+    """Gives the kernel what a heap's top has had to spare for two seconds, while the loop turns."""
 
     def __init__(self, top_size_bytes: Callable[[], int], keep: Callable[[int], object]) -> None:
         """`top_size_bytes` tells what is free at the top; `keep` gives back all but so much."""

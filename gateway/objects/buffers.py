@@ -163,8 +163,8 @@ class WritingMemory:
     """What large writes of a process receive into (`buffers`) and lay shards out in (`regions`).
     Belongs to one event loop.
 
-    `count` of the former, each of two stripes, and half as many of the latter, each for the shards
-    of two stripes: with 8 and 4+2 that is 16 + 12 MiB.
+    `count` of the former, each of two stripes, and three quarters as many of the latter, each for
+    the shards of two stripes: with 8 and 4+2 that is 16 + 18 MiB.
     """
 
     def __init__(self, scheme: Scheme, count: int, before: "WritingMemory | None" = None) -> None:
@@ -175,7 +175,7 @@ class WritingMemory:
             region = max(region, before.regions.size_bytes)
         late_max = LATE_BUFFERS_PER_BUFFER * count
         self.buffers: BufferPool = BufferPool(buffer, count, late_max)
-        self.regions: BufferPool = BufferPool(region, max(1, count // 2))
+        self.regions: BufferPool = BufferPool(region, max(1, count * 3 // 4))
 
     def suits(self, scheme: Scheme) -> bool:
         """Whether there is room for this scheme."""

@@ -30,8 +30,8 @@ def test_what_every_look_finds_free_is_given_back() -> None:
 
 
 def test_what_comes_and_goes_is_kept() -> None:
-    assert kept_of([16 * MIB, 3 * MIB, 5 * MIB, 12 * MIB]) == [9 * MIB]
-    assert kept_of([16 * MIB, 0, 16 * MIB, 0] * 5) == []
+    assert kept_of([16 * MIB] * (LOOKS - 3) + [5 * MIB, 7 * MIB, 14 * MIB]) == [9 * MIB]
+    assert kept_of([16 * MIB, 0] * 2 * LOOKS) == []
 
 
 def test_little_is_not_worth_it() -> None:
@@ -43,7 +43,7 @@ def test_a_loop_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def scenario() -> None:
         given_back = asyncio.Semaphore(0)
-        SpareHeap(lambda: 2 * MIB, lambda _: given_back.release()).watch()
+        SpareHeap(lambda: 5 * MIB, lambda _: given_back.release()).watch()
         for _ in range(3):
             await given_back.acquire()
 
