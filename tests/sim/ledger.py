@@ -76,14 +76,31 @@ class Ledger:
             holders.discard(drive)
 
     def only_on(self, drive: DriveId) -> list[str]:
-        """Shards of blobs in use that no other drive has acknowledged."""
+        """Shards of blobs in use that no other drive has acknowledged, and nobody knows to be missing."""
+        named = self.named()
         return [
             f"shard {index} of {blob.hex()}"
             for (blob, index), holders in self._held.items()
             if holders == {drive}
-            and blob in self.named()
+            and blob in named
             and not self._is_elsewhere(drive, ShardId(BlobId(blob), index))
+            and not self._is_marked(named[blob], drive)
         ]
+
+    def _is_marked(self, ref: BlobRef, drive: DriveId) -> bool:
+        """Whether the commit did without that drive, which was being emptied by then: k + 1 shards lie
+        on others, and a mark tells of it."""
+        others = {
+            holder
+            for index in range(ref.k + ref.m)
+            for holder in self._held.get((ref.blob, index), set()) - {drive}
+        }
+        return len(others) >= min(ref.k + ref.m, ref.k + 1) and self._marks(ref) > 0
+
+    def _marks(self, ref: BlobRef) -> int:
+        partition = Partition(partition_of(BlobId(ref.blob), self._world.partitions))
+        marks = keys.DAMAGE + partition.to_bytes(2, "big")
+        return self._world.etcd.store._space.count(marks, prefix_end(marks))
 
     def deleting(self, shards: Sequence[tuple[DriveId, ShardId]]) -> None:
         """A node is told to delete them."""
@@ -108,18 +125,18 @@ class Ledger:
             for other in life.node._drives.values()
         )
 
-    def named(self) -> dict[bytes, bytes]:
-        """Blobs in use, with a key that names each. The parts of an upload that has ended are but a
+    def named(self) -> dict[bytes, BlobRef]:
+        """Blobs in use, by their ids. The parts of an upload that has ended are but a
         list of what to delete."""
         space = self._world.etcd.store._space
-        found: dict[bytes, bytes] = {}
+        found: dict[bytes, BlobRef] = {}
         for prefix in (keys.OBJECTS, keys.VERSIONS, keys.UPLOADS):
             for kv in space.scan(prefix, prefix_end(prefix), 0):
-                found.update({ref.blob: kv.key for ref in refs_in(kv.key, kv.value)})
+                found.update({ref.blob: ref for ref in refs_in(kv.key, kv.value)})
         for upload in space.scan(keys.UPLOADS, prefix_end(keys.UPLOADS), 0):
             parts = keys.parts_of(UploadId(upload.key[-16:]))
             for kv in space.scan(parts, prefix_end(parts), 0):
-                found.update({ref.blob: kv.key for ref in refs_in(kv.key, kv.value)})
+                found.update({ref.blob: ref for ref in refs_in(kv.key, kv.value)})
         return found
 
     # -- metadata --------------------------------------------------------------------------------
@@ -143,11 +160,8 @@ class Ledger:
         what = f"{key!r} was committed with {len(stored)} of {width} shards on {drives} drives"
         if drives < min(width, ref.k + 1):
             self._world.problems.append(what)
-        elif len(stored) < width:
-            partition = Partition(partition_of(BlobId(ref.blob), self._world.partitions))
-            marks = keys.DAMAGE + partition.to_bytes(2, "big")
-            if not self._world.etcd.store._space.count(marks, prefix_end(marks)):
-                self._world.problems.append(f"{what}, and no mark tells of it")
+        elif len(stored) < width and not self._marks(ref):
+            self._world.problems.append(f"{what}, and no mark tells of it")
 
     def _new_map(self, new: ClusterMap) -> None:
         out = frozenset(d.drive_id for d in new.drives if d.state is DriveState.OUT)
