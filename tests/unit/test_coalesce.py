@@ -245,7 +245,11 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_what_is_asked_in_one_turn_travels_together_and_the_rest_when_it_is_back() -> None:
+def test_what_is_asked_in_one_turn_travels_together_and_the_rest_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coalesce, "PATIENCE_SECONDS", 60)  # however slow the machine is
+
     async def scene() -> None:
         wire = Wire()
         first = [wire.ask(b"a"), wire.ask(b"b")]
