@@ -318,5 +318,4 @@ _UNPROVED: Final = Verified(UNSIGNED_PAYLOAD)
 def _unproved(request: S3Request) -> Verified:
     """The payload form of a request that nobody signed: a body in chunks is sent without a signature
     too, and a hash may be told all the same."""
-    form = request.headers.get("x-amz-content-sha256")
-    return _UNPROVED if form is None else Verified(form)
+    return Verified(request.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD))

@@ -43,8 +43,8 @@ def run_until_signal(
 
     import uvloop
 
-    from ops.process import GC_THRESHOLD
-    from placement.allocator import SpareHeap, tune_allocator
+    from ops.process import GC_THRESHOLD, settle_memory
+    from placement.allocator import tune_allocator
 
     tune_allocator()
     gc.set_threshold(GC_THRESHOLD, 50, 100)
@@ -68,10 +68,7 @@ def run_until_signal(
     begun: list[str] = []
 
     def ready(words: str) -> None:
-        if (heap := SpareHeap.of_process()) is not None:
-            heap.watch()
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         begun.append(words)
         typer.echo(f"ready {words}")
 

@@ -56,6 +56,14 @@ def _die_with_parent(supervisor: int) -> None:
         os._exit(1)
 
 
+def settle_memory() -> None:
+    """For a process that has started: from now on its heap gives back what it does not use."""
+    if (heap := SpareHeap.of_process()) is not None:
+        heap.watch()
+    gc.collect()
+    gc.freeze()  # what start-up built lives as long as the process: never scan it again
+
+
 async def _run(main: Main, settings: ProcessSettings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -66,10 +74,7 @@ async def _run(main: Main, settings: ProcessSettings) -> None:
 
     def ready() -> None:
         pulse.begin()
-        if (heap := SpareHeap.of_process()) is not None:
-            heap.watch()
-        gc.collect()
-        gc.freeze()  # what start-up built lives as long as the process: never scan it again
+        settle_memory()
         os.write(settings.status_fd, b"ready\n")
 
     await main(settings, stop, ready)

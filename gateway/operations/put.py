@@ -53,7 +53,12 @@ from gateway.operations.object_headers import (
 from gateway.operations.object_versions import VERSION_ID, made_version
 from gateway.operations.storage_class import class_asked, kept_in
 from gateway.operations.tag_headers import request_tags
-from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests
+from gateway.s3.checksums import (
+    ALGORITHM_BY_HEADER,
+    ChecksumAlgorithm,
+    ChecksumType,
+    Digests,
+)
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.payload import Payload
@@ -68,10 +73,7 @@ _TELLS_NOTHING: Final = frozenset(
         *("content-md5", "content-type", "expect", "host", "user-agent"),
         *("amz-sdk-invocation-id", "amz-sdk-request", "x-amz-content-sha256", "x-amz-date"),
         *("x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-security-token"),
-        *("x-amz-checksum-crc32", "x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme"),
-        *("x-amz-checksum-sha1", "x-amz-checksum-sha256", "x-amz-checksum-sha512"),
-        *("x-amz-checksum-md5", "x-amz-checksum-xxhash64", "x-amz-checksum-xxhash3"),
-        *("x-amz-checksum-xxhash128", "x-amz-trailer"),
+        *("x-amz-trailer", *ALGORITHM_BY_HEADER),
     }
 )
 """Headers that tell how a request is sent, and nothing of its object but the content type. Nearly all

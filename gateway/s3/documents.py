@@ -7,6 +7,7 @@ from typing import Final
 
 from lxml import etree
 
+from gateway.s3.checksums import ALGORITHM_BY_ELEMENT
 from gateway.s3.elements import boolean, malformed, name_of, parse, text_of, texts_of
 
 DELETE_DOCUMENT_LIMIT_BYTES: Final = 2 * 1024 * 1024
@@ -61,20 +62,6 @@ class BucketConfiguration:
     unoffered: tuple[str, ...] = ()
 
 
-PART_CHECKSUM_ELEMENTS: Final = frozenset(
-    {
-        "ChecksumCRC32",
-        "ChecksumCRC32C",
-        "ChecksumCRC64NVME",
-        "ChecksumSHA1",
-        "ChecksumSHA256",
-        "ChecksumSHA512",
-        "ChecksumMD5",
-        "ChecksumXXHASH64",
-        "ChecksumXXHASH3",
-        "ChecksumXXHASH128",
-    }
-)
 _MAX_DELETED_KEYS: Final = 1000
 _MAX_PARTS: Final = 10_000
 
@@ -120,7 +107,7 @@ _VERSIONING_VALUES: Final = {
     "Status": ("Enabled", "Suspended"),
     "MfaDelete": ("Enabled", "Disabled"),
 }
-_PART_FIELDS: Final = PART_CHECKSUM_ELEMENTS | {"PartNumber", "ETag"}
+_PART_FIELDS: Final = ALGORITHM_BY_ELEMENT.keys() | {"PartNumber", "ETag"}
 
 
 def parse_complete(text: bytes) -> tuple[CompletedPart, ...]:
@@ -143,7 +130,7 @@ def parse_complete(text: bytes) -> tuple[CompletedPart, ...]:
                 checksums={
                     name: value.strip()
                     for name, value in fields.items()
-                    if name in PART_CHECKSUM_ELEMENTS
+                    if name in ALGORITHM_BY_ELEMENT
                 },
             )
         )

@@ -383,6 +383,16 @@ def test_a_narrow_object_of_a_class_gets_the_width_of_its_class(run: Run) -> Non
     run(scenario)
 
 
+async def to_move_with_drives_away(service: Service) -> None:
+    """What is stored is due for another scheme, and two drives have failed since."""
+    await with_rules(service, to_cold())
+    two_copies = Scheme(2, 1, service.map.scheme.stripe_size_bytes)
+    await change_map(service, lambda now: with_class(now, "COLD", two_copies))
+    for drive in list(service.node.drives.values())[:2]:
+        drive.fails = Outcome.DRIVE_FAILED
+    await service.topology.poll()
+
+
 def test_many_parts_move_while_a_drive_is_away(run: Run) -> None:
     """Each of them lacks a mark of its own: more than a transaction has room for."""
 
@@ -392,12 +402,7 @@ def test_many_parts_move_while_a_drive_is_away(run: Run) -> None:
         await service.complete(upload, parts)
         before = await service.record()
         assert before is not None
-        await with_rules(service, to_cold())
-        two_copies = Scheme(2, 1, service.map.scheme.stripe_size_bytes)
-        await change_map(service, lambda now: with_class(now, "COLD", two_copies))
-        for drive in list(service.node.drives.values())[:2]:
-            drive.fails = Outcome.DRIVE_FAILED
-        await service.topology.poll()
+        await to_move_with_drives_away(service)
         duty = duty_of(service, live_drives=4)
         await whole_pass(duty, service)
         marks = await service.under(keys.DAMAGE)
@@ -425,12 +430,7 @@ def test_a_move_is_not_done_when_the_marks_of_a_drive_are_taken_away(
         upload = await service.create()
         parts = [(n, await service.part(upload, n, bytes([n]) * 4200)) for n in range(1, 31)]
         await service.complete(upload, parts)
-        await with_rules(service, to_cold())
-        two_copies = Scheme(2, 1, service.map.scheme.stripe_size_bytes)
-        await change_map(service, lambda now: with_class(now, "COLD", two_copies))
-        for drive in list(service.node.drives.values())[:2]:
-            drive.fails = Outcome.DRIVE_FAILED
-        await service.topology.poll()
+        await to_move_with_drives_away(service)
 
         async def forgotten() -> None:
             slot = Slot(which).to_bytes(2, "big")
