@@ -57,7 +57,7 @@ class LedDuties:
         self.departures = Departures(
             clients.metastore, maps, clients.member.view, clients.clock, grace_seconds
         )
-        self.duties = Duties(clients, waits=self.departures.waiting, leads=self._leads_repair)
+        self.duties = Duties(clients, waits=self.departures.waiting, term=self.repair_term)
         self.history = History(clients.metastore, clients.clock)
         self.moves = Moves(maps, lambda: self.duties.repair.progress, self._led_repair)
 
@@ -97,8 +97,10 @@ class LedDuties:
             self._terms[name] = term
         return term != NO_TERM
 
-    def _leads_repair(self) -> bool:
-        return self._leadership.term(REPAIR) == self._terms.get(REPAIR)
+    def repair_term(self) -> int:
+        """The term of repairs whose work has begun here; `NO_TERM` when it may be over."""
+        term = self._leadership.term(REPAIR)
+        return term if term == self._terms.get(REPAIR) else NO_TERM
 
     def _led_repair(self) -> tuple[Compare, ...]:
         return (unchanged(leader_key(REPAIR), self._terms[REPAIR]),)

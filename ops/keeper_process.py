@@ -29,6 +29,8 @@ from placement.ids import DriveId
 from storage_node.port import DriveCondition
 
 BUFFERS = 2
+ONLY_TERM = 1
+"""Where there is no other keeper."""
 
 
 class Duties:
@@ -38,10 +40,10 @@ class Duties:
         self,
         clients: Clients,
         waits: Callable[[], frozenset[DriveId]] = frozenset,
-        leads: Callable[[], bool] = lambda: True,
+        term: Callable[[], int] = lambda: ONLY_TERM,
     ) -> None:
-        """`waits` tells the drives that are away and may come back, `leads` whether no other keeper
-        can be at repairs."""
+        """`waits` tells the drives that are away and may come back, `term` for which unbroken time no
+        other keeper was at repairs."""
         self._clients = clients
         self._waits = waits
         nodes = clients.live_nodes
@@ -49,7 +51,7 @@ class Duties:
         self.garbage = Garbage(clients.metastore, clients.objects, nodes, clients.clock)
         self.sweep = Sweep(clients.metastore, nodes, clients.clock)
         self.repair = Repair(
-            clients.metastore, clients.objects, nodes, self.view, clients.clock, leads=leads
+            clients.metastore, clients.objects, nodes, self.view, clients.clock, term=term
         )
         self.scrub = Scrub(
             clients.metastore,

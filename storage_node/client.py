@@ -6,7 +6,7 @@ from typing import Any
 from placement.errors import PeerUnavailable, ProtocolError
 from placement.ids import BlobId, DriveId
 from placement.rpc.client import Reply, RpcClient
-from placement.rpc.frames import RemoteError
+from placement.rpc.frames import ErrorCode, RemoteError
 from storage_node import wire
 from storage_node.port import (
     Buffer,
@@ -201,6 +201,25 @@ class NodeClient:
             reply = await self._call(Verb.DELETE, wire.encode(_shard_tuples(batch)))
             outcomes += wire.decode_outcomes(reply.header, len(batch))
         return tuple(outcomes)
+
+    async def begin_term(self, term: int) -> None:
+        """See NodePort. A node of an earlier version knows no terms, nor `delete_surplus`: it keeps
+        what is surplus until it is upgraded."""
+        try:
+            await self._rpc.call(
+                Verb.BEGIN_TERM, wire.encode(term), timeout_seconds=TIMEOUT_SECONDS
+            )
+        except RemoteError as error:
+            if error.code != ErrorCode.UNKNOWN_VERB:
+                raise PeerUnavailable(f"the node begins no term: {error.message}") from error
+
+    async def delete_surplus(
+        self, term: int, shards: Sequence[tuple[DriveId, ShardId]]
+    ) -> tuple[Outcome, ...]:
+        """See NodePort. At most `BATCH_COUNT_MAX` shards."""
+        message = wire.encode((term, _shard_tuples(shards)))
+        reply = await self._call(Verb.DELETE_SURPLUS, message)
+        return wire.decode_outcomes(reply.header, len(shards))
 
     async def list(
         self, drive: DriveId, after: ShardId | None, limit: int

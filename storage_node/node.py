@@ -34,6 +34,7 @@ from storage_node.recovery import read_boot_id
 from storage_node.shard import ENVELOPE_SIZE_BYTES_MAX
 from storage_node.staging import Stager
 from storage_node.stall import Patience, StallWatch
+from storage_node.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Node:
         patience = patience or Patience()
         stalls = StallWatch(patience)
         self._committer = Committer(flusher, stalls)
+        self._terms = Terms()
         run = Run(int.from_bytes(randomness.token(4), "little") | 1, clock.monotonic())
         self._stager = Stager(files, flusher, stalls, self._committer)
         self._care = DriveCare(
@@ -211,6 +213,17 @@ class Node:
             for (_, _, _, position), outcome in zip(wanted, settled, strict=True):
                 outcomes[position] = outcome
         return tuple(outcomes)
+
+    async def begin_term(self, term: int) -> None:
+        """See NodePort."""
+        await self._terms.begin(term)
+
+    async def delete_surplus(
+        self, term: int, shards: Sequence[tuple[DriveId, ShardId]]
+    ) -> tuple[Outcome, ...]:
+        """See NodePort. Raises NodeBusy, TermIsOver."""
+        async with self._terms.within(term):
+            return await self.delete(shards)
 
     async def _log(
         self, kind: RecordKind, records: Sequence[tuple[Drive, bytes, tuple[int, int]]]

@@ -178,6 +178,19 @@ class NodePort(Protocol):
         """Forget shards. Space comes back later. MISSING when not there."""
         ...
 
+    async def begin_term(self, term: int) -> None:
+        """A keeper begins to look at what is here, in that term of its leadership of repairs: from
+        now on `delete_surplus` of an earlier one is refused, and none is under way any more.
+        Remembered until the node restarts, which ends the connections such a call may come by."""
+        ...
+
+    async def delete_surplus(
+        self, term: int, shards: Sequence[tuple[DriveId, ShardId]]
+    ) -> tuple[Outcome, ...]:
+        """`delete` for shards of blobs in use, of which the keeper that leads in that term saw others.
+        Refused (`PeerUnavailable`) when a later term has begun: what it saw counts no more."""
+        ...
+
     async def list(
         self, drive: DriveId, after: ShardId | None, limit: int
     ) -> tuple[ShardInfo, ...]:

@@ -10,6 +10,7 @@ from storage_node import wire
 from storage_node.committer import NodeBusy
 from storage_node.node import Node
 from storage_node.port import CommitShard, GetShard, Outcome, ShardId, StagedShard
+from storage_node.terms import TermIsOver
 from storage_node.wire import NodeErrorCode, Reader, Verb
 
 _read_put: Reader[wire.PutMessage] = Reader(wire.PutMessage)
@@ -21,6 +22,8 @@ _read_get: Reader[wire.GetMessage] = Reader(wire.GetMessage)
 _read_locate: Reader[wire.LocateMessage] = Reader(wire.LocateMessage)
 _read_stat: Reader[wire.StatMessage] = Reader(wire.StatMessage)
 _read_delete: Reader[wire.DeleteMessage] = Reader(wire.DeleteMessage)
+_read_term: Reader[int] = Reader(int)
+_read_delete_surplus: Reader[wire.DeleteSurplusMessage] = Reader(wire.DeleteSurplusMessage)
 _read_list: Reader[wire.ListMessage] = Reader(wire.ListMessage)
 _read_shard: Reader[wire.ShardTuple] = Reader(wire.ShardTuple)
 _read_limit: Reader[int] = Reader(int)
@@ -42,6 +45,8 @@ def serve_node(node: Node) -> Mapping[int, Handler]:
         Verb.LOCATE: _translated(handlers.locate),
         Verb.STAT: _translated(handlers.stat),
         Verb.DELETE: _translated(handlers.delete),
+        Verb.BEGIN_TERM: _translated(handlers.begin_term),
+        Verb.DELETE_SURPLUS: _translated(handlers.delete_surplus),
         Verb.LIST: _translated(handlers.list),
         Verb.REPORT_DAMAGE: _translated(handlers.report_damage),
         Verb.DAMAGED: _translated(handlers.damaged),
@@ -59,6 +64,8 @@ def _translated(handle: Callable[[Request], Awaitable[None]]) -> Handler:
             await handle(request)
         except NodeBusy as error:
             request.fail(NodeErrorCode.BUSY, str(error))
+        except TermIsOver as error:
+            request.fail(NodeErrorCode.TERM_IS_OVER, str(error))
         except (ProtocolError, ValueError) as error:
             request.fail(NodeErrorCode.BAD_REQUEST, str(error))
         except KeyError:
@@ -141,6 +148,15 @@ class _Handlers:
 
     async def delete(self, request: Request) -> None:
         outcomes = await self._node.delete(_shards(_read_delete(request.header)))
+        request.reply(wire.encode_outcomes(outcomes))
+
+    async def begin_term(self, request: Request) -> None:
+        await self._node.begin_term(_read_term(request.header))
+        request.reply(wire.encode_outcomes([]))
+
+    async def delete_surplus(self, request: Request) -> None:
+        term, message = _read_delete_surplus(request.header)
+        outcomes = await self._node.delete_surplus(term, _shards(message))
         request.reply(wire.encode_outcomes(outcomes))
 
     async def list(self, request: Request) -> None:

@@ -51,6 +51,8 @@ class Verb(IntEnum):
     STATS = 14
     PUT_AND_COMMIT = 15
     """Only where one process owns the drives and the metadata (joint.py)."""
+    BEGIN_TERM = 16
+    DELETE_SURPLUS = 17
 
 
 class NodeErrorCode(IntEnum):
@@ -59,6 +61,7 @@ class NodeErrorCode(IntEnum):
     BUSY = 16
     BAD_REQUEST = 17
     NO_SUCH_DRIVE = 18
+    TERM_IS_OVER = 19
 
 
 ShardTuple = tuple[bytes, bytes, int]
@@ -76,6 +79,8 @@ GetMessage = list[tuple[bytes, bytes, int, int, int]]
 LocateMessage = list[bytes]
 StatMessage = tuple[list[ShardTuple], bool]
 DeleteMessage = list[ShardTuple]
+DeleteSurplusMessage = tuple[int, list[ShardTuple]]
+"""The term, and what to delete."""
 ListMessage = tuple[bytes, bytes, int, int]
 """Drive, blob ("" from the start), index, limit."""
 

@@ -25,6 +25,7 @@ from placement.cluster_map import MapDrive
 from placement.errors import PeerUnavailable
 from placement.hashing import Placement
 from placement.ids import BlobId, DriveId
+from placement.leadership import NO_TERM
 from placement.metastore.port import DeleteRange, Metastore, Range, Txn, prefix_end, unchanged
 from storage_node.port import NodePort, Outcome, ShardId, ShardInfo
 from storage_node.shard import ShardEnvelope, decode_envelope, encode_envelope
@@ -108,12 +109,14 @@ class Repair:
         view: Callable[[], View],
         clock: Clock,
         *,
-        leads: Callable[[], bool] = lambda: True,
+        term: Callable[[], int],
     ) -> None:
-        """`leads`: whether no other keeper can be at it. Asked before a shard of a blob in use is
-        deleted: who stood still for a while knows an older map than who leads now."""
+        """`term` names the unbroken time for which no other keeper was at it; `NO_TERM` when one may
+        be now. Asked before a shard of a blob in use is deleted, and told to nodes, which refuse
+        what comes late: who stood still for a while knows an older map than who leads now."""
         self._clock = clock
-        self._leads = leads
+        self._term_now = term
+        self._term = NO_TERM
         self._beginnings = 0
         self._metastore = metastore
         self._objects = objects
@@ -122,6 +125,7 @@ class Repair:
         self.progress = RepairProgress()
         self.census = Census(metastore, objects, nodes, lambda: view().waits, clock)
         """Takes the count of every whole inventory."""
+        self._told: set[str] = set()
         self._moved_some = False
         self._hindered = False
         self._again_at = 0.0
@@ -129,6 +133,8 @@ class Repair:
 
     async def work(self) -> bool:
         """One round: reported damage, then, if it is due, a whole inventory. True if it found work."""
+        self._term = self._term_now()
+        self._told.clear()  # a node that restarts forgets
         busy = await self._reported()
         view = self._view()
         live = view.live
@@ -210,7 +216,7 @@ class Repair:
         tolerance: int | None = None
         counting = Counting()
         async for refs in blobs(self._metastore, self._objects):
-            found = await find(refs, self._nodes)
+            found = await find(refs, await self._nodes_told())
             found.sort(key=lambda blob: blob.tolerance)  # least remaining tolerance first
             for blob in found:
                 await self._complete(blob)
@@ -294,9 +300,9 @@ class Repair:
         held = blob.shards[index]
         shard = ShardId(BlobId(blob.ref.blob), index)
         for holding in [holding for holding in held if holding.drive != kept]:
-            if not self._leads():
+            if self._term == NO_TERM or self._term_now() != self._term:
                 raise NotRebuilt("another keeper may lead now")
-            await self._nodes[holding.node].delete([(holding.drive, shard)])
+            await self._nodes[holding.node].delete_surplus(self._term, [(holding.drive, shard)])
             held.remove(holding)
 
     def _moved(self, size_bytes: int) -> None:
@@ -347,7 +353,7 @@ class Repair:
         if len(sources) < blob.ref.k:
             raise NotRebuilt(f"{len(sources)} of {blob.ref.k} shards are left")
         envelope = await self._envelope(blob.ref, list(sources.values()), index)
-        node = self._nodes[drive.node]
+        node = (await self._nodes_told())[drive.node]
         size_bytes = await rebuild_shard(
             blob.ref, sources, Destination(node, drive.drive_id, index, envelope)
         )
@@ -368,11 +374,20 @@ class Repair:
             return encode_envelope(msgspec.structs.replace(kept, index=index))
         raise NotRebuilt("no envelope of the blob can be read")
 
+    async def _nodes_told(self) -> Mapping[str, NodePort]:
+        """The nodes there are now, once each knows of our term: no keeper of an earlier one deletes
+        what we see or store there from then on. Raises PeerUnavailable."""
+        nodes = dict(self._nodes)
+        for name in sorted(nodes.keys() - self._told):
+            await nodes[name].begin_term(self._term)
+            self._told.add(name)
+        return nodes
+
     async def _reported(self) -> bool:
         """Rebuild shards that nodes have set aside, and forget those of blobs nobody uses."""
         busy = False
         left = 0
-        for node in self._nodes.values():
+        for node in (await self._nodes_told()).values():
             for drive, shard in await node.damaged(DAMAGED_PER_ROUND):
                 try:
                     await self._settle(node, drive, shard)
@@ -388,7 +403,7 @@ class Repair:
         if envelope is not None:
             now_ms = self._clock.now_ns() // 1_000_000
             if await usage_of(self._metastore, envelope, now_ms=now_ms) is Usage.USED:
-                (blob,) = await find([ref_of(envelope)], self._nodes)
+                (blob,) = await find([ref_of(envelope)], await self._nodes_told())
                 if shard.index in blob.missing:
                     await self._rebuild(blob, shard.index, self._free_drive(blob, shard.index))
                     self.progress.rebuilt += 1
@@ -397,7 +412,7 @@ class Repair:
         # was rebuilt on the same drive took its note away itself, and must not be deleted.
         (infos,) = await node.locate([shard.blob])
         if not any(info.drive == drive and info.shard == shard for info in infos):
-            await node.delete([(drive, shard)])
+            await node.delete_surplus(self._term, [(drive, shard)])
 
     async def _describe(self, shard: ShardId) -> ShardEnvelope | None:
         """The envelope of any shard of the blob that is left."""

@@ -10,8 +10,9 @@ import pytest
 import xxhash
 
 from placement.clock import SystemClock, SystemRandomness
+from placement.errors import PeerUnavailable
 from placement.ids import BlobId, DriveId, Slot
-from placement.rpc.client import RpcClient
+from placement.rpc.client import Reply, RpcClient
 from placement.rpc.server import RpcServer
 from storage_node.care import DriveConfig, NodeConfig
 from storage_node.client import NodeClient
@@ -370,6 +371,61 @@ def test_what_a_lost_connection_had_staged_is_removed(
             return not os.listdir(tmp_path / "drive1/tmp")
 
         await until(empty)
+
+    play(tmp_path, kind, scene)
+
+
+def test_a_delete_of_an_earlier_term_is_refused(tmp_path: Path, kind: type[NodeClient]) -> None:
+    async def scene(client: NodeClient, drives: list[DriveId], node: Node) -> None:
+        blob, body = os.urandom(16), body_of(b"x")
+        shards = [(drive, ShardId(BlobId(blob), index)) for index, drive in enumerate(drives)]
+        await client.put(copies(drives, blob, body, 1), [body])
+        await client.begin_term(5)
+        await client.begin_term(4)  # it came late as well
+        with pytest.raises(PeerUnavailable, match="term 4 is over"):
+            await client.delete_surplus(4, shards)
+        assert all(isinstance(found, ShardInfo) for found in await client.stat(shards))
+        assert await client.delete_surplus(5, shards[:1]) == (Outcome.DONE,)
+        assert await client.delete_surplus(6, shards[:2]) == (Outcome.MISSING, Outcome.DONE)
+        found = await client.stat(shards)
+        assert found[:2] == (Outcome.MISSING, Outcome.MISSING)
+        assert isinstance(found[2], ShardInfo)
+
+    play(tmp_path, kind, scene)
+
+
+def test_a_term_begins_when_deletes_of_earlier_ones_are_over(
+    tmp_path: Path, kind: type[NodeClient]
+) -> None:
+    """What is told afterwards of the node's shards does not change by them."""
+
+    async def scene(client: NodeClient, drives: list[DriveId], node: Node) -> None:
+        blob, body = os.urandom(16), body_of(b"x")
+        shards = [(drive, ShardId(BlobId(blob), index)) for index, drive in enumerate(drives)]
+        await client.put(copies(drives, blob, body, 1), [body])
+        deleting = asyncio.ensure_future(client.delete_surplus(4, shards))
+        await asyncio.sleep(0)  # it is sent
+        await client.begin_term(5)
+        assert await client.stat(shards) == (Outcome.MISSING,) * 3
+        assert await deleting == (Outcome.DONE,) * 3
+
+    play(tmp_path, kind, scene)
+
+
+def test_a_node_of_an_earlier_version_keeps_what_is_surplus(
+    tmp_path: Path, kind: type[NodeClient]
+) -> None:
+    async def scene(client: NodeClient, drives: list[DriveId], node: Node) -> None:
+        real = client._rpc.call
+
+        async def call(verb: int, *arguments: Any, **options: Any) -> Reply:
+            unknown = verb in {Verb.BEGIN_TERM, Verb.DELETE_SURPLUS}
+            return await real(63 if unknown else verb, *arguments, **options)
+
+        client._rpc.call = call  # type: ignore[method-assign, assignment]
+        await client.begin_term(5)
+        with pytest.raises(PeerUnavailable, match="unknown verb"):
+            await client.delete_surplus(5, [(drives[0], ShardId(BlobId(os.urandom(16)), 0))])
 
     play(tmp_path, kind, scene)
 

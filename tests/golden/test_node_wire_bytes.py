@@ -36,6 +36,8 @@ MESSAGES = [
     (Verb.LOCATE, [BLOB], f"01 91 {B}"),
     (Verb.STAT, ([(DRIVE, BLOB, 3)], True), f"01 92 91 93 {D} {B} 03 c3"),
     (Verb.DELETE, [(DRIVE, BLOB, 3)], f"01 91 93 {D} {B} 03"),
+    (Verb.BEGIN_TERM, 300, "01 cd012c"),
+    (Verb.DELETE_SURPLUS, (300, [(DRIVE, BLOB, 3)]), f"01 92 cd012c 91 93 {D} {B} 03"),
     (Verb.LIST, (DRIVE, b"", 0, 100), f"01 94 {D} c400 00 64"),
     (Verb.REPORT_DAMAGE, (DRIVE, BLOB, 3), f"01 93 {D} {B} 03"),
     (Verb.DAMAGED, 10, "01 0a"),
@@ -58,7 +60,7 @@ def test_verbs_and_outcomes_keep_their_numbers() -> None:
     assert {verb.name: verb.value for verb in Verb} == {
         "PUT": 1, "OPEN": 2, "APPEND": 3, "COMMIT": 4, "ABORT": 5, "GET": 6, "LOCATE": 7,
         "STAT": 8, "DELETE": 9, "LIST": 10, "REPORT_DAMAGE": 11, "DAMAGED": 12, "REPORTS": 13,
-        "STATS": 14, "PUT_AND_COMMIT": 15,
+        "STATS": 14, "PUT_AND_COMMIT": 15, "BEGIN_TERM": 16, "DELETE_SURPLUS": 17,
     }  # fmt: skip
     assert {outcome.name: outcome.value for outcome in Outcome} == {
         "STORED": 0, "DRIVE_FAILED": 1, "DRIVE_FULL": 2, "MISSING": 3, "DAMAGED": 4, "DONE": 5,
@@ -67,6 +69,7 @@ def test_verbs_and_outcomes_keep_their_numbers() -> None:
         ("BUSY", 16),
         ("BAD_REQUEST", 17),
         ("NO_SUCH_DRIVE", 18),
+        ("TERM_IS_OVER", 19),
     ]
 
 

@@ -24,6 +24,16 @@ NOTICE_SECONDS = 4.0
 Handlers = Mapping[int, Callable[[Any], Awaitable[None] | None]]
 
 
+class Late:
+    """The next call of a verb that a process makes is on its way until it is let arrive."""
+
+    def __init__(self, verb: int, sender: str) -> None:
+        self.verb = verb
+        self.sender = sender
+        self.arrive: Callable[[], None] | None = None
+        """Lets it: known once it was sent."""
+
+
 class Network:
     """Who reaches whom, and how fast."""
 
@@ -35,9 +45,17 @@ class Network:
         """Share of calls whose connection breaks."""
         self.slow = 0.0
         """Share of messages that take up to seconds."""
+        self.late: list[Late] = []
 
     def reaches(self, one: str, other: str) -> bool:
         return frozenset((one, other)) not in self.cut
+
+    def makes_late(self, verb: int, sender: Process) -> Late | None:
+        """Whether that call is one that was waited for."""
+        for late in self.late:
+            if late.verb == verb and late.sender == sender.name and late.arrive is None:
+                return late
+        return None
 
     def delay(self, sender: Process) -> float:
         """Of one message, drawn from the sender's stream."""
@@ -144,7 +162,12 @@ class Link:
             at = max(loop.time() + network.delay(process), self._sent_until)
             self._sent_until = at
             arguments = (server, self._connection, verb, header, data, answer)
-            loop.call_at(at, self._arrive, *arguments, context=server.process.context)
+            late = network.makes_late(verb, process)
+            if late is None:
+                loop.call_at(at, self._arrive, *arguments, context=server.process.context)
+            else:
+                context = server.process.context
+                late.arrive = lambda: context.run(self._arrive, *arguments)
         patience = min(timeout_seconds or NOTICE_SECONDS, NOTICE_SECONDS if lost else 60.0)
         if breaks:
             loop.call_later(process.random.uniform(0.0, 0.01), self.broken, "the connection broke")

@@ -56,6 +56,7 @@ class MemoryNode:
         self.drives = {drive: MemoryDrive(drive) for drive in drives}
         self.folder = folder
         self.down = False
+        self.term = 0
         self.staged: dict[int, tuple[DriveId, ShardId, bytearray]] = {}
         self.reported: list[tuple[DriveId, ShardId]] = []
         self.calls: list[str] = []
@@ -185,6 +186,17 @@ class MemoryNode:
             Outcome.DONE if self.drives[drive].shards.pop(shard, None) else Outcome.MISSING
             for drive, shard in shards
         )
+
+    async def begin_term(self, term: int) -> None:
+        self._called("begin_term")
+        self.term = max(self.term, term)
+
+    async def delete_surplus(
+        self, term: int, shards: Sequence[tuple[DriveId, ShardId]]
+    ) -> tuple[Outcome, ...]:
+        if term < self.term:
+            raise PeerUnavailable("another term has begun")
+        return await self.delete(shards)
 
     async def list(
         self, drive: DriveId, after: ShardId | None, limit: int

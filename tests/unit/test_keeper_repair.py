@@ -20,6 +20,7 @@ from placement.codec import checksum_bytes, codec_for
 from placement.errors import PeerUnavailable
 from placement.hashing import Placement
 from placement.ids import BlobId, BucketId, DriveId, Epoch, Partition, Slot
+from placement.leadership import NO_TERM
 from placement.metastore.memory import MemoryMetastore
 from placement.metastore.port import DeleteRange, Put, Range, RangeResult, Txn
 from placement.schemes import Scheme
@@ -53,6 +54,7 @@ class Cluster:
         self.metastore = MemoryMetastore(SystemClock())
         self.live = frozenset(DRIVES)
         self.waits: frozenset[DriveId] = frozenset()
+        self.term = 7
         self.refs: list[BlobRef] = []
         self.repair = Repair(
             self.metastore,
@@ -60,6 +62,7 @@ class Cluster:
             {"local": self.node},
             lambda: View(self.placement, self.live, self.waits),
             self.clock,
+            term=lambda: self.term,
         )
 
     async def store(self, number: int, k: int, size: int) -> None:
@@ -345,14 +348,37 @@ def test_who_may_not_lead_any_more_deletes_no_shard_of_a_blob_in_use() -> None:
         shard = ShardId(BlobId(ref.blob), 0)
         home, spare = cluster.node.drives[order[0].drive_id], cluster.node.drives[order[4].drive_id]
         spare.shards[shard] = home.shards[shard]
-        leads = False
-        cluster.repair._leads = lambda: leads
+        cluster.term = NO_TERM
         await cluster.repair.work()
         assert shard in spare.shards
-        leads = True
+        # Nor one that another keeper led in the middle of, though this one leads again.
+        cluster.term = 8
+        located = cluster.node.locate
+
+        async def led_meanwhile(blobs: Sequence[BlobId]) -> tuple[tuple[ShardInfo, ...], ...]:
+            cluster.term = 9
+            return await located(blobs)
+
+        cluster.node.locate = led_meanwhile  # type: ignore[method-assign]
+        await cluster.repair.work()
+        assert shard in spare.shards
+        cluster.node.locate = located  # type: ignore[method-assign]
         cluster.repair.progress.due = True
         await cluster.repair.work()
         assert shard not in spare.shards
+
+    run(scenario)
+
+
+def test_nodes_learn_of_the_term_before_they_are_asked_what_they_hold() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        await cluster.repair.work()
+        assert cluster.node.term == 7
+        assert cluster.node.calls.index("begin_term") < cluster.node.calls.index("locate")
+        assert cluster.node.calls.count("begin_term") == 1
+        cluster.repair.progress.due = True
+        await cluster.repair.work()
+        assert cluster.node.calls.count("begin_term") == 2  # it may have started anew
 
     run(scenario)
 

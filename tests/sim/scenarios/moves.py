@@ -2,6 +2,7 @@
 
 import asyncio
 
+from storage_node.wire import Verb
 from tests.sim.scenarios.scene import Scene, scenario
 from tests.sim.scenarios.writes import MEDIUM
 
@@ -81,6 +82,26 @@ async def another_keeper_leads_for_a_while(scene: Scene) -> None:
     laid.released.set()
     await scene.pause(1.0)
     await scene.remove(drive)
+
+
+@scenario("late_deletes_count", nodes=5, sweeps=False, keepers=2)
+async def a_delete_comes_late(scene: Scene) -> None:
+    """Its sender moved a shard, and leads no more. Another keeper, which has an old map, took the
+    shard back meanwhile."""
+    client = scene.client(0)
+    client.sizes = MEDIUM
+    await client.put()
+    drive = await scene.drive_of_some_shard()
+    first = await scene.leader()
+    scene.blind(1 - first)
+    late = scene.late(Verb.DELETE_SURPLUS, f"keeper{first}")
+    await scene.drain(drive)
+    await scene.until("a shard is moved", lambda: late.arrive is not None)
+    scene.world.keepers[first].process.stand_still(STILL_SECONDS)
+    await scene.pause(STILL_SECONDS)
+    assert late.arrive is not None
+    late.arrive()
+    await scene.pause(1.0)
 
 
 @scenario("absences_are_counted_unseen", sweeps=False)

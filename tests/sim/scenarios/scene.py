@@ -15,6 +15,7 @@ from gateway.metadata.snapshots import RebuiltRecord
 from gateway.metadata.store import Metadata
 from placement.cluster_map import MapDrive
 from placement.ids import BlobId, DriveId
+from placement.leadership import NO_TERM
 from placement.map_changes import drain, remove
 from placement.metastore.port import DeleteRange, Put, Range, Txn, prefix_end
 from placement.schemes import Scheme
@@ -27,6 +28,7 @@ from tests.sim.etcd import Ambush, EtcdClient
 from tests.sim.ledger import refs_in
 from tests.sim.model import Wrong
 from tests.sim.nemesis import Nemesis
+from tests.sim.network import Late
 from tests.sim.truth import all_entries, held_shards
 from tests.sim.workload import BUCKET, LONG_KEY, LONG_SIZE_BYTES, Client
 from tests.sim.world import PARTITIONS, STRIPE_SIZE_BYTES, Shape
@@ -288,7 +290,9 @@ class Scene:
 
         def leading() -> list[int]:
             keepers = enumerate(self.world.keepers)
-            return [n for n, life in keepers if life.duties and life.duties._leads_repair()]
+            return [
+                n for n, life in keepers if life.duties and life.duties.repair_term() != NO_TERM
+            ]
 
         await self.until("a keeper leads", lambda: bool(leading()))
         return leading()[0]
@@ -303,6 +307,12 @@ class Scene:
         topology.refresh = _nothing_new  # type: ignore[method-assign]
 
     # -- interleavings ---------------------------------------------------------------------------
+
+    def late(self, verb: int, whose: str) -> Late:
+        """See `Late`."""
+        late = Late(verb, whose)
+        self.world.network.late.append(late)
+        return late
 
     def ambush(
         self, label: str, fate: str, seconds: float = 0.0, *, whose: str = "gateway0"
