@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from ops.admin_errors import AdminError
 from ops.limits import Limits
 from ops.limits_api import limits_routes
+from ops.lost_objects import LostObjects
 from ops.metrics import StoreCounts, render
 from ops.scheme_api import Schemes, scheme_routes
 from storage_node.port import DriveReport
@@ -96,6 +97,11 @@ class Backend(Protocol):
     @property
     def limits(self) -> Limits:
         """Buckets, quotas and settings. Raises AdminError."""
+        ...
+
+    @property
+    def lost_objects(self) -> LostObjects:
+        """Which objects cannot be read. Raises AdminError."""
         ...
 
     async def create_kms_key(self, key_id: str) -> MasterKey:
@@ -232,6 +238,10 @@ def _api_routes(
             "moving": now.moving,
             "duties": now.duties,
         }
+
+    @app.get("/api/v1/lost-objects", dependencies=guard)
+    async def lost_objects(after: str = "", bucket: str = "", prefix: str = "") -> dict[str, Any]:
+        return asdict(await backend.lost_objects.page(after, bucket, prefix))
 
     @app.get("/api/v1/accounts", dependencies=guard)
     async def list_accounts() -> list[dict[str, str]]:

@@ -26,6 +26,7 @@ from ops.clients import Clients
 from ops.collected import Growing, RequestTotals
 from ops.drive_counts import commit_counts, drive_counts, shard_commits
 from ops.limits import Limits, largest_buckets
+from ops.lost_objects import LostObjects
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts
 from ops.process_counts import (
     PROCESS_VERB,
@@ -69,6 +70,7 @@ class AdminBackend:
         self._requests = RequestTotals()
         self._grown = Growing()
         self.schemes = StorageSchemes(clients)
+        self.lost_objects = LostObjects(clients, self._reports)
 
     @property
     def _duties(self) -> "Duties":
@@ -93,7 +95,7 @@ class AdminBackend:
 
     async def status(self) -> Status:
         """See Status."""
-        reports = await self._clients.node.reports()
+        reports = await self._reports()
         repair, sweep = self._duties.repair.progress, self._duties.sweep.progress
         live = frozenset(report.drive for report in reports if report.condition in _SERVING)
         pending = repair.pending_with(live) + self._duties.reencode.progress.pending
@@ -121,6 +123,10 @@ class AdminBackend:
             max(tolerance, 0),
             duties=self._duties_told(),
         )
+
+    async def _reports(self) -> tuple[DriveReport, ...]:
+        """One of every drive in the map."""
+        return await self._clients.node.reports()
 
     def _duties_told(self) -> dict[str, dict[str, Any]]:
         """What the keeper's duties tell, and how each gets on."""

@@ -15,7 +15,15 @@ from botocore.credentials import Credentials as SigningCredentials
 from rich.console import Console
 from rich.table import Table
 
-from ops import cluster_admin_cli, iam_cli, limits_cli, migrate_cli, rebuild_cli, scheme_cli
+from ops import (
+    cluster_admin_cli,
+    iam_cli,
+    limits_cli,
+    lost_cli,
+    migrate_cli,
+    rebuild_cli,
+    scheme_cli,
+)
 from ops.admin_options import URL_DEFAULT, Dir, Json, Url
 from ops.cluster_cli import refuse
 from ops.config import ConfigError, Credentials, credentials_from
@@ -110,6 +118,7 @@ def _ask(
 iam_cli.register(admin, _ask)
 scheme_cli.register(bucket, _ask)
 limits_cli.register(admin, bucket, account, _ask)
+lost_cli.register(_ask)
 
 
 @admin.command()

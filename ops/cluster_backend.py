@@ -14,6 +14,7 @@ from ops.clients import Clients
 from ops.cluster_admin import reports_of
 from ops.drive_counts import CommitTotals
 from ops.limits import Limits, largest_buckets
+from ops.lost_objects import LostObjects
 from ops.metrics import StoreCounts
 from ops.process_counts import MetadataFacts, ProcessWatch
 from ops.scheme_api import Schemes
@@ -183,6 +184,11 @@ class WaitingBackend:
     async def status(self) -> Status:
         """See Backend."""
         return await self._demanded().status()
+
+    @property
+    def lost_objects(self) -> LostObjects:
+        """See Backend."""
+        return self._demanded().lost_objects
 
     async def create_account(
         self, name: str, email: str, access_key: str | None, secret_key: str | None

@@ -20,7 +20,7 @@ that, a newcomer would shift the index of every drive ranked behind it, and near
 import math
 import struct
 from array import array
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import xxhash
@@ -150,6 +150,14 @@ class Placement:
                 seats = _keeping_indexes(seats, [drive.slot for drive in former], width)
             self._homes[key] = seats
         return seats
+
+    def homes_by_map(self, blob: BlobId, width: int) -> Iterator[tuple[MapDrive, ...]]:
+        """The homes of a blob's shards by this map, then by each of its ancestors, newest first: also
+        drives that were put out or forgotten since."""
+        placement: Placement | None = self
+        while placement is not None:
+            yield placement.homes(self.partition(blob), width)
+            placement = placement._previous  # noqa: SLF001 - of its own class
 
     def same_field(self, drives: Sequence[MapDrive]) -> "Field | None":
         """What this map's drives draw, where these would draw the same."""

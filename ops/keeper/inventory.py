@@ -18,7 +18,7 @@ from gateway.objects.port import Objects
 from placement.cluster_map import MapDrive
 from placement.ids import BlobId, DriveId
 from placement.metastore.port import KeyValue, Metastore, Range, prefix_end
-from storage_node.port import NodePort
+from storage_node.port import NodePort, ShardInfo
 
 PAGE_RECORDS = 500
 PAGE_REFERENCES = 100
@@ -84,7 +84,7 @@ async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[Bl
     families = (
         _records(metastore, keys.PARTS, PartRecord),
         _records(metastore, keys.UPLOADS, UploadRecord),
-        _decoded(_versions(metastore)),
+        _decoded(versions(metastore)),
         _decoded(_referring(metastore)),
         _records(metastore, keys.SNAPSHOT_PARTS, SnapshotPart),
     )
@@ -115,24 +115,30 @@ async def _decoded(pages: AsyncIterator[list[KeyValue]]) -> AsyncIterator[list[R
         yield [decode(ObjectRecord, kv.value) for kv in kvs]
 
 
-async def _versions(metastore: Metastore) -> AsyncIterator[list[KeyValue]]:
+async def versions(
+    metastore: Metastore, within: bytes = b"", start: bytes = b""
+) -> AsyncIterator[list[KeyValue]]:
     """Pages of objects with all their versions, a key's together at one instant: a version that
     becomes current, or ceases to be, is not missed. Only a key with more versions than a page holds
-    is read in several steps."""
-    start = b""
+    is read in several steps.
+
+    `within` and `start` are of keys without their family: what they begin with, and where to begin.
+    """
+    ends = [prefix_end(family + within) for family in (keys.OBJECTS, keys.VERSIONS)]
+    start = max(start, within)
     while True:
         current, others = await metastore.read(
             [
-                Range(keys.OBJECTS + start, prefix_end(keys.OBJECTS), limit=PAGE_RECORDS),
-                Range(keys.VERSIONS + start, prefix_end(keys.VERSIONS), limit=PAGE_RECORDS),
+                Range(family + start, end, limit=PAGE_RECORDS)
+                for family, end in zip((keys.OBJECTS, keys.VERSIONS), ends, strict=True)
             ]
         )
         kvs = sorted((*current.kvs, *others.kvs), key=lambda kv: kv.key[2:])
-        ends = [result.kvs[-1].key for result in (current, others) if result.more]
-        if not ends:
+        cuts = [result.kvs[-1].key for result in (current, others) if result.more]
+        if not cuts:
             yield kvs
             return
-        last = min(ends, key=lambda key: key[2:])
+        last = min(cuts, key=lambda key: key[2:])
         # Other versions of its key may be missing: it comes again as a whole, if others precede.
         whole = keys.object_of(last)[2:]
         before = [kv for kv in kvs if kv.key[2:] < whole]
@@ -178,10 +184,17 @@ async def find(refs: Sequence[BlobRef], nodes: Mapping[str, NodePort]) -> list[F
     """Where the shards of these blobs are, on all drives of all nodes."""
     unique = {ref.blob: ref for ref in refs}
     wanted = [BlobId(blob) for blob in unique]
-    places: dict[bytes, dict[int, list[Holding]]] = {blob: {} for blob in wanted}
-    for name in sorted(nodes):
-        for blob, infos in zip(wanted, await nodes[name].locate(wanted), strict=True):
+    answers = {name: await nodes[name].locate(wanted) for name in sorted(nodes)}
+    return placed(tuple(unique.values()), answers)
+
+
+def placed(
+    refs: Sequence[BlobRef], answers: Mapping[str, Sequence[Sequence[ShardInfo]]]
+) -> list[Found]:
+    """What nodes told of the shards of these blobs, each of which is named once, put together."""
+    places: list[dict[int, list[Holding]]] = [{} for _ in refs]
+    for name, answer in answers.items():
+        for held, infos in zip(places, answer, strict=True):
             for info in infos:
-                holding = Holding(name, info.drive)
-                places[blob].setdefault(info.shard.index, []).append(holding)
-    return [Found(ref, places[blob]) for blob, ref in unique.items()]
+                held.setdefault(info.shard.index, []).append(Holding(name, info.drive))
+    return [Found(ref, held) for ref, held in zip(refs, places, strict=True)]

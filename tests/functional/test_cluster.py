@@ -531,6 +531,30 @@ def test_a_storage_class_and_a_bucket_have_schemes_of_their_own(
         admin(cluster, "scheme", "class", "set", "COLD", "32+8", *root)
 
 
+def test_what_nodes_that_are_away_make_unreadable_is_listed_with_their_drives(
+    cluster: LocalCluster, s3: Any
+) -> None:
+    root = ("--url", cluster.admin_urls[0], "--dir", str(cluster.directory))
+    s3.put_object(Bucket=BUCKET, Key="kept/1", Body=bytes(300_000))
+    nodes = [cluster.members[f"node{number}"] for number in (1, 2)]
+    for node in nodes:
+        node.stop()
+    hosts = {d.drive.hex(): d.host for d in look(cluster)[1] if d.host in ("host1", "host2")}
+
+    def listed() -> Any:
+        return admin(cluster, "object", "lost", BUCKET, "--prefix", "kept/", *root)
+
+    eventually(lambda: listed()["lost"] == 1, 30)
+    told = listed()
+    (lost,) = told["objects"]
+    assert (told["examined"], lost["key"], lost["shards_needed"]) == (1, "kept/1", 4)
+    assert {drive["id"]: drive["host"] for drive in lost["drives"]}.items() <= hosts.items()
+    assert len(lost["drives"]) == 6 - lost["shards_left"]
+    for node in nodes:
+        node.start()
+    eventually(lambda: listed()["lost"] == 0, 30)
+
+
 def moved_bytes(cluster: LocalCluster) -> int:
     """What the leader of repairs has moved so far."""
     time.sleep(2.5)  # it tells every other second
