@@ -24,10 +24,20 @@ DefaultRetention = tuple[str, int, str]
 
 
 class Lock(NamedTuple):
-    """What protects a version."""
+    """What protects a version. A legal hold is on, off, or (None) was never set."""
 
     retention: Retention | None = None
-    legal_hold: bool = False
+    legal_hold: bool | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """By a legal hold."""
+        return self.legal_hold is True
+
+    @property
+    def is_lifted(self) -> bool:
+        """A legal hold was set, and is off."""
+        return self.legal_hold is False
 
 
 UNLOCKED = Lock()
@@ -35,7 +45,7 @@ UNLOCKED = Lock()
 
 def is_locked(lock: Lock, *, now_ms: int, bypass: bool) -> bool:
     """Whether the version must stay. `bypass`: governance mode is to be passed over."""
-    if lock.legal_hold:
+    if lock.is_held:
         return True
     if lock.retention is None:
         return False

@@ -89,6 +89,13 @@ class ObjectRecord(Record, frozen=True, kw_only=True):
     # owner's full control
     scheme: tuple[int, int] | None = None  # k and m that its class or bucket asked for; None: those
     # that were the default. The blobs tell their own: narrower ones, or whole copies
+    hold_lifted: bool = False  # a legal hold was set, to "off" in the end
+
+    @property
+    def hold(self) -> bool | None:
+        """Its legal hold: on, taken off again, or None: never set. Of one that was taken off before
+        records told it, None."""
+        return True if self.legal_hold else False if self.hold_lifted else None
 
 
 class ListedChecksum(Record, frozen=True, kw_only=True):
@@ -267,6 +274,12 @@ class UploadRecord(Record, frozen=True, kw_only=True):
     retention: tuple[str, int] | None = None  # asked for the object that it will be
     legal_hold: bool = False
     scheme: tuple[int, int] | None = None  # as an object's: of all its parts
+    hold_lifted: bool = False  # as an object's
+
+    @property
+    def hold(self) -> bool | None:
+        """As an object's: what was asked for."""
+        return True if self.legal_hold else False if self.hold_lifted else None
 
 
 class PartRecord(Record, frozen=True, kw_only=True):

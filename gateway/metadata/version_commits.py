@@ -373,7 +373,7 @@ class VersionCommits:
         the record that it compares."""
         if version is None:
             return
-        lock = Lock(version.record.retention, version.record.legal_hold)
+        lock = Lock(version.record.retention, version.record.hold)
         if is_locked(lock, now_ms=self._now_ms(), bypass=bypass):
             raise ObjectLocked(version.key.encode())
 

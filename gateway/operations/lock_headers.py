@@ -36,7 +36,7 @@ def asked_lock(headers: Mapping[str, str]) -> Lock:
         retention = (mode, until_ms)
     if hold not in (None, "ON", "OFF"):
         raise invalid_argument(HOLD, hold or "", "Legal Hold must be either of 'ON' or 'OFF'")
-    return Lock(retention, hold == "ON")
+    return Lock(retention, None if hold is None else hold == "ON")
 
 
 def lock_of_version(bucket: BucketRecord, asked: Lock, clock: Clock) -> Lock:
@@ -46,7 +46,7 @@ def lock_of_version(bucket: BucketRecord, asked: Lock, clock: Clock) -> Lock:
     not ahead.
     """
     if not bucket.object_lock:
-        if asked != UNLOCKED:
+        if asked.retention is not None or asked.is_held:
             raise S3Error(ErrorCode.INVALID_REQUEST, "Bucket is missing ObjectLockConfiguration")
         return UNLOCKED
     now_ms = clock.now_ns() // 1_000_000
@@ -59,7 +59,7 @@ def lock_of_version(bucket: BucketRecord, asked: Lock, clock: Clock) -> Lock:
 def lock_of_upload(bucket: BucketRecord, upload: UploadRecord, now_ms: int) -> Lock:
     """The lock of the version that an upload becomes: what it was begun with, else the default."""
     retention = upload.retention or default_retention(bucket.lock_default, now_ms)
-    return Lock(retention, upload.legal_hold)
+    return Lock(retention, upload.hold)
 
 
 def demand_future(until_ms: int, now_ms: int) -> None:
@@ -76,9 +76,14 @@ def lock_headers(record: ObjectRecord) -> Headers:
     if record.retention is not None:
         mode, until_ms = record.retention
         headers += [(MODE, mode), (UNTIL, format_iso8601(until_ms))]
-    if record.legal_hold:
-        headers.append((HOLD, "ON"))
+    if record.hold is not None:
+        headers.append((HOLD, hold_text(record.hold)))
     return headers
+
+
+def hold_text(hold: bool) -> str:
+    """A legal hold as S3 writes it."""
+    return "ON" if hold else "OFF"
 
 
 def bypasses_governance(headers: Mapping[str, str]) -> bool:

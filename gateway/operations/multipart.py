@@ -129,7 +129,8 @@ async def _create(context: Context, asked: Create) -> Created:
         scheme=kept.named,
         tags=asked.tags,
         retention=asked.lock.retention,
-        legal_hold=asked.lock.legal_hold,
+        legal_hold=asked.lock.is_held,
+        hold_lifted=asked.lock.is_lifted,
         encryption=encryption,
     )
     await upload_commits.create(context.metadata, bucket, asked.key, record)

@@ -435,7 +435,8 @@ async def _finish(
             version_id=stamp.version_id,
             order=stamp.order,
             retention=lock.retention,
-            legal_hold=lock.legal_hold,
+            legal_hold=lock.is_held,
+            hold_lifted=lock.is_lifted,
             encryption=upload.record.encryption,
         )
 

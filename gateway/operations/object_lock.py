@@ -18,7 +18,7 @@ from gateway.metadata.entries import BucketEntry, ObjectEntry
 from gateway.metadata.records import BucketRecord, ObjectRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
-from gateway.operations.lock_headers import bypasses_governance, demand_future
+from gateway.operations.lock_headers import bypasses_governance, demand_future, hold_text
 from gateway.operations.object_change import change_object
 from gateway.operations.object_headers import version_argument
 from gateway.operations.object_versions import find_version
@@ -150,7 +150,9 @@ async def _set_hold(context: Context, asked: SetHold) -> None:
     await _change(
         context,
         asked.named,
-        lambda record: msgspec.structs.replace(record, legal_hold=asked.hold),
+        lambda record: msgspec.structs.replace(
+            record, legal_hold=asked.hold, hold_lifted=not asked.hold
+        ),
     )
 
 
@@ -190,7 +192,9 @@ def _encode_retention(record: ObjectRecord) -> S3Response:
 
 
 def _encode_hold(record: ObjectRecord) -> S3Response:
-    return xml_response("LegalHold", [element("Status", "ON" if record.legal_hold else "OFF")])
+    if record.hold is None:
+        raise S3Error(ErrorCode.NO_SUCH_VERSION_LOCK)
+    return xml_response("LegalHold", [element("Status", hold_text(record.hold))])
 
 
 OPERATIONS: tuple[AnyOperation, ...] = (

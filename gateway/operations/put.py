@@ -337,7 +337,8 @@ async def publish_upload(
             version_id=stamp.version_id,
             order=stamp.order,
             retention=upload.lock.retention,
-            legal_hold=upload.lock.legal_hold,
+            legal_hold=upload.lock.is_held,
+            hold_lifted=upload.lock.is_lifted,
             encryption=b"" if sealed is None else sealed.encoded,
             acl=upload.access.grants,
         )

@@ -171,6 +171,48 @@ def test_retention_that_is_over_holds_nothing(s3: Any, locking: str) -> None:
     s3.delete_object(**where)
 
 
+NO_LOCK = ("NoSuchObjectLockConfiguration", 404)
+
+
+def test_a_version_on_which_no_hold_was_ever_set_has_none(s3: Any, locking: str) -> None:
+    where = put(s3, locking)
+    assert "ObjectLockLegalHoldStatus" not in s3.head_object(**where)
+    assert error_of(s3.get_object_legal_hold, **where) == NO_LOCK
+    s3.put_object_tagging(**where, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    retain(s3, where, "GOVERNANCE", FAR)
+    assert error_of(s3.get_object_legal_hold, **where) == NO_LOCK
+    for status in ("OFF", "ON", "OFF"):
+        s3.put_object_legal_hold(**where, LegalHold={"Status": status})
+        assert s3.get_object_legal_hold(**where)["LegalHold"] == {"Status": status}
+        assert s3.head_object(**where)["ObjectLockLegalHoldStatus"] == status
+        assert s3.get_object(**where)["ObjectLockLegalHoldStatus"] == status
+    copy = s3.copy_object(Bucket=locking, Key="copy", CopySource=f"{locking}/key")
+    copied = {"Bucket": locking, "Key": "copy", "VersionId": copy["VersionId"]}
+    assert error_of(s3.get_object_legal_hold, **copied) == NO_LOCK
+
+
+@pytest.mark.parametrize("status", [None, "OFF", "ON"])
+def test_every_kind_of_write_tells_the_hold_that_it_asked_for(
+    s3: Any, locking: str, status: str | None
+) -> None:
+    asked = {} if status is None else {"ObjectLockLegalHoldStatus": status}
+    put(s3, locking, **asked)
+    s3.copy_object(Bucket=locking, Key="copy", CopySource=f"{locking}/key", **asked)
+    upload = s3.create_multipart_upload(Bucket=locking, Key="parts", **asked)["UploadId"]
+    where = {"Bucket": locking, "Key": "parts", "UploadId": upload}
+    tag = s3.upload_part(**where, PartNumber=1, Body=b"x")["ETag"]
+    s3.complete_multipart_upload(
+        **where, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": tag}]}
+    )
+    for key in ("key", "copy", "parts"):
+        assert s3.head_object(Bucket=locking, Key=key).get("ObjectLockLegalHoldStatus") == status
+        if status is None:
+            assert error_of(s3.get_object_legal_hold, Bucket=locking, Key=key) == NO_LOCK
+        else:
+            told = s3.get_object_legal_hold(Bucket=locking, Key=key)["LegalHold"]
+            assert told == {"Status": status}
+
+
 def test_a_legal_hold_stays_until_it_is_lifted(s3: Any, locking: str) -> None:
     where = put(s3, locking, ObjectLockLegalHoldStatus="ON")
     assert s3.head_object(**where)["ObjectLockLegalHoldStatus"] == "ON"

@@ -196,6 +196,10 @@ EXAMPLES: dict[str, Record] = {
         storage_class="COLD",
         scheme=(8, 3),
     ),
+    "object that was held": msgspec.structs.replace(OBJECT, hold_lifted=True),
+    "upload that lifts": UploadRecord(
+        upload_id=b"u" * 16, owner="1", initiator="1", created_ms=5, hold_lifted=True
+    ),
     "quota": QuotaRecord(name="bucket", size_bytes_max=10 << 30),
     "usage": UsageRecord(
         bucket="bucket",
