@@ -69,7 +69,9 @@ def widest_that_fits(scheme: Scheme, live_drives: int) -> Scheme | None:
     """
     if live_drives < scheme.m + 1:
         return None
-    return Scheme(min(scheme.k, live_drives - scheme.m), scheme.m, scheme.stripe_size_bytes)
+    if live_drives >= scheme.width:
+        return scheme
+    return Scheme(live_drives - scheme.m, scheme.m, scheme.stripe_size_bytes)
 
 
 def default_scheme(drives: int) -> Scheme:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from placement.cluster_map import MapDrive
 from placement.ids import DriveId, Slot
-from placement.schemes import Scheme, widest_that_fits
+from placement.schemes import Scheme
 
 COPIES_SIZE_BYTES_MAX = 16 << 10
 """Blobs up to this size are stored as m + 1 whole copies: half the messages, one read."""
@@ -28,7 +28,7 @@ class WritePlan:
     """Fewer data shards than the scheme asks for: to be re-encoded when drives return."""
     node: str = ""
     """The node of all seats, "" when there are several."""
-    homes: tuple[DriveId, ...] = ()
+    homes: tuple[MapDrive, ...] = ()
     """The drives that the order prefers, whether or not they take writes now."""
 
     @property
@@ -51,21 +51,16 @@ def scheme_for(wanted: Scheme, size_bytes: int) -> Scheme:
 
 
 def plan_write(
-    wanted: Scheme, size_bytes: int, order: Sequence[MapDrive], writable: Collection[Slot]
-) -> WritePlan | None:
-    """Seats for a blob of that size; `order` is its partition's. None: fewer than m + 1 drives."""
-    target = scheme_for(wanted, size_bytes)
-    live = sum(drive.slot in writable for drive in order)
-    scheme = widest_that_fits(target, live)
-    if scheme is None:
-        return None
-    width = scheme.width
-    spare = (drive for drive in order[width:] if drive.slot in writable)
-    seats = tuple(d if d.slot in writable else next(spare) for d in order[:width])
-    left_out = tuple(d.slot for d in order[: target.width] if d.slot not in writable)
+    target: Scheme, scheme: Scheme, order: tuple[MapDrive, ...], writable: Collection[Slot]
+) -> WritePlan:
+    """Seats for a blob that should be stored under `target`. `scheme` is what fits of that, and the
+    order of the blob's partition holds at least so many drives that take writes."""
+    homes = order[: scheme.width]
+    spare = (drive for drive in order[scheme.width :] if drive.slot in writable)
+    seats = tuple([drive if drive.slot in writable else next(spare) for drive in homes])
+    left_out = tuple([d.slot for d in order[: target.width] if d.slot not in writable])
     nodes = {drive.node for drive in seats}
     node = nodes.pop() if len(nodes) == 1 else ""
-    homes = tuple(drive.drive_id for drive in order[:width])
     return WritePlan(scheme, seats, left_out, scheme.k < target.k, node, homes)
 
 

@@ -216,9 +216,9 @@ class ObjectStore:
         await self._topology.refresh()
         if blob.window is None or not self._topology.is_open(blob.window):
             raise PlacementChanged("the write took too long")
-        homes = blob.plan.homes
+        homes = [drive.drive_id for drive in blob.plan.homes]
         order = self._topology.write_order(BlobId(blob.ref.blob), len(homes))
-        if tuple(drive.drive_id for drive in order[: len(homes)]) != homes:
+        if [drive.drive_id for drive in order[: len(homes)]] != homes:
             raise PlacementChanged("the cluster map places the blob elsewhere now")
         blob.placed = self._topology.map_compare
         # Not on one that is draining: the moves may have looked there already, and not seen it.

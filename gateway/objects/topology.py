@@ -24,7 +24,7 @@ from gateway.metadata.windows import is_open, window_compare
 from placement.clock import Clock
 from placement.cluster_map import ClusterMap, MapDrive
 from placement.errors import Compacted, MetastoreUnavailable, PeerUnavailable
-from placement.hashing import Placement, partition_of
+from placement.hashing import Placement, partition_of, takes_writes
 from placement.ids import BlobId, DriveId, Epoch, Partition, Slot
 from placement.membership_view import LiveView
 from placement.metastore.port import (
@@ -95,8 +95,10 @@ class Topology:
         self.loads = DriveLoads()
         """Told by whoever reads, and by the nodes' reports."""
         self._writable: frozenset[Slot] = frozenset()
+        self._takers = 0
+        """Drives of the newest map's orders that take writes now."""
         self._unwell: frozenset[Slot] = frozenset()
-        self._plans: dict[tuple[Partition, bool, Scheme | None], WritePlan | None] = {}
+        self._plans: dict[tuple[Partition, bool, Scheme | None], WritePlan] = {}
         self._marks: set[bytes] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -197,24 +199,18 @@ class Topology:
         """Seats for a new blob, under the map's scheme unless another is named; None when fewer than
         m + 1 drives take writes."""
         key = (self.partition(blob), size_bytes <= COPIES_SIZE_BYTES_MAX, scheme)
-        try:
-            return self._plans[key]
-        except KeyError:
-            pass
+        plan = self._plans.get(key)
+        if plan is not None:
+            return plan
+        target = scheme_for(scheme or self._current.map.scheme, size_bytes)
+        fitting = widest_that_fits(target, self._takers)
+        if fitting is None:
+            return None
         if len(self._plans) >= PLANS_MAX:
             self._plans.clear()
-        plan = self._plan(blob, size_bytes, scheme or self._current.map.scheme)
-        self._plans[key] = plan
+        order = self.write_order(blob, fitting.width)
+        plan = self._plans[key] = plan_write(target, fitting, order, self._writable)
         return plan
-
-    def _plan(self, blob: BlobId, size_bytes: int, wanted: Scheme) -> WritePlan | None:
-        """The order depends on the width, and that on how many drives take writes."""
-        live = sum(drive.slot in self._writable for drive in self.write_order(blob))
-        scheme = widest_that_fits(scheme_for(wanted, size_bytes), live)
-        if scheme is None:
-            return None
-        order = self.write_order(blob, scheme.width)
-        return plan_write(wanted, size_bytes, order, self._writable)
 
     # What others saw
 
@@ -407,6 +403,8 @@ class Topology:
                 unwell.add(drive.slot)
         if changed or writable != self._writable:
             self._writable = frozenset(writable)
+            takers = [drive for drive in self._current.map.drives if takes_writes(drive)]
+            self._takers = len([drive for drive in takers if drive.slot in writable])
             self._plans.clear()
         self._unwell = frozenset(unwell)
 

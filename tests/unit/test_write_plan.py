@@ -1,5 +1,6 @@
 """The rule of writing, over every combination of missing drives and outcomes."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import combinations
 
@@ -9,13 +10,15 @@ from hypothesis import strategies as st
 
 from gateway.domain.write_plan import (
     COPIES_SIZE_BYTES_MAX,
+    WritePlan,
     judge,
     plan_write,
     replacements,
+    scheme_for,
 )
 from placement.cluster_map import MapDrive
 from placement.ids import DriveId, Slot
-from placement.schemes import Scheme
+from placement.schemes import Scheme, widest_that_fits
 
 LARGE = COPIES_SIZE_BYTES_MAX + 1
 
@@ -26,9 +29,18 @@ def drives(count: int) -> tuple[MapDrive, ...]:
     )
 
 
+def plan_of(
+    wanted: Scheme, size_bytes: int, order: tuple[MapDrive, ...], live: Collection[Slot]
+) -> WritePlan | None:
+    """As a topology plans it, whose order is the same for every width."""
+    target = scheme_for(wanted, size_bytes)
+    fitting = widest_that_fits(target, len(live))
+    return None if fitting is None else plan_write(target, fitting, order, live)
+
+
 def test_with_all_drives_index_i_sits_on_rank_i() -> None:
     order = drives(8)
-    plan = plan_write(Scheme(4, 2), LARGE, order, {d.slot for d in order})
+    plan = plan_of(Scheme(4, 2), LARGE, order, {d.slot for d in order})
     assert plan is not None
     assert plan.seats == order[:6]
     assert plan.left_out == ()
@@ -37,7 +49,7 @@ def test_with_all_drives_index_i_sits_on_rank_i() -> None:
 
 def test_small_blobs_are_m_plus_one_copies_and_not_narrow() -> None:
     order = drives(6)
-    plan = plan_write(Scheme(4, 2), COPIES_SIZE_BYTES_MAX, order, {d.slot for d in order})
+    plan = plan_of(Scheme(4, 2), COPIES_SIZE_BYTES_MAX, order, {d.slot for d in order})
     assert plan is not None
     assert (plan.scheme.k, plan.scheme.m) == (1, 2)
     assert not plan.narrow
@@ -52,7 +64,7 @@ def test_every_set_of_missing_drives_gives_distinct_live_seats_or_none(
     for missing_count in range(len(order) + 1):
         for missing in combinations(range(len(order)), missing_count):
             live = {d.slot for d in order if d.slot not in missing}
-            plan = plan_write(scheme, size, order, live)
+            plan = plan_of(scheme, size, order, live)
             if len(live) < scheme.m + 1:
                 assert plan is None
                 continue
@@ -76,7 +88,7 @@ def test_every_set_of_outcomes_commits_exactly_when_the_rule_says_so(
     scheme: Scheme, size: int
 ) -> None:
     order = drives(scheme.width)
-    plan = plan_write(scheme, size, order, {d.slot for d in order})
+    plan = plan_of(scheme, size, order, {d.slot for d in order})
     assert plan is not None
     width, k = plan.scheme.width, plan.scheme.k
     for count in range(width + 1):
@@ -94,7 +106,7 @@ def test_marks_name_every_drive_of_the_order_that_holds_no_shard(
 ) -> None:
     order = drives(10)
     live = {d.slot for d in order} - missing
-    plan = plan_write(Scheme(4, 2), LARGE, order, live)
+    plan = plan_of(Scheme(4, 2), LARGE, order, live)
     if plan is None:
         return
     stored = data.draw(st.sets(st.integers(0, plan.scheme.width - 1)))
@@ -107,7 +119,7 @@ def test_marks_name_every_drive_of_the_order_that_holds_no_shard(
 def test_replacements_are_live_and_were_not_tried() -> None:
     order = drives(8)
     live = {d.slot for d in order} - {Slot(1)}
-    plan = plan_write(Scheme(4, 2), LARGE, order, {d.slot for d in order})
+    plan = plan_of(Scheme(4, 2), LARGE, order, {d.slot for d in order})
     assert plan is not None
     assert replacements(plan, {1}, order, live, {order[6].drive_id}) == {1: order[7]}
     assert replacements(plan, {1}, order[:6], live, ()) == {}
@@ -115,7 +127,7 @@ def test_replacements_are_live_and_were_not_tried() -> None:
 
 def test_a_drive_that_came_back_in_another_slot_is_no_replacement() -> None:
     order = drives(3)
-    plan = plan_write(Scheme(1, 1), LARGE, order, {d.slot for d in order[:2]})
+    plan = plan_of(Scheme(1, 1), LARGE, order, {d.slot for d in order[:2]})
     assert plan is not None
     assert plan.seats == order[:2]
     back = replace(order[0], slot=Slot(9))
