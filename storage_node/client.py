@@ -76,7 +76,7 @@ class NodeClient:
         self, shards: Sequence[PutShard], payload: Sequence[Buffer], *, background: bool = False
     ) -> tuple[Outcome, ...]:
         """See NodePort."""
-        message = wire.encode(wire.puts_to_wire(shards))
+        message = wire.encode(shards)
         reply = await self._call(Verb.PUT, message, payload, background=background)
         return wire.decode_outcomes(reply.header, len(shards))
 

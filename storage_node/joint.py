@@ -38,14 +38,14 @@ class JointPuts:
         self._rpc = rpc
 
     async def put_and_commit(
-        self, shards: Sequence[PutShard], payload: Sequence[Buffer], txn: Txn
+        self, shards: list[PutShard], payload: Sequence[Buffer], txn: Txn
     ) -> tuple[tuple[Outcome, ...], TxnResult | None]:
         """What became of each shard and, if all were stored, of the transaction.
 
         Raises as `Metastore.txn` does. After OutcomeUnknown nothing is known of either; after
         another error the shards may be stored, the transaction was not applied.
         """
-        message = JointMessage(wire.puts_to_wire(shards), txn.compares, txn.success, txn.failure)
+        message = JointMessage(shards, txn.compares, txn.success, txn.failure)
         try:
             reply = await self._rpc.call(
                 Verb.PUT_AND_COMMIT,

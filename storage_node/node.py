@@ -149,28 +149,29 @@ class Node:
 
     def put(
         self,
-        shards: Sequence[tuple[bytes, bytes, int, bytes, int, int]],
+        shards: Sequence[PutShard],
         payload: memoryview,
         done: Callable[[list[Outcome]], None],
     ) -> None:
-        """Append (drive, blob, index, envelope, offset, length) shards; `done` is called when all
-        are durable or failed. Raises NodeBusy, and ValueError for what cannot be stored."""
+        """Append shards; `done` is called when all are durable or failed. Raises NodeBusy, and
+        ValueError for what cannot be stored."""
         ticket = Ticket(len(shards), done)
         parts: list[Part] = []
         refused: list[int] = []
         put, drives = RecordKind.PUT, self._drives
         known_offset = known_length = -1
         checksum = 0
-        for position, (drive_id, blob, index, envelope, offset, length) in enumerate(shards):
+        for position, shard in enumerate(shards):
+            envelope, offset, length = shard.envelope, shard.offset, shard.length
             if offset != known_offset or length != known_length:
                 data = payload[offset : offset + length]
                 if len(data) != length or length > SEGMENT_SHARD_SIZE_BYTES_MAX:
                     raise ValueError(f"a shard of {length} bytes cannot be put")
                 checksum = _checksum(data)
                 known_offset, known_length = offset, length
-            if len(blob) != 16 or len(envelope) > ENVELOPE_SIZE_BYTES_MAX:
+            if len(shard.blob) != 16 or len(envelope) > ENVELOPE_SIZE_BYTES_MAX:
                 raise ValueError("not a shard")
-            drive = drives.get(DriveId(drive_id))
+            drive = drives.get(shard.drive)
             if drive is None:
                 refused.append(position)
                 continue
@@ -178,7 +179,7 @@ class Node:
                 Part(
                     drive,
                     put,
-                    shard_key(blob, index),
+                    shard_key(shard.blob, shard.index),
                     ticket,
                     position,
                     record_size_bytes(len(envelope), length),
@@ -485,10 +486,7 @@ class Node:
         """NodePort.put for callers in this process."""
         settled: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         self.put(
-            [
-                (s.drive, s.shard.blob, s.shard.index, s.envelope, s.offset, s.length)
-                for s in shards
-            ],
+            shards,
             memoryview(b"".join(payload)),
             lambda outcomes: None if settled.done() else settled.set_result(outcomes),
         )

@@ -32,14 +32,16 @@ class ShardId(msgspec.Struct, frozen=True, gc=False):
     index: int
 
 
-class PutShard(msgspec.Struct, frozen=True, gc=False):
-    """Store payload[offset : offset + length] as this shard on that drive of the node.
+class PutShard(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Store payload[offset : offset + length] as shard `index` of the blob on that drive of the node.
 
-    Several shards may name the same bytes: that is how copies travel once.
+    Several shards may name the same bytes: that is how copies travel once. It is sent as it stands
+    here: new fields are added at the end.
     """
 
     drive: DriveId
-    shard: ShardId
+    blob: BlobId
+    index: int
     envelope: bytes
     offset: int
     length: int

@@ -4,7 +4,6 @@ Each header is a version byte and MessagePack (or, for outcomes alone, one byte 
 shard bytes, joined. Message fields are positional; new ones are added at the end.
 """
 
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
@@ -66,9 +65,7 @@ class NodeErrorCode(IntEnum):
 
 ShardTuple = tuple[bytes, bytes, int]
 """Drive, blob, index."""
-PutTuple = tuple[bytes, bytes, int, bytes, int, int]
-PutMessage = list[PutTuple]
-"""Drive, blob, index, envelope, offset, length of each shard."""
+PutMessage = list[PutShard]
 OpenMessage = list[ShardTuple]
 AppendMessage = tuple[bytes, int]
 CommitMessage = list[tuple[bytes, int, bytes, int]]
@@ -142,11 +139,6 @@ def bounded(messages: list[T]) -> list[T]:
     if len(messages) > BATCH_COUNT_MAX:
         raise ValueError("too many shards in one message")
     return messages
-
-
-def puts_to_wire(shards: Sequence[PutShard]) -> PutMessage:
-    """For `put`."""
-    return [(s.drive, s.shard.blob, s.shard.index, s.envelope, s.offset, s.length) for s in shards]
 
 
 def encode_outcomes(outcomes: "list[Outcome] | tuple[Outcome, ...]") -> bytes:

@@ -16,7 +16,6 @@ from storage_node.port import (
     NodePort,
     Outcome,
     PutShard,
-    ShardId,
 )
 
 ROUNDS_MAX = 4
@@ -102,22 +101,21 @@ class _Shards:
 
     def message(self, indices: Iterable[int], drives: Iterable[MapDrive]) -> "Message":
         """What one node is sent. Copies travel once."""
-        blob, envelope = self._blob, self._envelope
-        puts: list[PutShard] = []
+        blob, envelope, seats = self._blob, self._envelope, zip(indices, drives, strict=True)
         if self._copy is not None:
             length = sum(map(len, self._copy))
-            for index, drive in zip(indices, drives, strict=True):
-                shard = ShardId(blob, index)
-                puts.append(PutShard(drive.drive_id, shard, envelope(index), 0, length))
-            return puts, self._copy
+            return [
+                PutShard(drive.drive_id, blob, index, envelope(index), 0, length)
+                for index, drive in seats
+            ], self._copy
+        puts: list[PutShard] = []
         payload: list[Buffer] = []
         offset = 0
-        for index, drive in zip(indices, drives, strict=True):
+        for index, drive in seats:
             fragment = self._fragments[index]
             length = CHECKSUM_SIZE_BYTES + len(fragment)
             payload += (checksum_bytes(fragment), fragment)
-            shard = ShardId(blob, index)
-            puts.append(PutShard(drive.drive_id, shard, envelope(index), offset, length))
+            puts.append(PutShard(drive.drive_id, blob, index, envelope(index), offset, length))
             offset += length
         return puts, payload
 

@@ -70,8 +70,8 @@ async def rebuild_shard(
 
 
 async def _put(ref: BlobRef, destination: Destination, body: bytes) -> int:
-    shard = ShardId(BlobId(ref.blob), destination.index)
-    put = PutShard(destination.drive, shard, destination.envelope, 0, len(body))
+    blob, index = BlobId(ref.blob), destination.index
+    put = PutShard(destination.drive, blob, index, destination.envelope, 0, len(body))
     (outcome,) = await destination.node.put([put], [body], background=True)
     if outcome is not Outcome.STORED:
         raise NotRebuilt(f"the drive answered {outcome.name}")

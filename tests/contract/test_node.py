@@ -96,7 +96,7 @@ def kind(request: pytest.FixtureRequest) -> type[NodeClient]:
 
 def copies(drives: list[DriveId], blob: bytes, body: bytes, size: int) -> list[PutShard]:
     return [
-        PutShard(d, ShardId(BlobId(blob), i), envelope_of(blob, i, size), 0, len(body))
+        PutShard(d, BlobId(blob), i, envelope_of(blob, i, size), 0, len(body))
         for i, d in enumerate(drives)
     ]
 
@@ -151,9 +151,9 @@ def test_what_is_not_there_is_missing(tmp_path: Path, kind: type[NodeClient]) ->
         assert await client.delete([(drives[0], shard)]) == (Outcome.MISSING,)
         stranger = DriveId(b"x" * 16)
         assert await client.get([GetShard(stranger, shard, 0, 5)]) == (Outcome.DRIVE_FAILED,)
-        assert await client.put([PutShard(stranger, shard, b"e", 0, 1)], [b"x"]) == (
-            Outcome.DRIVE_FAILED,
-        )
+        assert await client.put(
+            [PutShard(stranger, shard.blob, shard.index, b"e", 0, 1)], [b"x"]
+        ) == (Outcome.DRIVE_FAILED,)
         assert await client.open([(stranger, shard)]) == (Outcome.DRIVE_FAILED,)
         assert await client.locate([BlobId(bytes(16))]) == ((),)
 

@@ -12,6 +12,7 @@ from storage_node.port import (
     DriveCondition,
     DriveReport,
     Outcome,
+    PutShard,
     ShardId,
     ShardInfo,
     StagedShard,
@@ -20,6 +21,7 @@ from storage_node.wire import Reader, Verb
 
 DRIVE, BLOB = DriveId(b"d" * 16), BlobId(b"b" * 16)
 SHARD = ShardId(BLOB, 3)
+PUT = PutShard(DRIVE, BLOB, 3, b"env", 0, 13)
 INFO = ShardInfo(DRIVE, SHARD, 70_000, b"env", 1.5)
 REPORT = DriveReport(DRIVE, "/d1", DriveCondition.FULL, 1 << 40, 1 << 39, 7, 1, 2, "full", 1.5)
 
@@ -27,7 +29,7 @@ D, B = "c410" + "64" * 16, "c410" + "62" * 16
 """A drive and a blob in MessagePack: 16 bytes of binary."""
 
 MESSAGES = [
-    (Verb.PUT, [(DRIVE, BLOB, 3, b"env", 0, 13)], f"01 91 96 {D} {B} 03 c403656e76 00 0d"),
+    (Verb.PUT, [PUT], f"01 91 96 {D} {B} 03 c403656e76 00 0d"),
     (Verb.OPEN, [(DRIVE, BLOB, 3)], f"01 91 93 {D} {B} 03"),
     (Verb.APPEND, (DRIVE, 300), f"01 92 {D} cd012c"),
     (Verb.COMMIT, [(DRIVE, 300, b"env", 1 << 20)], f"01 91 94 {D} cd012c c403656e76 ce00100000"),
@@ -45,7 +47,7 @@ MESSAGES = [
     (Verb.REPORTS, wire.REPORTS_WITH_LOAD, "01 01"),
     (
         Verb.PUT_AND_COMMIT,
-        JointMessage([(DRIVE, BLOB, 3, b"env", 0, 13)], (absent(b"k"),), (Put(b"k", b"v"),), ()),
+        JointMessage([PUT], (absent(b"k"),), (Put(b"k", b"v"),), ()),
         f"01 94 91 96 {D} {B} 03 c403656e76 00 0d 91 95 c4016b 02 00 00 c0 91 94 00 c4016b c40176 00 90",
     ),
 ]

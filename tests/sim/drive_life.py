@@ -134,7 +134,8 @@ class World:
         assert self.expected is not None
         puts, payload, at = [], [], 0
         for shard, body, envelope_bytes in made:
-            puts.append(PutShard(self.expected, shard, envelope_bytes, at, len(body)))
+            put = PutShard(self.expected, shard.blob, shard.index, envelope_bytes, at, len(body))
+            puts.append(put)
             payload.append(body)
             at += len(body)
         self.tried.update({shard: body for shard, body, _ in made})

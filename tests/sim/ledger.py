@@ -15,7 +15,7 @@ from placement.hashing import partition_of
 from placement.ids import BlobId, DriveId, Partition, UploadId
 from placement.metastore.port import Put, Txn, prefix_end
 from storage_node.node import Node
-from storage_node.port import CommitShard, Outcome, ShardId, StagedShard
+from storage_node.port import CommitShard, Outcome, PutShard, ShardId, StagedShard
 from storage_node.record import shard_key
 from tests.sim.etcd import writes_of
 
@@ -180,7 +180,7 @@ class WatchedNode(Node):
 
     def put(
         self,
-        shards: Sequence[tuple[bytes, bytes, int, bytes, int, int]],
+        shards: Sequence[PutShard],
         payload: memoryview,
         done: "Callable[[list[Outcome]], None]",
     ) -> None:
@@ -189,7 +189,7 @@ class WatchedNode(Node):
         def heard(outcomes: list[Outcome]) -> None:
             for shard, outcome in zip(shards, outcomes, strict=True):
                 if outcome is Outcome.STORED:
-                    self.ledger.stored(DriveId(shard[0]), bytes(shard[1]), shard[2])
+                    self.ledger.stored(shard.drive, shard.blob, shard.index)
             done(outcomes)
 
         super().put(shards, payload, heard)

@@ -131,7 +131,7 @@ def test_a_full_drive_refuses_puts_and_takes_them_again_when_there_is_space(tmp_
 
         assert world.expected is not None
         shard, body, envelope = world.make(900)
-        put = PutShard(world.expected, shard, envelope, 0, len(body))
+        put = PutShard(world.expected, shard.blob, shard.index, envelope, 0, len(body))
         world.files.fault = fault
         assert await world.node.put_shards([put], [body]) == (Outcome.DRIVE_FULL,)
         world.files.free_bytes = 0

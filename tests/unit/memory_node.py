@@ -84,7 +84,7 @@ class MemoryNode:
             return refused
         body = payload[shard.offset : shard.offset + shard.length]
         assert len(body) == shard.length
-        drive.shards[shard.shard] = (body, shard.envelope)
+        drive.shards[ShardId(shard.blob, shard.index)] = (body, shard.envelope)
         return Outcome.STORED
 
     async def open(

@@ -5,6 +5,7 @@ import errno
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.metadata import keys
@@ -212,7 +213,7 @@ def test_an_answer_that_is_lost_leaves_both_unknown_and_may_be_asked_again(tmp_p
 def test_messages_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     async def scene(one: Scene) -> None:
         (shard, *_) = one.puts()
-        beyond = PutShard(shard.drive, shard.shard, shard.envelope, 0, len(BODY) + 1)
+        beyond = msgspec.structs.replace(shard, length=len(BODY) + 1)
         with pytest.raises(ValueError, match="cannot be put"):
             await one.joint.put_and_commit([beyond], [BODY], COMMIT)
         assert await one.value() is None

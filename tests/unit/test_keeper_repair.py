@@ -86,9 +86,7 @@ class Cluster:
             envelope = encode_envelope(
                 ShardEnvelope(ref.blob, ref.blob, index, k, 2, STRIPE, size, key, encode(record))
             )
-            shard = PutShard(
-                order[index].drive_id, ShardId(BlobId(ref.blob), index), envelope, 0, len(body)
-            )
+            shard = PutShard(order[index].drive_id, BlobId(ref.blob), index, envelope, 0, len(body))
             await self.node.put([shard], [bytes(body)])
         await self.metastore.txn(Txn((), (Put(key, encode(record)),)))
         self.refs.append(ref)

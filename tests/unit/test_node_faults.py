@@ -438,8 +438,7 @@ def test_a_shard_written_again_counts_once(tmp_path: Path) -> None:
 def test_a_put_that_names_no_drive_in_use_is_an_outcome(tmp_path: Path) -> None:
     async def scene(node: Node, drives: list[DriveId], files: FaultyFiles) -> None:
         body = body_of(b"x")
-        shard = ShardId(BlobId(bytes(16)), 0)
-        unknown = PutShard(DriveId(b"?" * 16), shard, b"", 0, len(body))
+        unknown = PutShard(DriveId(b"?" * 16), BlobId(bytes(16)), 0, b"", 0, len(body))
         assert await node.put_shards([unknown], [body]) == (FAILED,)
 
     play(tmp_path, scene)

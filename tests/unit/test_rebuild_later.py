@@ -73,7 +73,7 @@ def told(envelopes: Sequence[ShardEnvelope], decayed: Sequence[int]) -> list[Lat
         node = Decaying(DRIVES)
         node.decayed = frozenset(decayed)
         puts = [
-            PutShard(drive, ShardId(BLOB, index), encode_envelope(envelope), 0, 13)
+            PutShard(drive, BLOB, index, encode_envelope(envelope), 0, 13)
             for index, (drive, envelope) in enumerate(zip(DRIVES, envelopes, strict=True))
         ]
         await node.put(puts, [b"8 bytes.hello"])

@@ -109,7 +109,9 @@ class Store:
                 ShardEnvelope(ref.blob, ref.blob, index, k, 2, STRIPE, size, b"o/1", encode(record))
             )
             shard = ShardId(BlobId(ref.blob), index)
-            put = PutShard(DRIVES[(number + index) % 6], shard, envelope, 0, len(body))
+            put = PutShard(
+                DRIVES[(number + index) % 6], shard.blob, shard.index, envelope, 0, len(body)
+            )
             await self.node.put([put], [bytes(body)])
         return ref
 
