@@ -81,7 +81,6 @@ class Commits:
         entry: BucketEntry,
         record_key: bytes,
         record: ObjectRecord,
-        doubt: Doubt,
         *,
         value: bytes | None = None,
         stored: Stored | None = None,
@@ -95,7 +94,29 @@ class Commits:
         counted_bytes: int = 0,
         presumed: bool = False,
     ) -> Committed:
-        """See `Metadata.commit_object`."""
+        """Make `record` the object's record, in one transaction.
+
+        `entry` and `previous` are as `lookup` gave them (a stale `previous` costs a retry, nothing
+        else). `value` is the encoded record, when the caller has it. `stored` is what the blobs
+        demand; `new_group` says that the record's group is used for the first time though nothing
+        was `stored` with it (a completed upload). `source` is a copy's source; the record then has
+        `group_owner` by `groups.group_owner_of_copy`. `compares` (of single keys) and `operations`
+        go into the same transaction; no operation may touch the record's, garbage's or reference's
+        keys. `telling` makes one more of the record as it is committed. Quotas know so many
+        `counted_bytes` of the object already: those of its parts.
+
+        In a bucket with versioning the record becomes a version, stamped anew if need be, and what
+        it replaces stays one; of null versions there is one. `record_key` is the object's key all
+        the same.
+
+        With `presumed`, `entry` is from `bucket_for_new`: if it is not the bucket as it is, or the
+        key not absent, PresumptionBroken is raised and nothing was committed.
+
+        An overwrite that merely lost a race is tried again, `conditions` being judged anew.
+        Raises PreconditionFailed, NoSuchKey (If-Match, nothing there), NoSuchBucket (deleted
+        meanwhile), ConditionalConflict, Contended, GroupReclaimed, RelianceBroken (of `stored`,
+        `source` or `compares`), QuotaExceeded, OutcomeUnknown.
+        """
         assert (
             not record.group_owner
             or source is not None
@@ -120,63 +141,64 @@ class Commits:
         own_source: tuple[Compare, ...] = ()
         if source is not None and source.record_key == record_key:
             own_source = (unchanged(record_key, source.mod_revision),)
-        for race in range(RACES_MAX):
-            if entry.record.versioning:
-                write = Write(
-                    record_key,
-                    record,
-                    value,
-                    is_new,
-                    conditions,
-                    (*relied, *own_source),
-                    extra,
-                    telling,
-                    counted_bytes,
-                    carrier,
-                    is_copy,
+        with Doubt() as doubt:
+            for race in range(RACES_MAX):
+                if entry.record.versioning:
+                    write = Write(
+                        record_key,
+                        record,
+                        value,
+                        is_new,
+                        conditions,
+                        (*relied, *own_source),
+                        extra,
+                        telling,
+                        counted_bytes,
+                        carrier,
+                        is_copy,
+                    )
+                    return await self.versions.commit(entry, write, doubt)
+                if (
+                    source is not None
+                    and source.record_key == record_key
+                    and (previous is None or previous.mod_revision != source.mod_revision)
+                ):
+                    raise RelianceBroken(record_key)
+                if conditions is not None:
+                    demand_write(conditions, record_key, previous)
+                own = [
+                    entry.unchanged,
+                    unchanged(record_key, 0 if previous is None else previous.mod_revision),
+                ]
+                if is_new:
+                    own.append(groups.first_commit_of(record.group))
+                elif is_copy and previous is None:
+                    own.extend(await groups.for_once(self._metastore, keys.garbage(record.group)))
+                ended = None if previous is None else previous.record
+                writes = groups.replace(record_key, record, value, ended, self._now_ms())
+                if telling is not None:
+                    writes = (*writes, telling(record))
+                txn = Txn((*own, *relied), (*writes, *extra))
+                growth = partial(growth_of, record, ended, counted_bytes)
+                applied = await self._quotas.run(entry, growth, txn, carrier)
+                if applied.succeeded:
+                    return Committed(record_key, record, applied.revision)
+                if not applied.certain:
+                    doubt.raised = True
+                    settled = await self._settle_commit(
+                        record_key, record, is_new=is_new, window=window_of(relied)
+                    )
+                    if settled is not None:
+                        return settled
+                if presumed:
+                    raise PresumptionBroken(entry.name)
+                entry, previous = await self._after_a_lost_race(
+                    entry, record_key, record.group if is_new else None, relied
                 )
-                return await self.versions.commit(entry, write, doubt)
-            if (
-                source is not None
-                and source.record_key == record_key
-                and (previous is None or previous.mod_revision != source.mod_revision)
-            ):
-                raise RelianceBroken(record_key)
+                await self._transactions.pause(race, first_seconds=0.001)
             if conditions is not None:
-                demand_write(conditions, record_key, previous)
-            own = [
-                entry.unchanged,
-                unchanged(record_key, 0 if previous is None else previous.mod_revision),
-            ]
-            if is_new:
-                own.append(groups.first_commit_of(record.group))
-            elif is_copy and previous is None:
-                own.extend(await groups.for_once(self._metastore, keys.garbage(record.group)))
-            ended = None if previous is None else previous.record
-            writes = groups.replace(record_key, record, value, ended, self._now_ms())
-            if telling is not None:
-                writes = (*writes, telling(record))
-            txn = Txn((*own, *relied), (*writes, *extra))
-            growth = partial(growth_of, record, ended, counted_bytes)
-            applied = await self._quotas.run(entry, growth, txn, carrier)
-            if applied.succeeded:
-                return Committed(record_key, record, applied.revision)
-            if not applied.certain:
-                doubt.raised = True
-                settled = await self._settle_commit(
-                    record_key, record, is_new=is_new, window=window_of(relied)
-                )
-                if settled is not None:
-                    return settled
-            if presumed:
-                raise PresumptionBroken(entry.name)
-            entry, previous = await self._after_a_lost_race(
-                entry, record_key, record.group if is_new else None, relied
-            )
-            await self._transactions.pause(race, first_seconds=0.001)
-        if conditions is not None:
-            raise ConditionalConflict("a conditional write lost too many races")
-        raise Contended("a write lost too many races")
+                raise ConditionalConflict("a conditional write lost too many races")
+            raise Contended("a write lost too many races")
 
     async def _is_narrow(self, source_key: bytes) -> bool:
         """Whether what a copy shares with its source was stored on too few drives. It is told at
@@ -192,7 +214,12 @@ class Commits:
         previous: ObjectEntry | None,
         conditions: DeleteConditions | None = None,
     ) -> Deleted:
-        """See `Metadata.delete_object`."""
+        """End an object, or put a delete marker in front in a bucket with versioning. That nothing
+        was there is success.
+
+        `previous` as `lookup` gave it. Raises PreconditionFailed, NoSuchBucket,
+        ConditionalConflict, Contended, OutcomeUnknown.
+        """
         for race in range(RACES_MAX):
             if entry.record.versioning:
                 return await self.versions.delete(entry, record_key, conditions=conditions)
@@ -216,7 +243,7 @@ class Commits:
     async def delete_many(
         self, entry: BucketEntry, deletions: Sequence[Deletion]
     ) -> tuple[MetadataError | None, ...]:
-        """See `Metadata.delete_objects`."""
+        """End many objects, a hundred a transaction; for each None (gone) or why it is not."""
         verdicts: dict[bytes, MetadataError | None] = {}
         asked = {deletion.record_key: deletion for deletion in deletions}
         record_keys = list(asked)

@@ -1,7 +1,8 @@
 """Running transactions whose answers may be lost: only the identical one is sent again."""
 
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from gateway.metadata import keys
 from gateway.metadata.backlog import Backlog, entries_queued
@@ -79,13 +80,16 @@ class Transactions:
         self._randomness = randomness
         self.backlog = Backlog(clock)
 
-    async def run(self, txn: Txn, carrier: Carrier | None = None) -> Applied:
+    def run(self, txn: Txn, carrier: Carrier | None = None) -> Coroutine[Any, Any, Applied]:
         """Raises OutcomeUnknown when no try was answered, MetastoreUnavailable when none was sent,
         ShardsLeftBehind when the carrier does and nothing was applied; GarbageBacklogged, nothing
         applied, where it would queue garbage and too much waits."""
         queued = entries_queued(txn.success)
-        if not queued:
-            return await self._run(txn, carrier)
+        if queued:
+            return self._run_queueing(queued, txn, carrier)
+        return self._run(txn, carrier)
+
+    async def _run_queueing(self, queued: int, txn: Txn, carrier: Carrier | None) -> Applied:
         await self.backlog.begin(queued)
         revision = 0
         try:

@@ -8,9 +8,9 @@ it does not know (`ops/decisions/0024-quotas.md`).
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.domain.quotas import NOTHING, Amount, Quota, exceeded
 from gateway.metadata import keys
@@ -150,19 +150,23 @@ class Quotas:
         if quota is not None:
             _demand(quota.quota, self.held_by_account(owner), growth, "the bucket's account")
 
-    async def run(
+    def run(
         self,
         entry: BucketEntry,
         work_out: Callable[[], Amount],
         txn: Txn,
         carrier: Carrier | None = None,
-    ) -> Applied:
+    ) -> Coroutine[Any, Any, Applied]:
         """Run a transaction that adds so much to the bucket, which is worked out only where there is
         a quota. Raises QuotaExceeded, and what `Transactions.run` raises."""
-        owner, bucket_id = entry.record.owner, bytes(entry.bucket_id)
-        if bucket_id not in self.buckets and owner not in self.accounts:
-            return await self._transactions.run(txn, carrier)
-        growth = work_out()
+        if entry.bucket_id in self.buckets or entry.record.owner in self.accounts:
+            return self._run_within(entry, work_out(), txn, carrier)
+        return self._transactions.run(txn, carrier)
+
+    async def _run_within(
+        self, entry: BucketEntry, growth: Amount, txn: Txn, carrier: Carrier | None
+    ) -> Applied:
+        owner, bucket_id = entry.record.owner, entry.bucket_id
         self.demand(entry, growth)
         under_way = growth.demand
         self._holding(bucket_id, owner)

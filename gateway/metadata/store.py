@@ -3,40 +3,34 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from gateway.domain.conditions import DeleteConditions, WriteConditions
 from gateway.domain.listing import From, Page, Position
 from gateway.domain.newness import ENOUGH_IN_A_ROW, ENOUGH_WHERE_READS_ARE_CHEAP, Newness
 from gateway.metadata import groups, keys
 from gateway.metadata.accounts import Accounts, Identity
 from gateway.metadata.admission import admit_to_bucket, admit_to_object
 from gateway.metadata.buckets import Buckets, OwnedBuckets
-from gateway.metadata.commits import Commits, Deletion
+from gateway.metadata.commits import Commits
 from gateway.metadata.credentials import Credentials
 from gateway.metadata.entries import (
     BucketEntry,
-    Committed,
-    Deleted,
     ObjectEntry,
     object_entry,
 )
-from gateway.metadata.errors import BucketBusy, MetadataError
+from gateway.metadata.errors import BucketBusy
 from gateway.metadata.identities import Identities
-from gateway.metadata.outcomes import Doubt, Transactions
+from gateway.metadata.outcomes import Transactions
 from gateway.metadata.quotas import Quotas
 from gateway.metadata.records import BucketRecord, ObjectRecord, decode
 from gateway.metadata.renames import Renames
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.version_store import Versions
 from gateway.metadata.watching import Watcher
-from gateway.objects.port import Stored
 from gateway.s3.message import Principal
 from placement.clock import Clock, Randomness
 from placement.metastore.port import (
-    Compare,
     Guarded,
     GuardedScan,
     Metastore,
-    Operation,
     Range,
     RangeResult,
     Txn,
@@ -131,7 +125,7 @@ class Metadata:
         )
         self.identities = Identities(metastore, self.transactions, credentials, randomness)
         self.quotas = Quotas(metastore, self.transactions, clock=clock, randomness=randomness)
-        self._commits = Commits(
+        self.commits = Commits(
             metastore,
             self.transactions,
             self.buckets,
@@ -139,12 +133,13 @@ class Metadata:
             clock=clock,
             randomness=randomness,
         )
-        self.versions = Versions(self, self._commits.versions)
+        """Of object records."""
+        self.versions = Versions(self, self.commits.versions)
         self.renames = Renames(
             metastore,
             self.transactions,
             self.buckets,
-            self._commits.versions,
+            self.commits.versions,
             self.quotas,
             clock=clock,
             randomness=randomness,
@@ -298,7 +293,7 @@ class Metadata:
 
     def bucket_for_new(self, bucket: str) -> BucketEntry | None:
         """The bucket as last known, if a write may begin on the presumption that it is still so and
-        that the key is new (`commit_object` with `presumed`); None: use `lookup`. Nobody was
+        that the key is new (`Commits.commit` with `presumed`); None: use `lookup`. Nobody was
         admitted yet. Never where versions or quotas want to know what is there."""
         if self.quotas.active:
             return None
@@ -322,90 +317,6 @@ class Metadata:
     def pages(self, entry: BucketEntry) -> BucketPages:
         """A bucket's objects for `domain.listing`. Take the entry fresh from `bucket`."""
         return BucketPages(self, entry)
-
-    async def commit_object(
-        self,
-        entry: BucketEntry,
-        record_key: bytes,
-        record: ObjectRecord,
-        *,
-        value: bytes | None = None,
-        stored: Stored | None = None,
-        previous: ObjectEntry | None = None,
-        source: ObjectEntry | None = None,
-        conditions: WriteConditions | None = None,
-        new_group: bool = False,
-        compares: Sequence[Compare] = (),
-        operations: Sequence[Operation] = (),
-        telling: Callable[[ObjectRecord], Operation] | None = None,
-        counted_bytes: int = 0,
-        presumed: bool = False,
-    ) -> Committed:
-        """Make `record` the object's record, in one transaction.
-
-        `entry` and `previous` are as `lookup` gave them (a stale `previous` costs a retry, nothing
-        else). `value` is the encoded record, when the caller has it. `stored` is what the blobs
-        demand; `new_group` says that the record's group is used for the first time though nothing
-        was `stored` with it (a completed upload). `source` is a copy's source; the record then has
-        `group_owner` by `groups.group_owner_of_copy`. `compares` (of single keys) and `operations`
-        go into the same transaction; no operation may touch the record's, garbage's or reference's
-        keys. `telling` makes one more of the record as it is committed. Quotas know so many
-        `counted_bytes` of the object already: those of its parts.
-
-        In a bucket with versioning the record becomes a version, stamped anew if need be, and what
-        it replaces stays one; of null versions there is one. `record_key` is the object's key all
-        the same.
-
-        With `presumed`, `entry` is from `bucket_for_new`: if it is not the bucket as it is, or the
-        key not absent, PresumptionBroken is raised and nothing was committed.
-
-        An overwrite that merely lost a race is tried again, `conditions` being judged anew.
-        Raises PreconditionFailed, NoSuchKey (If-Match, nothing there), NoSuchBucket (deleted
-        meanwhile), ConditionalConflict, Contended, GroupReclaimed, RelianceBroken (of `stored`,
-        `source` or `compares`), QuotaExceeded, OutcomeUnknown.
-        """
-        with Doubt() as doubt:
-            return await self._commits.commit(
-                entry,
-                record_key,
-                record,
-                doubt,
-                value=value,
-                stored=stored,
-                previous=previous,
-                source=source,
-                conditions=conditions,
-                new_group=new_group,
-                compares=compares,
-                operations=operations,
-                telling=telling,
-                counted_bytes=counted_bytes,
-                presumed=presumed,
-            )
-
-    async def delete_object(
-        self,
-        entry: BucketEntry,
-        record_key: bytes,
-        *,
-        previous: ObjectEntry | None,
-        conditions: DeleteConditions | None = None,
-    ) -> Deleted:
-        """End an object, or put a delete marker in front in a bucket with versioning. That nothing
-        was there is success.
-
-        `previous` as `lookup` gave it. Raises PreconditionFailed, NoSuchBucket,
-        ConditionalConflict, Contended, OutcomeUnknown.
-        """
-        return await self._commits.delete(
-            entry, record_key, previous=previous, conditions=conditions
-        )
-
-    async def delete_objects(
-        self, entry: BucketEntry, deletions: Sequence[Deletion]
-    ) -> tuple[MetadataError | None, ...]:
-        """End many objects, a hundred a transaction; for each None (gone) or why it is not."""
-        return await self._commits.delete_many(entry, deletions)
 
     async def may_reclaim(self, group: bytes, owner_key: bytes) -> Txn | None:
         """For the keeper: the transaction that claims a group, or None while it is used. See

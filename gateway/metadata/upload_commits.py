@@ -207,7 +207,7 @@ async def finish(
     """Commit the object of an upload that is `completing` and set it `done`, in one transaction:
     the part records go, the blobs of `unused` parts are queued. `narrow`: some part is.
 
-    Raises what `Metadata.commit_object` raises; RelianceBroken of the upload's key when another
+    Raises what `Commits.commit` raises; RelianceBroken of the upload's key when another
     completion or an abort was first.
     """
     assert upload.record.state == COMPLETING
@@ -223,7 +223,7 @@ async def finish(
     if narrow and not (stored_manifest is not None and stored_manifest.narrow):
         operations.append(Put(keys.narrow(record_key), b""))
     try:
-        return await metadata.commit_object(
+        return await metadata.commits.commit(
             bucket,
             record_key,
             record,

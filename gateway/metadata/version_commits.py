@@ -57,7 +57,7 @@ _REREADS_MAX = 8
 
 
 class Write(NamedTuple):
-    """What a write brings: see `Metadata.commit_object`. `value` is the record encoded; `is_copy`:
+    """What a write brings: see `Commits.commit`. `value` is the record encoded; `is_copy`:
     another key's record, on which it relies, uses the group already."""
 
     object_key: bytes
@@ -184,7 +184,7 @@ class VersionCommits:
     # Writing
 
     async def commit(self, entry: BucketEntry, write: Write, doubt: Doubt) -> Committed:
-        """Make a record the current version of its key. See `Metadata.commit_object`."""
+        """Make a record the current version of its key. See `Commits.commit`."""
         record, value, conditions = write.record, write.value, write.conditions
         new_group = record.group if write.is_new else None
         for race in range(RACES_MAX):

@@ -64,7 +64,7 @@ class Versions:
         self, entry: BucketEntry, key: str, *, conditions: DeleteConditions | None = None
     ) -> Deleted:
         """Put a delete marker in front. The bucket must have versioning. Raises as
-        `Metadata.delete_object`."""
+        `Commits.delete`."""
         return await self._commits.delete(entry, entry.object_key(key), conditions=conditions)
 
     async def delete_version(
@@ -77,7 +77,7 @@ class Versions:
         bypass_governance: bool = False,
     ) -> ObjectEntry | None:
         """End one version; what was ended, None when there was none. Raises as
-        `Metadata.delete_object`, and ObjectLocked."""
+        `Commits.delete`, and ObjectLocked."""
         return await self._commits.delete_version(
             entry,
             entry.object_key(key),

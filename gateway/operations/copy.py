@@ -234,7 +234,7 @@ async def _handle(context: Context, copy: Copy) -> Copied:
                     transfer,
                 )
             else:
-                committed = await context.metadata.commit_object(
+                committed = await context.metadata.commits.commit(
                     entry,
                     entry.object_key(copy.key),
                     record,

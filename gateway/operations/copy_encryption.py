@@ -1,6 +1,7 @@
 """Copies between forms of encryption and schemes: which share their blobs with the source, and how the
 others are stored again."""
 
+from collections.abc import Awaitable
 from typing import NamedTuple
 
 import msgspec
@@ -154,8 +155,8 @@ async def store_again(
             encryption=b"" if sealed is None else sealed.encoded,
         )
 
-    async def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Committed:
-        return await context.metadata.commit_object(
+    def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Awaitable[Committed]:
+        return context.metadata.commits.commit(
             copy.entry,
             record_key,
             record,

@@ -116,7 +116,7 @@ async def _delete_one(context: Context, delete: Delete) -> Removed:
         return await _delete_version(context, entry, wanted, current)
     if current is None and not entry.record.versioning:
         return Removed()
-    deleted = await context.metadata.delete_object(
+    deleted = await context.metadata.commits.delete(
         entry, entry.object_key(wanted.key), previous=current, conditions=wanted.conditions
     )
     return _with_marker(deleted)
@@ -145,7 +145,7 @@ async def _delete_version(
         )
         return Removed(text, marker=ended is not None and ended.record.delete_marker)
     if not wanted.version and current is not None:  # all there is, is the null version
-        await context.metadata.delete_object(
+        await context.metadata.commits.delete(
             entry, current.record_key, previous=current, conditions=wanted.conditions
         )
     return Removed(text)
@@ -225,7 +225,7 @@ async def _delete_plain(
     # A named version other than the null one is not there, which is success.
     present = [(position, each) for position, each in wanted if not each.version]
     deletions = [Deletion(entry.object_key(each.key), each.conditions) for _, each in present]
-    results = await context.metadata.delete_objects(entry, deletions) if deletions else ()
+    results = await context.metadata.commits.delete_many(entry, deletions) if deletions else ()
     for (position, _), result in zip(present, results, strict=True):
         if result is not None:
             outcomes[position] = to_s3_error(result) or S3Error(ErrorCode.INTERNAL_ERROR)

@@ -1,5 +1,6 @@
 """PutObject (its row is in `objects`)."""
 
+from collections.abc import Awaitable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -343,8 +344,8 @@ async def publish_upload(
             acl=upload.access.grants,
         )
 
-    async def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Committed:
-        return await context.metadata.commit_object(
+    def publish(record: ObjectRecord, value: bytes, stored: Stored) -> Awaitable[Committed]:
+        return context.metadata.commits.commit(
             entry,
             record_key,
             record,

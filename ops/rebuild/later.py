@@ -179,7 +179,7 @@ async def _put_object_back(clients: Clients, bucket: BucketEntry, item: Later) -
     # The map is not compared: the shards are where they are, and repair brings them home.
     narrow = _is_narrow(clients, record.scheme, record.data)
     stored = Stored(record.data, (), (), narrow)
-    await clients.metadata.commit_object(
+    await clients.metadata.commits.commit(
         bucket, record_key, record, stored=stored, previous=present
     )
     return ""

@@ -74,7 +74,7 @@ def run(scenario: Callable[[Rig], Awaitable[None]]) -> None:
 async def put(rig: Rig, key: str, **changes: Any) -> None:
     entry, previous = await rig.metadata.lookup("bucket", key, OWNER)
     record: ObjectRecord = msgspec.structs.replace(rig.record(), **changes)
-    await rig.metadata.commit_object(
+    await rig.metadata.commits.commit(
         entry, entry.object_key(key), record, stored=stored(record), previous=previous
     )
 

@@ -52,13 +52,13 @@ class Scene:
         metadata = by or self.metadata
         entry, previous = await metadata.lookup("bucket", key, OWNER)
         record = self.rig.record()
-        await metadata.commit_object(
+        await metadata.commits.commit(
             entry, entry.object_key(key), record, stored=stored(record), previous=previous
         )
 
     async def delete(self, key: str) -> None:
         entry, previous = await self.metadata.lookup("bucket", key, OWNER)
-        await self.metadata.delete_object(entry, entry.object_key(key), previous=previous)
+        await self.metadata.commits.delete(entry, entry.object_key(key), previous=previous)
 
     async def overwrites(self, count: int, by: Metadata | None = None) -> int:
         """So many are tried; how many are not refused."""
@@ -128,7 +128,7 @@ def test_overwrites_and_deletes_are_slowed_then_refused_and_new_objects_never() 
             await scene.delete("old0")
         entry, _ = await scene.metadata.lookup("bucket", "old1", OWNER)
         with pytest.raises(GarbageBacklogged):
-            await scene.metadata.delete_objects(
+            await scene.metadata.commits.delete_many(
                 entry, [Deletion(entry.object_key(f"old{i}")) for i in range(5)]
             )
         assert len(scene.rig.faulty.transactions) == before

@@ -26,7 +26,7 @@ async def _pass(duty: Lifecycle) -> None:
 async def _put(rig: Rig, bucket: str, key: str) -> None:
     entry = await rig.metadata.bucket(bucket, OWNER)
     record = rig.record()
-    await rig.metadata.commit_object(entry, entry.object_key(key), record, stored=stored(record))
+    await rig.metadata.commits.commit(entry, entry.object_key(key), record, stored=stored(record))
 
 
 def test_a_damaged_record_holds_up_neither_its_bucket_nor_the_next(

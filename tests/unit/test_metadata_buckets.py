@@ -44,7 +44,7 @@ async def stranger(rig: Rig) -> Principal:
 async def put(rig: Rig, bucket: str, key: str) -> None:
     entry, previous = await rig.metadata.lookup(bucket, key, OWNER)
     record = rig.record()
-    await rig.metadata.commit_object(
+    await rig.metadata.commits.commit(
         entry, entry.object_key(key), record, stored=stored(record), previous=previous
     )
 
@@ -100,7 +100,7 @@ def test_a_bucket_with_objects_is_not_deleted_and_an_empty_one_is() -> None:
         with pytest.raises(BucketNotEmpty):
             await rig.metadata.delete_bucket("bucket", OWNER)
         entry, found = await rig.metadata.lookup("bucket", "k", OWNER)
-        await rig.metadata.delete_object(entry, entry.object_key("k"), previous=found)
+        await rig.metadata.commits.delete(entry, entry.object_key("k"), previous=found)
         await rig.metadata.delete_bucket("bucket", OWNER)
         with pytest.raises(NoSuchBucket):
             await rig.metadata.lookup("bucket", "k", OWNER)
@@ -199,7 +199,7 @@ def test_a_stale_cache_never_answers_for_a_bucket_made_again() -> None:
         stale = rig.gateway()
         entry, found = await stale.lookup("bucket", "k", OWNER)
         assert found is not None
-        await rig.metadata.delete_object(entry, entry.object_key("k"), previous=found)
+        await rig.metadata.commits.delete(entry, entry.object_key("k"), previous=found)
         await rig.metadata.delete_bucket("bucket", OWNER)
         with pytest.raises(NoSuchBucket):
             await stale.snapshot(entry, ())

@@ -43,7 +43,7 @@ async def put(
     rig: Rig, key: str, record: ObjectRecord, conditions: WriteConditions | None = None
 ) -> None:
     entry, previous = await rig.metadata.lookup("bucket", key, OWNER)
-    await rig.metadata.commit_object(
+    await rig.metadata.commits.commit(
         entry,
         entry.object_key(key),
         record,
@@ -68,13 +68,13 @@ async def copy(rig: Rig, source_key: str, key: str) -> ObjectRecord:
             None if previous is None else previous.record,
         ),
     )
-    await rig.metadata.commit_object(entry, record_key, record, previous=previous, source=source)
+    await rig.metadata.commits.commit(entry, record_key, record, previous=previous, source=source)
     return record
 
 
 async def delete(rig: Rig, key: str, conditions: DeleteConditions | None = None) -> None:
     entry, previous = await rig.metadata.lookup("bucket", key, OWNER)
-    await rig.metadata.delete_object(
+    await rig.metadata.commits.delete(
         entry, entry.object_key(key), previous=previous, conditions=conditions
     )
 
@@ -132,7 +132,7 @@ def test_a_stale_previous_costs_a_retry_and_loses_nothing() -> None:
         await put(rig, "k", first)
         entry, stale = await rig.metadata.lookup("bucket", "k", OWNER)
         await put(rig, "k", second)
-        await rig.metadata.commit_object(
+        await rig.metadata.commits.commit(
             entry, entry.object_key("k"), third, stored=stored(third), previous=stale
         )
         assert await current(rig, "k") == third
@@ -462,7 +462,7 @@ def test_a_copy_whose_source_changed_is_refused() -> None:
         await delete(rig, "a")
         record = msgspec.structs.replace(source.record, group_owner=source.record_key)
         with pytest.raises(RelianceBroken):
-            await rig.metadata.commit_object(entry, entry.object_key("b"), record, source=source)
+            await rig.metadata.commits.commit(entry, entry.object_key("b"), record, source=source)
 
     run(main)
 
@@ -479,10 +479,10 @@ def test_what_the_shards_rely_on_is_compared_and_named() -> None:
         entry, _ = await rig.metadata.lookup("bucket", "k", OWNER)
         record_key = entry.object_key("k")
         with pytest.raises(RelianceBroken) as caught:
-            await rig.metadata.commit_object(entry, record_key, record, stored=relying)
+            await rig.metadata.commits.commit(entry, record_key, record, stored=relying)
         assert caught.value.key == mark
         await rig.memory.txn(Txn((), (Put(mark, b""),)))
-        await rig.metadata.commit_object(entry, record_key, record, stored=relying)
+        await rig.metadata.commits.commit(entry, record_key, record, stored=relying)
         (narrow,) = await rig.memory.get_many([keys.narrow(record_key)])
         assert narrow is not None
 
@@ -500,7 +500,7 @@ def test_nothing_is_committed_into_a_bucket_that_was_made_again() -> None:
         await other.create_bucket("bucket", OWNER, "us-east-1")
         record = rig.record()
         with pytest.raises(NoSuchBucket):
-            await rig.metadata.commit_object(
+            await rig.metadata.commits.commit(
                 entry, entry.object_key("k"), record, stored=stored(record)
             )
         fresh, found = await rig.metadata.lookup("bucket", "k", OWNER)
@@ -526,7 +526,7 @@ async def deletions(
 ) -> tuple[BucketEntry, tuple[MetadataError | None, ...]]:
     entry = await rig.metadata.bucket("bucket", OWNER)
     asked = [Deletion(entry.object_key(name)) for name in names]
-    return entry, await rig.metadata.delete_objects(entry, asked)
+    return entry, await rig.metadata.commits.delete_many(entry, asked)
 
 
 def test_a_hundred_keys_go_in_one_transaction_within_the_limits() -> None:
@@ -576,7 +576,7 @@ def test_one_refused_key_fails_no_other() -> None:
             Deletion(entry.object_key("b"), DeleteConditions(if_match=parse_etags("x"))),
             Deletion(entry.object_key("c")),
         ]
-        outcomes = await rig.metadata.delete_objects(entry, asked)
+        outcomes = await rig.metadata.commits.delete_many(entry, asked)
         assert outcomes[0] is outcomes[2] is None
         assert isinstance(outcomes[1], PreconditionFailed)
         assert await current(rig, "b") is not None
@@ -656,7 +656,7 @@ def test_a_delete_whose_answer_was_lost_ends_what_replaced_the_object_on_conditi
 
         rig.faulty.txn = lose_the_first  # type: ignore[method-assign]
         entry, previous = await rig.metadata.lookup("bucket", "k", OWNER)
-        await rig.metadata.delete_object(entry, entry.object_key("k"), previous=previous)
+        await rig.metadata.commits.delete(entry, entry.object_key("k"), previous=previous)
         _, left = await rig.metadata.lookup("bucket", "k", OWNER)
         assert left is None
 

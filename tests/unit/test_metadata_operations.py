@@ -82,7 +82,7 @@ class Store:
             for name in names:
                 entry, previous = await metadata.lookup("bucket", name, OWNER)
                 record = self.rig.record()
-                await metadata.commit_object(
+                await metadata.commits.commit(
                     entry,
                     entry.object_key(name),
                     record,
@@ -327,7 +327,7 @@ def test_a_token_survives_the_delete_of_the_key_it_names(store: Store) -> None:
 
     async def delete() -> None:
         entry, found = await store.rig.metadata.lookup("bucket", "a", OWNER)
-        await store.rig.metadata.delete_object(entry, entry.object_key("a"), previous=found)
+        await store.rig.metadata.commits.delete(entry, entry.object_key("a"), previous=found)
 
     asyncio.run(delete())
     assert names(store.xml("ListObjectsV2", continuation_token=token)) == (["b", "c"], [])

@@ -465,7 +465,7 @@ async def _multipart(s: Service, *, manifest: bool) -> list[bytes]:
         manifest=reference,
         checksum=Checksum(algorithm="SHA256", type="COMPOSITE", value=bytes(32), parts=3),
     )
-    await s.context.metadata.commit_object(entry, entry.object_key("mp"), record, new_group=True)
+    await s.context.metadata.commits.commit(entry, entry.object_key("mp"), record, new_group=True)
     return bodies
 
 

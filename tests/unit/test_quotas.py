@@ -59,7 +59,7 @@ async def put(
     """An object of that size, committed through that process."""
     entry, previous = await metadata.lookup(bucket, key, OWNER)
     record: ObjectRecord = msgspec.structs.replace(rig.record(), size_bytes=size_bytes)
-    await metadata.commit_object(
+    await metadata.commits.commit(
         entry, entry.object_key(key), record, stored=stored(record), previous=previous
     )
 
@@ -173,7 +173,7 @@ def test_what_is_published_replaces_what_a_process_added_by_itself() -> None:
             quotas = rig.metadata.quotas
             assert quotas.usage[entry.bucket_id].amount == Amount(size_bytes, 1)
             assert quotas.held_by_account(OWNER.account_id) == Amount(size_bytes, 1)
-        await rig.metadata.delete_object(
+        await rig.metadata.commits.delete(
             entry,
             entry.object_key("k"),
             previous=(await rig.metadata.lookup("bucket", "k", OWNER))[1],

@@ -48,7 +48,7 @@ async def queue(rig: Rig, *names: str) -> None:
     for key in names:
         record = rig.record()
         entry, previous = await rig.metadata.lookup("bucket", key, OWNER)
-        await rig.metadata.commit_object(
+        await rig.metadata.commits.commit(
             entry,
             entry.object_key(key),
             record,
@@ -157,7 +157,7 @@ def test_drives_that_come_and_go_while_the_queue_is_gone_through_count_as_when_i
         duty = duty_over(rig, objects, lambda: live)
         assert await duty.work()
         entry, found = await rig.metadata.lookup("bucket", "b", OWNER)
-        await rig.metadata.delete_object(entry, entry.object_key("b"), previous=found)
+        await rig.metadata.commits.delete(entry, entry.object_key("b"), previous=found)
         live = 6
         while await duty.work():
             pass

@@ -26,7 +26,7 @@ async def set_versioning(rig: Rig, state: str) -> None:
 async def put(rig: Rig, key: str = "k") -> None:
     record = rig.record()
     entry, previous = await rig.metadata.lookup("bucket", key, OWNER)
-    await rig.metadata.commit_object(
+    await rig.metadata.commits.commit(
         entry, entry.object_key(key), record, stored=stored(record), previous=previous
     )
 
@@ -41,14 +41,14 @@ async def copy(rig: Rig) -> None:
     record: ObjectRecord = msgspec.structs.replace(
         source.record, commit_id=rig.randomness.token(8), group_owner=owner
     )
-    await rig.metadata.commit_object(
+    await rig.metadata.commits.commit(
         entry, entry.object_key("k"), record, previous=None, source=source
     )
 
 
 async def delete(rig: Rig) -> None:
     entry, previous = await rig.metadata.lookup("bucket", "k", OWNER)
-    await rig.metadata.delete_object(entry, entry.object_key("k"), previous=previous)
+    await rig.metadata.commits.delete(entry, entry.object_key("k"), previous=previous)
 
 
 async def delete_version(rig: Rig) -> None:

@@ -61,7 +61,7 @@ async def put(
     metadata = metadata or rig.metadata
     record = record or rig.record()
     entry, previous = await metadata.lookup("bucket", key, OWNER)
-    committed = await metadata.commit_object(
+    committed = await metadata.commits.commit(
         entry,
         entry.object_key(key),
         record,
@@ -75,7 +75,7 @@ async def put(
 async def delete(rig: Rig, key: str = "k", metadata: Metadata | None = None) -> ObjectRecord | None:
     metadata = metadata or rig.metadata
     entry, previous = await metadata.lookup("bucket", key, OWNER)
-    deleted = await metadata.delete_object(entry, entry.object_key(key), previous=previous)
+    deleted = await metadata.commits.delete(entry, entry.object_key(key), previous=previous)
     return deleted.marker
 
 
@@ -106,7 +106,7 @@ async def copy(
             None if previous is None else previous.record,
         ),
     )
-    committed = await metadata.commit_object(
+    committed = await metadata.commits.commit(
         entry, entry.object_key(to), record, previous=previous, source=source
     )
     return committed.record
@@ -357,12 +357,12 @@ def test_a_bucket_that_gets_versioning_during_a_write_keeps_the_version() -> Non
         entry, previous = await rig.metadata.lookup("bucket", "k", OWNER)
         await set_state(rig.gateway(), ENABLED)
         record = rig.record()
-        committed = await rig.metadata.commit_object(
+        committed = await rig.metadata.commits.commit(
             entry, entry.object_key("k"), record, stored=stored(record), previous=previous
         )
         assert committed.record.version_id
         assert [each.group for each in await versions_of(rig)] == [record.group, first.group]
-        deleted = await rig.metadata.delete_object(entry, entry.object_key("k"), previous=previous)
+        deleted = await rig.metadata.commits.delete(entry, entry.object_key("k"), previous=previous)
         assert deleted.marker is not None
         assert len(await versions_of(rig)) == 3
         await check(rig)
