@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gateway.s3.message import Principal, S3Request, S3Response
@@ -14,8 +14,8 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class Resource(Enum):
-    """What the path names."""
+class Resource(StrEnum):
+    """What the path names. Of text, whose hash Python keeps: each request is looked up by it."""
 
     SERVICE = "service"
     BUCKET = "bucket"

@@ -317,7 +317,7 @@ async def _checksum(
     """The source's checksum, unless another algorithm is asked for: then the bytes are read. One
     that is stored again is summed on the way: then only the algorithm tells."""
     if transfer.rewrites and algorithm is not None:
-        return Checksum(algorithm=algorithm.text, type=ChecksumType.FULL_OBJECT.value, value=b"")
+        return Checksum(algorithm=algorithm.text, type=ChecksumType.FULL_OBJECT, value=b"")
     if algorithm is None:
         return source.checksum
     if source.checksum is not None and source.checksum.algorithm == algorithm.text:

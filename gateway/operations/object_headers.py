@@ -12,7 +12,7 @@ from gateway.domain.conditions import ReadConditions, WriteConditions
 from gateway.domain.versions import VersionAsked, version_asked, version_bytes
 from gateway.metadata.entries import etag_text
 from gateway.metadata.records import Checksum, ObjectRecord
-from gateway.s3.checksums import ChecksumAlgorithm, format_checksum
+from gateway.s3.checksums import ALGORITHM_BY_NAME, format_checksum
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import (
     DEFAULT_CONTENT_TYPE,
@@ -168,7 +168,7 @@ def checksum_headers(checksum: Checksum | None) -> Headers:
     """The additional checksum and its type, as PUT always and reads in checksum mode tell it."""
     if checksum is None:
         return []
-    algorithm = ChecksumAlgorithm(checksum.algorithm)
+    algorithm = ALGORITHM_BY_NAME[checksum.algorithm]
     return [
         (algorithm.header, format_checksum(checksum.value, checksum.parts)),
         ("x-amz-checksum-type", checksum.type),
@@ -179,7 +179,7 @@ def checksum_elements(checksum: Checksum | None) -> str:
     """The same as XML elements (CopyObjectResult, GetObjectAttributes, …)."""
     if checksum is None:
         return ""
-    algorithm = ChecksumAlgorithm(checksum.algorithm)
+    algorithm = ALGORITHM_BY_NAME[checksum.algorithm]
     return element(algorithm.element, format_checksum(checksum.value, checksum.parts)) + element(
         "ChecksumType", checksum.type
     )

@@ -177,9 +177,7 @@ def full_object(digests: Digests) -> Checksum | None:
     value = digests.checksum
     if digests.algorithm is None or value is None:
         return None
-    return Checksum(
-        algorithm=digests.algorithm.text, type=ChecksumType.FULL_OBJECT.value, value=value
-    )
+    return Checksum(algorithm=digests.algorithm.text, type=ChecksumType.FULL_OBJECT, value=value)
 
 
 def demand_write(
@@ -231,7 +229,7 @@ def _presumed_bucket(context: Context, put: Put) -> BucketEntry | None:
     that holds, what was decided here was true at that moment. A refusal is left to those who look."""
     if put.payload.size_bytes > PRESUMED_SIZE_BYTES_MAX:
         return None
-    if put.conditions is not None or put.acl is not None or put.lock != Lock():
+    if put.conditions is not None or put.acl is not None or put.lock != UNLOCKED:
         return None
     entry = context.metadata.bucket_for_new(put.bucket)
     if entry is None:

@@ -4,7 +4,7 @@ import binascii
 import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Final, Protocol
 
 import xxhash
@@ -41,7 +41,7 @@ _SIZES_BYTES: Final = {
 }
 
 
-class ChecksumAlgorithm(Enum):
+class ChecksumAlgorithm(StrEnum):
     """The additional checksums of S3. The value is S3's name.
 
     Source: S3 User Guide, "Checking object integrity in Amazon S3".
@@ -73,7 +73,7 @@ class ChecksumAlgorithm(Enum):
         return raw
 
 
-class ChecksumType(Enum):
+class ChecksumType(StrEnum):
     """What a multipart object's checksum covers: the parts' checksums, or the bytes."""
 
     COMPOSITE = "COMPOSITE"
@@ -82,7 +82,7 @@ class ChecksumType(Enum):
 
 ALGORITHM_BY_HEADER: Final = {algorithm.header: algorithm for algorithm in ChecksumAlgorithm}
 ALGORITHM_BY_ELEMENT: Final = {algorithm.element: algorithm for algorithm in ChecksumAlgorithm}
-_BY_NAME: Final = {algorithm.text: algorithm for algorithm in ChecksumAlgorithm}
+ALGORITHM_BY_NAME: Final = {algorithm.text: algorithm for algorithm in ChecksumAlgorithm}
 
 _CRC_UPDATE: Final[dict[ChecksumAlgorithm, Update]] = {
     ChecksumAlgorithm.CRC32: isal_zlib.crc32,
@@ -228,14 +228,14 @@ def format_checksum(value: bytes, parts: int = 0) -> str:
 
 def algorithm_named(name: str, header: str) -> ChecksumAlgorithm:
     """The algorithm a header names (case does not matter); InvalidRequest for any other name."""
-    algorithm = _BY_NAME.get(name.strip().upper())
+    algorithm = ALGORITHM_BY_NAME.get(name.strip().upper())
     if algorithm is None:
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
             f"Value for {header} header is invalid."
             if header.startswith("x-amz-checksum")
             else "Checksum algorithm provided is unsupported. Please try again with any of the "
-            f"valid types: [{', '.join(sorted(_BY_NAME))}]",
+            f"valid types: [{', '.join(sorted(ALGORITHM_BY_NAME))}]",
         )
     return algorithm
 
@@ -288,25 +288,21 @@ def checksum_type(value: str | None) -> ChecksumType | None:
 
 def header_checksum(headers: Mapping[str, str]) -> tuple[ChecksumAlgorithm, str] | None:
     """The one x-amz-checksum-* value header, as (algorithm, text); InvalidRequest for several."""
-    found: tuple[ChecksumAlgorithm, str] | None = None
-    for name, value in headers.items():
-        if name.startswith("x-amz-checksum-"):
-            algorithm = ALGORITHM_BY_HEADER.get(name)
-            if algorithm is None:
-                if name not in _OTHER_CHECKSUM_HEADERS:
-                    raise S3Error(
-                        ErrorCode.INVALID_REQUEST,
-                        "The algorithm type you specified in x-amz-checksum- header is invalid.",
-                    )
-                continue
-            if found is not None:
-                raise S3Error(
-                    ErrorCode.INVALID_REQUEST,
-                    "Expecting a single x-amz-checksum- header. Multiple checksum Types are not "
-                    "allowed.",
-                )
-            found = algorithm, value
-    return found
+    named = [name for name in headers if name.startswith("x-amz-checksum-")]
+    if not named:
+        return None
+    values = [name for name in named if name not in _OTHER_CHECKSUM_HEADERS]
+    if not ALGORITHM_BY_HEADER.keys() >= set(values):
+        raise S3Error(
+            ErrorCode.INVALID_REQUEST,
+            "The algorithm type you specified in x-amz-checksum- header is invalid.",
+        )
+    if len(values) > 1:
+        raise S3Error(
+            ErrorCode.INVALID_REQUEST,
+            "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+        )
+    return (ALGORITHM_BY_HEADER[values[0]], headers[values[0]]) if values else None
 
 
 _OTHER_CHECKSUM_HEADERS: Final = frozenset(

@@ -56,19 +56,20 @@ class BytesBody:
 
     def __init__(self, data: bytes) -> None:
         self.size_bytes: int | None = len(data)
-        self._rest = memoryview(data)
+        self._data = data
+        self._read_bytes = 0
 
     async def read_into(self, buffer: memoryview) -> int:
         """The next bytes."""
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+        piece = memoryview(self._data)[self._read_bytes : self._read_bytes + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._read_bytes += len(piece)
+        return len(piece)
 
     def take_now(self) -> bytes | None:
         """All bytes not read yet."""
-        data = bytes(self._rest)
-        self._rest = self._rest[:0]
+        data = self._data[self._read_bytes :]
+        self._read_bytes = len(self._data)
         return data
 
 

@@ -112,21 +112,18 @@ class Claim(NamedTuple):
 
     def _canonical_request(self) -> str:
         request = self.request
-        headers = request.headers
-        lines = []
-        for name in self.signed_headers:
-            value = headers.get(name, "").strip(" \t")
-            if "  " in value or "\t" in value:
-                value = collapsed(value)
-            lines.append(f"{name}:{value}\n")
+        headers, names = request.headers, self.signed_headers
+        lines = "".join([f"{name}:{headers.get(name, '')}\n" for name in names])
+        if "  " in lines or "\t" in lines:
+            lines = "".join([f"{name}:{collapsed(headers.get(name, ''))}\n" for name in names])
         query = (
             canonical_query(request.raw_query, skip_signature=self.expires_seconds is not None)
             if request.raw_query
             else ""
         )
         return (
-            f"{request.method}\n{canonical_path(request.raw_path)}\n{query}\n{''.join(lines)}\n"
-            f"{';'.join(self.signed_headers)}\n{self.content_sha256}"
+            f"{request.method}\n{canonical_path(request.raw_path)}\n{query}\n{lines}\n"
+            f"{';'.join(names)}\n{self.content_sha256}"
         )
 
 
