@@ -34,6 +34,14 @@ class _Row(NamedTuple):
         return _holds(self.query, query) and _holds(self.headers, headers)
 
 
+class _Plain(NamedTuple):
+    """What a request without arguments asks for, as nearly all do, if it has none of the headers."""
+
+    row: _Row
+    headers: frozenset[str]
+    """Those that other rows require."""
+
+
 def _holds(required: tuple[tuple[str, str | None], ...], present: Mapping[str, str]) -> bool:
     for name, value in required:
         found = present.get(name)
@@ -81,9 +89,10 @@ class Router:
         for group in groups.values():
             group.sort(key=lambda row: row.rank, reverse=True)
         self._groups = {key: tuple(group) for key, group in groups.items()}
-        # Requests without arguments: only rows without query requirements can match.
         self._plain = {
-            key: tuple(row for row in group if not row.query) for key, group in groups.items()
+            key: _Plain(group[-1], frozenset(name for row in group for name, _ in row.headers))
+            for key, group in groups.items()
+            if group[-1].rank == (0, 0)
         }
 
     def resolve(
@@ -102,9 +111,25 @@ class Router:
             resource = Resource.OBJECT
         else:
             resource = Resource.SERVICE if bucket is None else Resource.BUCKET
-        groups = self._groups if query else self._plain
+        plain = None if query else self._plain.get((method, resource))
+        if plain is not None and plain.headers.isdisjoint(headers):
+            best = plain.row
+        else:
+            best = self._best(method, resource, query, headers)
+        if query and not best.query:
+            _refuse_unknown_subresources(query)
+            if method == "PUT" and resource is Resource.OBJECT:
+                _refuse_stray_arguments(query)
+        if best.operation is None:
+            raise _not_offered(best.name)
+        return best.operation
+
+    def _best(
+        self, method: str, resource: Resource, query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> _Row:
+        """The row that requires most of what the request has."""
         best: _Row | None = None
-        for row in groups.get((method, resource), ()):
+        for row in self._groups.get((method, resource), ()):
             if best is not None and row.rank < best.rank:
                 break
             if row.matches(query, headers):
@@ -113,13 +138,7 @@ class Router:
                 best = row
         if best is None:
             raise _no_row(method, resource, query)
-        if query and not best.query:
-            _refuse_unknown_subresources(query)
-            if method == "PUT" and resource is Resource.OBJECT:
-                _refuse_stray_arguments(query)
-        if best.operation is None:
-            raise _not_offered(best.name)
-        return best.operation
+        return best
 
 
 def _conflict(first: _Row, second: _Row) -> S3Error:

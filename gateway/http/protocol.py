@@ -451,7 +451,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
                 return await self._outlet.write_stream(request, head, body)
             response = self._unsafe(request)
         self._write_whole(request, response)
-        await self._outlet.drained()
+        if not self._outlet.is_drained:
+            await self._outlet.drained()
         return True
 
     def _write_whole(self, request: HttpRequest, response: S3Response) -> None:

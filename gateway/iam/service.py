@@ -9,6 +9,8 @@ import logging
 import re
 from typing import Final
 
+import msgspec
+
 from gateway.authorization import ANONYMOUS
 from gateway.context import Context
 from gateway.domain.access import may_by_identity
@@ -120,7 +122,7 @@ class QueryService:
             self._context.metadata, claim.access_key, session_token_of(request)
         )
         body = await _read_body(request, http)
-        claim = claim._replace(content_sha256=hashlib.sha256(body).hexdigest())
+        claim = msgspec.structs.replace(claim, content_sha256=hashlib.sha256(body).hexdigest())
         claim.verify(secret, self._context.clock.now_ns() / _NANOSECONDS)
         return principal, read_form(body)
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from gateway.domain.cors import CorsRules
 from gateway.domain.lifecycle import LifecycleRules
 from gateway.domain.policy.document import Policy
@@ -39,7 +41,7 @@ class BucketEntry(NamedTuple):
         return keys.object_(self.bucket_id, key.encode())
 
 
-class ObjectEntry(NamedTuple):
+class ObjectEntry(msgspec.Struct, frozen=True, gc=False):
     """An object's record as read at `mod_revision` of its key: the current one's, or a version's."""
 
     record_key: bytes
@@ -52,7 +54,7 @@ class ObjectEntry(NamedTuple):
         return keys.key_of_object(keys.object_of(self.record_key)).decode()
 
 
-class Committed(NamedTuple):
+class Committed(msgspec.Struct, frozen=True, gc=False):
     """What a commit left: the object as it is now. `mod_revision` 0 when only its effect is known
     (an unknown outcome that was settled)."""
 
@@ -61,7 +63,7 @@ class Committed(NamedTuple):
     mod_revision: int
 
 
-class Deleted(NamedTuple):
+class Deleted(msgspec.Struct, frozen=True, gc=False):
     """What a delete did: the object that is not current any more, if there was one, and the delete
     marker in its place; none in buckets without versioning, where the object has ended."""
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
+
+import msgspec
 
 from gateway.metadata import keys
 from gateway.metadata.backlog import Backlog, entries_queued
@@ -26,7 +28,7 @@ the store does not answer at all, each try costs its whole timeout and a client 
 PAUSE_SECONDS_MAX = 0.5
 
 
-class Applied(NamedTuple):
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """`certain` is False when an answer was lost and the identical retry found its compares broken:
     then the first try may have been applied, and the caller looks for its traces."""
 

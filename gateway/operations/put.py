@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -97,7 +97,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     storage_class: str = ""
 
 
-class Upload(NamedTuple):
+class Upload(msgspec.Struct, frozen=True, gc=False):
     """What becomes of a body: bucket, key, and what the request says of the object. `previous` is
     what the key held when the request began, `lock` what the new version gets."""
 
@@ -115,7 +115,7 @@ class Upload(NamedTuple):
     """The bucket is `Metadata.bucket_for_new`'s."""
 
 
-class Published(NamedTuple):
+class Published(msgspec.Struct, frozen=True, gc=False):
     """The new object, the version id to answer with ("" where there are no versions), and what
     lifecycle rules have in store for it."""
 

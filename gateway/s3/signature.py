@@ -3,7 +3,9 @@
 import hashlib
 import hmac
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.headers import format_iso8601
@@ -17,7 +19,7 @@ STREAMING_SIGNED_TRAILER: Final = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 STREAMING_UNSIGNED_TRAILER: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 
 
-class Verified(NamedTuple):
+class Verified(msgspec.Struct, frozen=True, gc=False):
     """A signature that holds, and what the body's own signatures continue from.
 
     `content_sha256` is the payload form that was signed (64 hex digits, UNSIGNED-PAYLOAD or a

@@ -11,8 +11,10 @@ from calendar import timegm
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
 
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.headers import parse_http_date
@@ -55,7 +57,7 @@ _CANONICAL_WORD: Final = re.compile(
 )
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True):
     """What a request says about its signature; nothing is proved before `verify`."""
 
     access_key: str

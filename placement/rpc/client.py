@@ -5,7 +5,8 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+
+import msgspec
 
 from placement.clock import Randomness, SystemRandomness
 from placement.errors import PeerUnavailable, ProtocolError
@@ -38,7 +39,7 @@ SILENCE_SECONDS_MAX = 6.0
 """A TCP peer that sends nothing for so long, though it was asked, is gone or stands still."""
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """An answer, or one element of a stream."""
 
     header: memoryview

@@ -4,7 +4,12 @@ import asyncio
 
 import pytest
 
-from gateway.metadata.outcomes import UNKNOWN_SECONDS_MAX, UNKNOWN_TRIES, Transactions
+from gateway.metadata.outcomes import (
+    UNKNOWN_SECONDS_MAX,
+    UNKNOWN_TRIES,
+    Applied,
+    Transactions,
+)
 from placement.errors import MetastoreUnavailable, OutcomeUnknown
 from placement.metastore.port import Txn, TxnResult
 
@@ -46,14 +51,14 @@ class SilentStore:
         return TxnResult(True, 7, ())
 
 
-def run(store: SilentStore) -> tuple[bool, bool, int]:
+def run(store: SilentStore) -> Applied:
     transactions = Transactions(store, clock=store.time, randomness=store.time)  # type: ignore[arg-type]
     return asyncio.run(transactions.run(Txn()))
 
 
 def test_answers_that_are_lost_with_their_connection_are_asked_for_again() -> None:
     store = SilentStore(Time(), lost=UNKNOWN_TRIES - 1, try_seconds=0.01)
-    assert run(store) == (True, True, 7)
+    assert run(store) == Applied(True, True, 7)
     assert store.tries == UNKNOWN_TRIES
 
 
