@@ -98,15 +98,9 @@ class HeadParser:
         if len(lines) - 3 > self._headers_max:
             raise RefusedError(refusals.HEAD_TOO_LARGE)
         known = self._lines
-        headers: dict[str, str] = {}
-        for line in lines[1:-2]:
-            name, value = known.get(line) or self._cut(line)
-            if name in headers:
-                if name == "host":
-                    raise RefusedError(refusals.BAD_HOST)
-                value = headers[name] + "," + value
-            headers[name] = value
-        return headers
+        pairs = [known.get(line) or self._cut(line) for line in lines[1:-2]]
+        headers = dict(pairs)
+        return headers if len(headers) == len(pairs) else _joined(pairs)
 
     def _cut(self, line: str) -> tuple[str, str]:
         """The name in lower case, and the value."""
@@ -167,6 +161,19 @@ class Grammar:
                 self._parser = httptools.HttpRequestParser(self)
         if not self._head_ended:
             raise RefusedError(refusals.BAD_REQUEST)
+
+
+def _joined(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Headers of which some are given more than once."""
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in headers:
+            headers[name] = value
+        elif name == "host":
+            raise RefusedError(refusals.BAD_HOST)
+        else:
+            headers[name] += "," + value
+    return headers
 
 
 def cannot_become_head(data: bytes) -> bool:
