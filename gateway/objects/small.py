@@ -32,17 +32,11 @@ async def put_small(
     drives while there are any."""
     plan = staged.plan
     shards = _Shards(staged, envelope)
-    every = range(plan.scheme.width)
     seats = dict(enumerate(plan.seats))
-    if plan.node:
-        outcomes = await _send(plan.node, shards.message(every, plan.seats), nodes, topology)
-        results = dict(enumerate(outcomes))
-    else:
-        results = await _put(seats, shards, nodes, topology)
-        outcomes = list(results.values())
-    if outcomes.count(Outcome.STORED) == len(every):
+    results = await _put(seats, shards, nodes, topology)
+    if list(results.values()).count(Outcome.STORED) == len(seats):
         staged.stored = seats
-        return set(every)
+        return set(seats)
     tried: set[DriveId] = set()
     staged.displaced = tuple(
         drive.slot for index, drive in seats.items() if results[index] is not Outcome.STORED
@@ -141,9 +135,11 @@ async def _put(
         outcomes = await _send(name, message, nodes, topology)
         results.update(zip(indices, outcomes, strict=True))
 
+    (own_name, own_indices), *others = by_node.items()
     async with asyncio.TaskGroup() as group:
-        for name, indices in by_node.items():
+        for name, indices in others:
             group.create_task(on_node(name, indices))
+        await on_node(own_name, own_indices)  # needs no task
     return results
 
 
