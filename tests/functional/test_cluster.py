@@ -535,14 +535,16 @@ def test_what_nodes_that_are_away_make_unreadable_is_listed_with_their_drives(
     cluster: LocalCluster, s3: Any
 ) -> None:
     root = ("--url", cluster.admin_urls[0], "--dir", str(cluster.directory))
-    s3.put_object(Bucket=BUCKET, Key="kept/1", Body=bytes(300_000))
+    bucket = "away"  # of the default scheme, whatever others set
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="kept/1", Body=bytes(300_000))
     nodes = [cluster.members[f"node{number}"] for number in (1, 2)]
     for node in nodes:
         node.stop()
     hosts = {d.drive.hex(): d.host for d in look(cluster)[1] if d.host in ("host1", "host2")}
 
     def listed() -> Any:
-        return admin(cluster, "object", "lost", BUCKET, "--prefix", "kept/", *root)
+        return admin(cluster, "object", "lost", bucket, "--prefix", "kept/", *root)
 
     eventually(lambda: listed()["lost"] == 1, 30)
     told = listed()
