@@ -201,7 +201,8 @@ class RequestAdmission:
         existing: ObjectRules | None = None
         tags: Tags = ()
         if current is not None:
-            existing = ObjectRules(current.record.owner, current.record.acl)
+            owner = owner_of(current.record.owner, rules.owner)
+            existing = ObjectRules(owner, current.record.acl)
             tags = current.record.tags
         question = self._question(rules, action, arn, tags, prefix)
         principal = self.principal
@@ -247,6 +248,12 @@ def rules_of(entry: BucketEntry) -> BucketRules:
         record.acl,
         PublicAccessBlock() if block is None else PublicAccessBlock(*block),
     )
+
+
+def owner_of(writer: str, bucket_owner: str) -> str:
+    """Whose an object is where objects are their writers': what nobody in particular wrote is the
+    bucket owner's, for else it would be out of everybody's reach."""
+    return bucket_owner if writer == ANONYMOUS_ACCOUNT_ID else writer
 
 
 def denied() -> S3Error:

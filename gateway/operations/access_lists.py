@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
-from gateway.authorization import ANONYMOUS, denied
+from gateway.authorization import ANONYMOUS, denied, owner_of
 from gateway.context import Context
 from gateway.domain import acl
 from gateway.domain.access import ENFORCED, PREFERRED
@@ -133,7 +133,11 @@ def own_access(entry: BucketEntry, principal: Principal) -> ObjectAccess:
     Source: S3 User Guide, "Controlling ownership of objects".
     """
     record = entry.record
-    return _without_list(record.owner if record.ownership == ENFORCED else principal.account_id)
+    return _without_list(
+        record.owner
+        if record.ownership == ENFORCED
+        else owner_of(principal.account_id, record.owner)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -154,7 +158,7 @@ async def access_of_new(
         if not await _gives_bucket_owner_all(context, asked, record.owner):
             raise S3Error(ErrorCode.ACL_NOT_SUPPORTED)
         return ObjectAccess(record.owner, None)
-    owner = principal.account_id
+    owner = owner_of(principal.account_id, record.owner)
     if record.ownership == PREFERRED and asked.canned == acl.BUCKET_OWNER_FULL_CONTROL:
         return ObjectAccess(record.owner, None)
     grants = await resolve(context, asked, owner=owner, bucket_owner=record.owner, of_bucket=False)

@@ -241,6 +241,53 @@ def test_ownership_decides_whose_objects_are(s3: Any, other_s3: Any, other_accou
         empty_and_delete(s3, name)
 
 
+def upload_as(client: Any, bucket: str) -> None:
+    """Objects by PUT, by PUT with a list, by copy and in parts."""
+    client.put_object(Bucket=bucket, Key="up/put", Body=b"x")
+    client.put_object(Bucket=bucket, Key="up/listed", Body=b"x", ACL="public-read")
+    client.copy_object(Bucket=bucket, Key="up/copy", CopySource=f"{bucket}/open")
+    upload = client.create_multipart_upload(Bucket=bucket, Key="up/parts")["UploadId"]
+    where = {"Bucket": bucket, "Key": "up/parts", "UploadId": upload}
+    tag = client.upload_part(**where, PartNumber=1, Body=b"x")["ETag"]
+    client.complete_multipart_upload(
+        **where, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": tag}]}
+    )
+
+
+def test_what_nobody_in_particular_uploaded_is_the_bucket_owners(
+    s3: Any, other_s3: Any, nobody: Any, bucket: str
+) -> None:
+    s3.put_object(Bucket=bucket, Key="open", Body=b"x", ACL="public-read")
+    s3.put_bucket_policy(Bucket=bucket, Policy=allow(bucket, "s3:PutObject", "/up/*"))
+    upload_as(nobody, bucket)
+    keys = ("up/put", "up/listed", "up/copy", "up/parts")
+    mine = s3.get_bucket_acl(Bucket=bucket)["Owner"]["ID"]
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix="up/", FetchOwner=True)["Contents"]
+    assert {each["Key"]: each["Owner"]["ID"] for each in listed} == dict.fromkeys(keys, mine)
+    for key in keys:
+        assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"x"
+        grants = s3.get_object_acl(Bucket=bucket, Key=key)["Grants"]
+        assert [each["Grantee"].get("ID") for each in grants if "ID" in each["Grantee"]] == [mine]
+        if key != "up/listed":  # its list is public
+            assert error_of(nobody.get_object, Bucket=bucket, Key=key) == DENIED
+            assert error_of(other_s3.get_object, Bucket=bucket, Key=key) == DENIED
+    # And the policy of the bucket speaks for it.
+    s3.put_bucket_policy(Bucket=bucket, Policy=allow(bucket, ["s3:GetObject", "s3:DeleteObject"]))
+    for key in keys:
+        assert nobody.get_object(Bucket=bucket, Key=key)["Body"].read() == b"x"
+        assert other_s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"x"
+    # By a list the same.
+    s3.delete_bucket_policy(Bucket=bucket)
+    s3.put_bucket_acl(Bucket=bucket, ACL="public-read-write")
+    nobody.put_object(Bucket=bucket, Key="up/put", Body=b"y")
+    assert s3.get_object(Bucket=bucket, Key="up/put")["Body"].read() == b"y"
+    assert error_of(nobody.get_object, Bucket=bucket, Key="up/put") == DENIED
+    assert error_of(nobody.delete_object, Bucket=bucket, Key="up/put") == DENIED
+    # Somebody's objects stay their own.
+    other_s3.put_object(Bucket=bucket, Key="up/theirs", Body=b"z")
+    assert error_of(s3.get_object, Bucket=bucket, Key="up/theirs") == DENIED
+
+
 def test_enforced_ownership_knows_no_lists(s3: Any, bucket: str) -> None:
     rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
     s3.put_bucket_acl(Bucket=bucket, ACL="public-read")

@@ -132,6 +132,25 @@ def test_anothers_object_in_ones_own_bucket_needs_an_admission() -> None:
     run(scenario)
 
 
+def test_what_nobody_uploaded_before_it_became_the_bucket_owners_is_judged_as_theirs() -> None:
+    async def scenario(rig: Rig) -> None:
+        await put(rig, "pub/k", owner=ANONYMOUS.account_id)
+        await put(rig, "k", owner=ANONYMOUS.account_id)
+        await open_up(rig)
+        context = context_of(rig)
+        for principal in (ANONYMOUS, OTHER, OWNER):
+            reading = admit(context, asked(key="pub/k"), principal, "s3:GetObject")
+            assert (await rig.metadata.lookup("bucket", "pub/k", reading))[1] is not None
+        reading = admit(context, asked(key="k"), OWNER, "s3:GetObject")
+        assert (await rig.metadata.lookup("bucket", "k", reading))[1] is not None
+        for principal in (ANONYMOUS, OTHER):
+            reading = admit(context, asked(key="k"), principal, "s3:GetObject")
+            with pytest.raises(S3Error):
+                await rig.metadata.lookup("bucket", "k", reading)
+
+    run(scenario)
+
+
 def test_what_is_missing_is_told_to_those_who_may_list() -> None:
     async def scenario(rig: Rig) -> None:
         await open_up(rig)
