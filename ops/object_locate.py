@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef, BucketRecord, ObjectRecord, decode
+from gateway.objects.errors import ObjectsError
 from ops.clients import Clients
 from ops.keeper.inventory import blobs_of
 from ops.refusal import Refused
@@ -73,7 +74,12 @@ async def locate(clients: Clients, bucket: str, key: str) -> list[BlobPlaces]:
     if kv is None:
         raise Refused(f"there is no object {key} in {bucket}")
     record = decode(ObjectRecord, kv.value)
-    return [await _places(clients, ref) for ref in await blobs_of(record, clients.objects)]
+    try:
+        refs = await blobs_of(record, clients.objects)
+    except ObjectsError:
+        assert record.manifest is not None, "only lists of parts are read"
+        refs = [record.manifest]  # it cannot be read: of the parts nothing is known
+    return [await _places(clients, ref) for ref in refs]
 
 
 async def _places(clients: Clients, ref: BlobRef) -> BlobPlaces:

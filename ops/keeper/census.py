@@ -168,7 +168,8 @@ class Census:
             return
         began = turn = self._clock.monotonic()
         counting = Counting()
-        async for refs in blobs(self._metastore, self._objects):
+        # Of what cannot be read, the list of parts itself is counted as lost.
+        async for refs in blobs(self._metastore, self._objects, lambda *_: None):
             for blob in await find(refs, self._nodes):
                 counting.add(blob)
             await self._clock.sleep((self._clock.monotonic() - turn) * WALK_REST_FACTOR)

@@ -1,6 +1,6 @@
 """Every blob that the metadata names, page by page, and where its shards are."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.metadata import keys
@@ -9,10 +9,12 @@ from gateway.metadata.records import (
     ObjectRecord,
     PartRecord,
     Record,
+    RecordError,
     UploadRecord,
     decode,
 )
 from gateway.metadata.snapshots import SnapshotPart
+from gateway.objects.errors import ObjectsError
 from gateway.objects.manifest import parts_of
 from gateway.objects.port import Objects
 from placement.cluster_map import MapDrive
@@ -74,12 +76,19 @@ class Found:
         return any(holding.drive not in others for holding in self.shards.get(index, ()))
 
 
-async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[BlobRef]]:
+async def blobs(
+    metastore: Metastore,
+    objects: Objects,
+    unlisted: Callable[[BlobRef, Exception], None] | None = None,
+) -> AsyncIterator[list[BlobRef]]:
     """Pages of all blobs named by parts and uploads, by objects and their versions, and of the
     metadata's own copies. A blob may come twice.
 
     Nothing is read at one instant, so what a blob may move to comes after where it was: a completed
     upload's parts become an object's, objects are copied and renamed to wherever.
+
+    A list of parts that cannot be read is told to `unlisted`, and the walk goes on without its parts;
+    where nobody wants to know, what reading it raised ends the walk.
     """
     families = (
         _records(metastore, keys.PARTS, PartRecord),
@@ -92,7 +101,14 @@ async def blobs(metastore: Metastore, objects: Objects) -> AsyncIterator[list[Bl
         async for records in family:
             refs: list[BlobRef] = []
             for record in records:
-                refs += await blobs_of(record, objects)
+                try:
+                    refs += await blobs_of(record, objects)
+                except (ObjectsError, RecordError) as error:
+                    if unlisted is None or not isinstance(record, ObjectRecord):
+                        raise
+                    assert record.manifest is not None, "only lists of parts are read"
+                    refs.append(record.manifest)
+                    unlisted(record.manifest, error)
             if refs:
                 yield refs
 

@@ -4,6 +4,9 @@ It must have been ours from the beginning of that inventory to the commit that c
 keeper that led meanwhile may have known an older map, and brought shards home to a drive that is
 being emptied.
 
+Nor has one that could not read an object's list of parts: they may lie anywhere. The list comes back with
+its drives, or its object is deleted.
+
 An inventory that could not ask a drive which may come back has not found that: what the drive holds
 may be what is still to be moved. The drive comes back, or is out in the end, by itself or by an
 operator's word; either way another inventory follows.
@@ -47,7 +50,7 @@ class Moves:
         """Close what is done."""
         progress = self._progress()
         self._waits_for = []
-        if progress.due or progress.misplaced or not progress.epoch:
+        if progress.due or progress.misplaced or progress.unlisted or not progress.epoch:
             return
         if progress.unseen:
             now, _ = await self._maps.current()

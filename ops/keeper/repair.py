@@ -56,7 +56,8 @@ class RepairProgress:
     """What the gauges show. `due` while an inventory is wanted or running; `covered` are the drives
     that the last whole inventory counted on; `reported` shards were set aside and not rebuilt yet;
     `misplaced` ones lie where the map of `epoch`, under which it ran, does not want them. `unseen`
-    drives were away meanwhile and may come back: what they hold, nobody has seen."""
+    drives were away meanwhile and may come back: what they hold, nobody has seen. `unlisted` objects
+    have a list of parts that could not be read: where those are, nobody knows."""
 
     due: bool = True
     covered: frozenset[DriveId] = frozenset()
@@ -65,6 +66,7 @@ class RepairProgress:
     reported: int = 0
     rebuilt: int = 0
     unreadable: int = 0
+    unlisted: int = 0
     tolerance: int | None = None
     misplaced: int = 0
     moved: int = 0
@@ -215,7 +217,15 @@ class Repair:
         self.progress.expected = self.progress.known or None
         tolerance: int | None = None
         counting = Counting()
-        async for refs in blobs(self._metastore, self._objects):
+        unlisted = 0
+
+        def cannot_be_read(manifest: BlobRef, error: Exception) -> None:
+            nonlocal unlisted
+            unlisted += 1
+            self._hindered = True
+            log.info("the list of parts %s: %s", manifest.blob.hex(), error)
+
+        async for refs in blobs(self._metastore, self._objects, cannot_be_read):
             found = await find(refs, await self._nodes_told())
             found.sort(key=lambda blob: blob.tolerance)  # least remaining tolerance first
             for blob in found:
@@ -248,6 +258,7 @@ class Repair:
         self._again_at = ended + max(AGAIN_SECONDS, AGAIN_FACTOR * (ended - began))
         self.progress.missing = missing
         self.progress.unreadable = unreadable
+        self.progress.unlisted = unlisted
         self.progress.tolerance = tolerance
 
     async def _complete(self, blob: Found) -> None:

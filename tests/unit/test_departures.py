@@ -238,7 +238,9 @@ def test_an_epoch_is_closed_when_the_inventory_under_it_found_nothing_out_of_pla
         assert await epochs() == (2, 1)  # no inventory yet
         progress.due, progress.epoch, progress.misplaced = False, 2, 3
         assert await epochs() == (2, 1)
-        progress.misplaced, progress.epoch = 0, 1
+        progress.misplaced, progress.unlisted = 0, 1
+        assert await epochs() == (2, 1)  # nobody knows where all parts are
+        progress.unlisted, progress.epoch = 0, 1
         assert await epochs() == (2, 1)  # it ran under another map
         progress.epoch = 2
         assert await epochs() == (3,)

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.metadata import keys
 from gateway.metadata.records import BlobRef, GarbageRecord, ObjectRecord, decode, encode
+from gateway.objects.errors import BlobOutOfReach
 from ops.keeper.inventory import find
 from ops.keeper.repair import Repair, View
 from ops.keeper.sweep import Sweep
@@ -158,6 +159,50 @@ def test_what_cannot_be_read_is_counted_and_not_invented() -> None:
         await cluster.repair.work()
         assert cluster.repair.progress.unreadable > 0
         assert cluster.repair.progress.pending > 0
+
+    run(scenario)
+
+
+class NoLists:
+    """Objects whose lists of parts cannot be read."""
+
+    async def read_bytes(self, ref: BlobRef) -> bytes:
+        raise BlobOutOfReach("away")
+
+
+def test_a_list_of_parts_that_cannot_be_read_holds_up_nothing_but_the_end_of_moves() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        listed = keys.object_(BucketId(bytes(8)), b"0-listed")
+        lost = BlobRef(blob=bytes(16), k=4, m=2, stripe_size_bytes=STRIPE, size_bytes=9)
+        record = ObjectRecord(
+            owner="1", group=lost.blob, size_bytes=1, etag=b"", modified_ms=0, commit_id=b"",
+            manifest=lost,
+        )  # fmt: skip
+        await cluster.metastore.txn(Txn((), (Put(listed, encode(record)),)))
+        cluster.repair = Repair(
+            cluster.metastore,
+            NoLists(),  # type: ignore[arg-type]
+            {"local": cluster.node},
+            lambda: View(cluster.placement, cluster.live, cluster.waits),
+            cluster.clock,
+            term=lambda: cluster.term,
+        )
+        for drive in (DRIVES[0], DRIVES[1]):
+            cluster.node.drives[drive].shards.clear()
+        await cluster.repair.work()
+        assert cluster.repair.progress.unlisted == 1
+        assert cluster.repair.progress.unreadable == 1
+        assert not cluster.repair.progress.due
+        for ref in cluster.refs:
+            (blob,) = await find([ref], {"local": cluster.node})
+            assert blob.missing == ()
+        census = cluster.repair.census.told(cluster.live)
+        assert census is not None
+        assert census["by_tolerance"]["lost"]["blobs"] == 1
+        await cluster.metastore.txn(Txn((), (DeleteRange(listed),)))
+        cluster.clock.seconds += 1000
+        await cluster.repair.work()  # what could not be read is looked at again
+        assert cluster.repair.progress.unlisted == 0
 
     run(scenario)
 
