@@ -1,7 +1,7 @@
 """Every S3 operation that is not offered: the router answers NotImplemented for it.
 
 Without these rows a request like `PUT /bucket/key?retention` would be taken for PutObject. A row is
-taken out when its operation is offered. Source: the S3 API's service model.
+taken out when its operation is offered, be it in part. Source: the S3 API's service model.
 """
 
 from typing import Final, NamedTuple
@@ -52,11 +52,8 @@ _BUCKET: Final = _rows(
         ("PutBucketAnalyticsConfiguration", "PUT", ("analytics",)),
         ("PutBucketIntelligentTieringConfiguration", "PUT", ("intelligent-tiering",)),
         ("PutBucketInventoryConfiguration", "PUT", ("inventory",)),
-        ("PutBucketLogging", "PUT", ("logging",)),
         ("PutBucketMetricsConfiguration", "PUT", ("metrics",)),
-        ("PutBucketNotificationConfiguration", "PUT", ("notification",)),
         ("PutBucketReplication", "PUT", ("replication",)),
-        ("PutBucketRequestPayment", "PUT", ("requestPayment",)),
         (
             "UpdateBucketMetadataAnnotationTableConfiguration",
             "PUT",

@@ -1,14 +1,23 @@
 """Settings of buckets that no bucket here can have: what there is to say of them is that there are
-none, or which fixed answer holds. Setting them is not offered (`gateway.known`)."""
+none, or which fixed answer holds. Setting what holds anyway succeeds and changes nothing; anything
+else is not offered."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from gateway.context import Context
 from gateway.metadata.entries import BucketEntry
 from gateway.operation import AnyOperation, Match, Operation, Resource
 from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
+from gateway.s3.documents import SETTINGS_DOCUMENT_LIMIT_BYTES
 from gateway.s3.errors import ErrorCode, S3Error
-from gateway.s3.message import S3Response
+from gateway.s3.fixed_documents import (
+    BUCKET_OWNER,
+    asks_for_logging,
+    asks_for_notifications,
+    asks_for_requester_pays,
+)
+from gateway.s3.message import S3Request, S3Response
 from gateway.s3.xml import element
 
 _Handle = Callable[[Context, BucketNamed], Awaitable[BucketEntry]]
@@ -38,7 +47,40 @@ def _empty(root: str) -> _Encode:
 
 
 def _encode_payer(_: BucketEntry) -> S3Response:
-    return xml_response("RequestPaymentConfiguration", [element("Payer", "BucketOwner")])
+    return xml_response("RequestPaymentConfiguration", [element("Payer", BUCKET_OWNER)])
+
+
+@dataclass(frozen=True, slots=True)
+class SetFixed:
+    """Input of a put; `unoffered`: it asks for something else than what holds anyway."""
+
+    named: BucketNamed
+    unoffered: bool
+
+
+def _put(
+    name: str, argument: str, permission: str, asks_for_more: Callable[[bytes], bool]
+) -> AnyOperation:
+    def decode(request: S3Request) -> SetFixed:
+        return SetFixed(bucket_named(request), asks_for_more(request.document))
+
+    async def handle(context: Context, asked: SetFixed) -> None:
+        await _find(context, asked.named)
+        if asked.unoffered:
+            raise S3Error(
+                ErrorCode.NOT_IMPLEMENTED,
+                f"{name} with this configuration is not implemented by this server.",
+            )
+
+    return Operation(
+        name=name,
+        match=Match("PUT", Resource.BUCKET, (argument,)),
+        permission=permission,
+        decode=decode,
+        handle=handle,
+        encode=lambda _: S3Response(200),
+        document_limit_bytes=SETTINGS_DOCUMENT_LIMIT_BYTES,
+    )
 
 
 def _get(
@@ -103,6 +145,19 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         "s3:GetBucketRequestPayment",
         _find,
         _encode_payer,
+    ),
+    _put("PutBucketLogging", "logging", "s3:PutBucketLogging", asks_for_logging),
+    _put(
+        "PutBucketNotificationConfiguration",
+        "notification",
+        "s3:PutBucketNotification",
+        asks_for_notifications,
+    ),
+    _put(
+        "PutBucketRequestPayment",
+        "requestPayment",
+        "s3:PutBucketRequestPayment",
+        asks_for_requester_pays,
     ),
     _delete("DeleteBucketReplication", "replication", "s3:PutReplicationConfiguration"),
 )

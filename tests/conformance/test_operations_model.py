@@ -93,6 +93,8 @@ def test_every_header_of_the_offered_operations_is_handled_or_refused() -> None:
         *("x-amz-object-ownership", "x-amz-acl"),
         *("x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp"),
         *("x-amz-grant-write", "x-amz-grant-write-acp"),
+        # No destination of notifications is ever taken.
+        "x-amz-skip-destination-validation",
         # The root of an account keeps the say over its policy in any case.
         "x-amz-confirm-remove-self-bucket-access",
     }

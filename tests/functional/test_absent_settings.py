@@ -57,10 +57,59 @@ def test_settings_with_one_fixed_value_are_told(s3: Any, bucket: str) -> None:
     assert set(notification) == {"ResponseMetadata"}
 
 
-def test_setting_them_is_still_refused(s3: Any, bucket: str) -> None:
+LOGGING = {"LoggingEnabled": {"TargetBucket": "logs", "TargetPrefix": ""}}
+TOPIC = {"TopicArn": "arn:aws:sns:us-east-1:123456789012:t", "Events": ["s3:ObjectCreated:*"]}
+SETTINGS: list[tuple[str, str, Any, list[Any]]] = [
+    (
+        "put_bucket_request_payment",
+        "RequestPaymentConfiguration",
+        {"Payer": "BucketOwner"},
+        [{"Payer": "Requester"}],
+    ),
+    ("put_bucket_logging", "BucketLoggingStatus", {}, [LOGGING]),
+    (
+        "put_bucket_notification_configuration",
+        "NotificationConfiguration",
+        {},
+        [{"TopicConfigurations": [TOPIC]}, {"EventBridgeConfiguration": {}}],
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "argument", "holds", "unoffered"), SETTINGS)
+def test_setting_what_holds_anyway_succeeds_and_anything_else_is_refused(
+    s3: Any,
+    bucket: str,
+    other_s3: Any,
+    call: str,
+    argument: str,
+    holds: dict[str, Any],
+    unoffered: list[dict[str, Any]],
+) -> None:
+    put = getattr(s3, call)
+    put(Bucket=bucket, **{argument: holds})
+    assert error_of(put, Bucket="no-such-bucket", **{argument: holds}) == ("NoSuchBucket", 404)
+    others = error_of(getattr(other_s3, call), Bucket=bucket, **{argument: holds})
+    assert others == ("AccessDenied", 403)
+    for asked in unoffered:
+        assert error_of(put, Bucket=bucket, **{argument: asked}) == ("NotImplemented", 501)
+    test_settings_with_one_fixed_value_are_told(s3, bucket)
+
+
+def test_payers_that_there_are_not(s3: Any, bucket: str) -> None:
     refused = error_of(
         s3.put_bucket_request_payment,
         Bucket=bucket,
-        RequestPaymentConfiguration={"Payer": "Requester"},
+        RequestPaymentConfiguration={"Payer": "Somebody"},
     )
-    assert refused == ("NotImplemented", 501)
+    assert refused == ("MalformedXML", 400)
+
+
+def test_what_can_only_be_set_otherwise_is_refused(s3: Any, bucket: str) -> None:
+    for status in ("Enabled", "Suspended"):
+        refused = error_of(
+            s3.put_bucket_accelerate_configuration,
+            Bucket=bucket,
+            AccelerateConfiguration={"Status": status},
+        )
+        assert refused == ("NotImplemented", 501)
