@@ -24,7 +24,6 @@ SESSION_POLICY_SIZE_MAX: Final = 2048
 SESSION_SECONDS_MIN: Final = 900
 ROLE_SESSION_SECONDS_MIN: Final = 3600
 ROLE_SESSION_SECONDS_MAX: Final = 43_200
-TAGS_MAX: Final = 50
 
 NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]+")
 PATH: Final = re.compile(r"/|/[\x21-\x7e]+/")
@@ -159,7 +158,14 @@ def over_quota(what: str, quota: int) -> IamRefused:
 
 
 def demand_removable(
-    kind: Kind, *, access_keys: int, inline: int, attached: int, groups: int, members: int
+    kind: Kind,
+    *,
+    access_keys: int,
+    inline: int,
+    attached: int,
+    groups: int,
+    members: int,
+    other_versions: int,
 ) -> None:
     """DeleteConflict while something still hangs on the entity, which AWS never takes along."""
     for count, what in (
@@ -171,6 +177,12 @@ def demand_removable(
     ):
         if count:
             raise IamRefused(Refusal.DELETE_CONFLICT, f"Cannot delete entity, {what}.")
+    if other_versions:
+        raise IamRefused(
+            Refusal.DELETE_CONFLICT,
+            "This policy has more than one version. Before you delete a policy, you must delete the "
+            "policy's versions. The default version is deleted with the policy.",
+        )
 
 
 _OF_MEMBERS: Final = {

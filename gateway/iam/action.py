@@ -76,11 +76,15 @@ class Action:
     for itself."""
     unsigned: bool = False
     """Something else than a signature proves who asks."""
+    tagging: bool = False
+    """It makes something, perhaps with tags, and these need the permission to tag besides."""
 
-    @property
-    def permission(self) -> str:
-        """As policies name it."""
-        return f"{self.service}:{self.name}"
+    def permissions(self, form: Form) -> tuple[str, ...]:
+        """All that it needs, as policies name it."""
+        own = f"{self.service}:{self.name}"
+        if not self.tagging or not form.has_tags or self.kind is None:
+            return (own,)
+        return own, f"{self.service}:Tag{self.kind.title}"
 
 
 _ARN_ARGUMENTS: Final = {
@@ -99,6 +103,9 @@ async def resource_of(action: Action, call: Call) -> str:
     arn = form.get(_ARN_ARGUMENTS.get(kind.letter, ""))
     if arn is not None:
         return arn
+    url = form.get("Url")
+    if kind is iam.PROVIDER and url is not None:
+        return iam.arn(account_id, kind, "/", iam.provider_name(url))
     name = form.get(f"{kind.title}Name")
     if name is None:
         if action.of_caller:

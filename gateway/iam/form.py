@@ -3,12 +3,20 @@
 import binascii
 import re
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl
 
 from gateway.domain import iam
 from gateway.domain.iam import IamRefused, Kind, Refusal
+from gateway.domain.iam_tags import (
+    TAG_KEY_LENGTH_MAX,
+    TAG_PATTERN,
+    TAG_VALUE_LENGTH_MAX,
+    TAGS_MAX,
+    Tags,
+    checked,
+)
 
 FIELDS_MAX: Final = 400
 ITEMS_MAX: Final = 1000
@@ -16,6 +24,7 @@ ITEMS_DEFAULT: Final = 100
 DOCUMENT_LENGTH_MAX: Final = 131_072
 """Of a policy as it is sent; what counts is its size without blanks."""
 _MARKER_LENGTH_MAX: Final = 1024
+_TAG: Final = "Tags.member."
 _DOCUMENT: Final = re.compile(r"[\t\n\r\x20-\xff]+")
 
 
@@ -100,6 +109,17 @@ class Form:
         """A policy."""
         return self.required(name, length_max=DOCUMENT_LENGTH_MAX, pattern=_DOCUMENT)
 
+    def choice(self, name: str, known: Sequence[str]) -> str | None:
+        """One of a few words."""
+        value = self._fields.get(name)
+        if value is not None and value not in known:
+            raise violated(name, value, f"satisfy enum value set: [{', '.join(known)}]")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A boolean; false when it is not given."""
+        return self.choice(name, ("true", "false")) == "true"
+
     def number(self, name: str, lowest: int, highest: int) -> int | None:
         """An integer within bounds."""
         value = self._fields.get(name)
@@ -126,18 +146,30 @@ class Form:
             found.append(value)
         return tuple(dict.fromkeys(found))
 
-    def tags(self) -> tuple[tuple[str, str], ...]:
-        """Tags.member.N.Key and .Value."""
-        found: dict[str, str] = {}
-        for number in range(1, iam.TAGS_MAX + 2):
-            key = self.text(f"Tags.member.{number}.Key", length_max=128)
+    def tags(self, kind: Kind) -> Tags:
+        """Tags.member.N.Key and .Value, as tags for one of that kind."""
+        found: list[tuple[str, str]] = []
+        for number in range(1, TAGS_MAX + 2):
+            key = self.text(
+                f"{_TAG}{number}.Key", length_max=TAG_KEY_LENGTH_MAX, pattern=TAG_PATTERN
+            )
             if key is None:
                 break
-            if number > iam.TAGS_MAX:
-                raise iam.over_quota("Tags", iam.TAGS_MAX)
-            value = self.text(f"Tags.member.{number}.Value", length_max=256, length_min=0)
-            found[key] = value or ""
-        return tuple(found.items())
+            if number > TAGS_MAX:
+                raise iam.over_quota(f"TagsPer{kind.title}", TAGS_MAX)
+            value = self.text(
+                f"{_TAG}{number}.Value",
+                length_max=TAG_VALUE_LENGTH_MAX,
+                length_min=0,
+                pattern=TAG_PATTERN,
+            )
+            found.append((key, value or ""))
+        return checked(kind, found)
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether there is a tag at all."""
+        return f"{_TAG}1.Key" in self._fields
 
     def limit(self) -> int:
         """How many items a page has."""

@@ -5,34 +5,53 @@ from gateway.domain.iam import GROUP, POLICY, ROLE, USER, IamRefused, Kind, Refu
 from gateway.domain.managed_policies import ALL, managed_policy
 from gateway.iam.action import Action, Call, Handle
 from gateway.iam.answers import Answer
-from gateway.iam.elements import (
-    DEFAULT_VERSION,
-    Element,
-    cut,
-    encoded,
-    known_policy_element,
-    policy_element,
-)
+from gateway.iam.elements import Element, cut, encoded, known_policy_element, policy_element
 from gateway.metadata import grants
+from gateway.metadata.attachments import attachments_of_known
+from gateway.metadata.identities import Entity
 from gateway.metadata.identity_records import IamRecord
-from gateway.metadata.policies import pack_policy, unpack_policy
-from gateway.s3.headers import format_iso8601
+from gateway.metadata.policies import pack_policy
 
 _ARN_LENGTH_MIN, _ARN_LENGTH_MAX = 20, 2048
 _DESCRIPTION_LENGTH_MAX = 1000
-_SCOPES = frozenset({"All", "AWS", "Local"})
+_SCOPES = ("All", "AWS", "Local")
+_USAGES = ("PermissionsPolicy", "PermissionsBoundary")
 
 
-def _arn(call: Call) -> str:
+def policy_arn(call: Call) -> str:
+    """The policy that is meant."""
     return call.form.required("PolicyArn", length_max=_ARN_LENGTH_MAX, length_min=_ARN_LENGTH_MIN)
+
+
+def demand_own(arn: str) -> str:
+    """The ARN, of a policy that can be changed. Raises IamRefused (UnmodifiableEntity)."""
+    if managed_policy(arn) is not None:
+        raise IamRefused(Refusal.NOT_POSSIBLE, f"Policy {arn} comes with the store.")
+    return arn
+
+
+async def own_policy(call: Call) -> Entity:
+    """The account's own policy that is meant. Raises IamRefused."""
+    return await grants.find_policy(call.identities, call.account_id, demand_own(policy_arn(call)))
+
+
+def managed_document(call: Call) -> str:
+    """What a managed policy is to say. Raises IamRefused."""
+    document = call.form.document("PolicyDocument")
+    iam.read_identity_policy(document)
+    if iam.policy_size(document) > iam.MANAGED_POLICY_SIZE_MAX:
+        raise iam.over_quota("PolicySize", iam.MANAGED_POLICY_SIZE_MAX)
+    return document
+
+
+def of_boundaries(call: Call) -> bool:
+    """Whether only permissions boundaries are asked for, which nothing here has."""
+    return call.form.choice("PolicyUsageFilter", _USAGES) == "PermissionsBoundary"
 
 
 async def _create(call: Call) -> Answer:
     form = call.form
-    name, document = form.new_name(POLICY), form.document("PolicyDocument")
-    iam.read_identity_policy(document)
-    if iam.policy_size(document) > iam.MANAGED_POLICY_SIZE_MAX:
-        raise iam.over_quota("PolicySize", iam.MANAGED_POLICY_SIZE_MAX)
+    name, document = form.new_name(POLICY), managed_document(call)
     description = form.text("Description", length_max=_DESCRIPTION_LENGTH_MAX, length_min=0)
     record = IamRecord(
         kind="",
@@ -42,56 +61,29 @@ async def _create(call: Call) -> Answer:
         created_ms=0,
         document=pack_policy(document.encode()),
         description=description or "",
-        tags=form.tags(),
+        tags=form.tags(POLICY),
     )
     made = await call.identities.create(call.account_id, POLICY, name, record)
-    return {"Policy": policy_element(made, 0)}
+    return {"Policy": policy_element(made, 0, whole=True)}
 
 
 async def _get(call: Call) -> Answer:
-    arn = _arn(call)
+    arn = policy_arn(call)
     known = managed_policy(arn)
     if known is not None:
-        return {"Policy": known_policy_element(known)}
-    found = await grants.find_policy(call.identities, call.account_id, arn)
-    return {"Policy": policy_element(found, await call.identities.attachments(found))}
-
-
-async def _get_version(call: Call) -> Answer:
-    arn = _arn(call)
-    version = call.form.required("VersionId", length_max=64)
-    known = managed_policy(arn)
-    if known is not None:
-        document, created_ms = known.document, 0
-    else:
-        found = await grants.find_policy(call.identities, call.account_id, arn)
-        document, created_ms = (
-            unpack_policy(found.record.document).decode(),
-            found.record.created_ms,
-        )
-    if version != DEFAULT_VERSION:
-        raise IamRefused(
-            Refusal.NO_SUCH_ENTITY,
-            f"Policy {arn} version {version} does not exist or is not attachable.",
-        )
-    return {
-        "PolicyVersion": {
-            "Document": encoded(document),
-            "VersionId": DEFAULT_VERSION,
-            "IsDefaultVersion": True,
-            "CreateDate": format_iso8601(created_ms),
-        }
-    }
+        attached = await attachments_of_known(call.identities, call.account_id)
+        return {"Policy": known_policy_element(known, attached[arn])}
+    found = await own_policy(call)
+    count = await call.identities.attachments(found)
+    return {"Policy": policy_element(found, count, whole=True)}
 
 
 async def _list(call: Call) -> Answer:
-    """The account's own, then those that come with the store; both are few enough to be read."""
+    """The account's own, then those that come with the store; all are few enough to be read."""
     form = call.form
-    scope = form.get("Scope") or "All"
-    if scope not in _SCOPES:
-        raise IamRefused(Refusal.VALIDATION, "Scope must be All, AWS or Local.")
+    scope, nothing = form.choice("Scope", _SCOPES) or "All", of_boundaries(call)
     marker, limit, prefix = form.marker(), form.limit(), form.path_prefix()
-    attached_only = form.get("OnlyAttached") == "true"
+    attached_only = form.flag("OnlyAttached")
     items: list[tuple[str, Element]] = []
     if scope != "AWS":
         page = await call.identities.page(
@@ -101,16 +93,18 @@ async def _list(call: Call) -> Answer:
             count = await call.identities.attachments(each)
             if count or not attached_only:
                 items.append(("1/" + each.record.name.lower(), policy_element(each, count)))
-    if scope != "Local" and prefix == "/" and not attached_only:
-        items += [("2/" + each.name, known_policy_element(each)) for each in ALL]
-    return cut("Policies", items, marker, limit)
+    if scope != "Local" and prefix == "/":
+        attached = await attachments_of_known(call.identities, call.account_id)
+        items += [
+            ("2/" + each.name, known_policy_element(each, attached[each.arn]))
+            for each in ALL
+            if attached[each.arn] or not attached_only
+        ]
+    return cut("Policies", [] if nothing else items, marker, limit)
 
 
 async def _delete(call: Call) -> None:
-    arn = _arn(call)
-    if managed_policy(arn) is not None:
-        raise IamRefused(Refusal.NOT_POSSIBLE, f"Policy {arn} comes with the store.")
-    found = await grants.find_policy(call.identities, call.account_id, arn)
+    found = await own_policy(call)
     await call.identities.delete(call.account_id, POLICY, found.record.name)
 
 
@@ -169,7 +163,7 @@ def _delete_inline(kind: Kind) -> Handle:
 def _attach(kind: Kind) -> Handle:
     async def handle(call: Call) -> None:
         name = call.form.name(kind)
-        await grants.attach(call.identities, call.account_id, kind, name, _arn(call))
+        await grants.attach(call.identities, call.account_id, kind, name, policy_arn(call))
 
     return handle
 
@@ -177,7 +171,7 @@ def _attach(kind: Kind) -> Handle:
 def _detach(kind: Kind) -> Handle:
     async def handle(call: Call) -> None:
         name = call.form.name(kind)
-        await grants.detach(call.identities, call.account_id, kind, name, _arn(call))
+        await grants.detach(call.identities, call.account_id, kind, name, policy_arn(call))
 
     return handle
 
@@ -205,9 +199,8 @@ def _actions_of(kind: Kind) -> tuple[Action, ...]:
 
 
 ACTIONS = (
-    Action("CreatePolicy", _create, POLICY),
+    Action("CreatePolicy", _create, POLICY, tagging=True),
     Action("GetPolicy", _get, POLICY),
-    Action("GetPolicyVersion", _get_version, POLICY),
     Action("ListPolicies", _list, POLICY, listing=True),
     Action("DeletePolicy", _delete, POLICY),
     *_actions_of(USER),

@@ -10,6 +10,7 @@ from gateway.domain import iam
 from gateway.domain.iam import PROVIDER, IamRefused, Refusal
 from gateway.iam.action import Action, Call
 from gateway.iam.answers import Answer
+from gateway.iam.elements import tag_elements
 from gateway.iam.form import violated
 from gateway.metadata.identities import Change, Decide, Entity
 from gateway.metadata.identity_records import IamRecord
@@ -25,12 +26,20 @@ def _thumbprints(call: Call) -> tuple[str, ...]:
     )
 
 
-def _name(call: Call) -> str:
+async def find_provider(call: Call) -> Entity:
+    """The one that is meant. Its ARN must be the one given also in case, since policies were asked
+    about that. Raises IamRefused (NoSuchEntity)."""
     arn = call.form.required("OpenIDConnectProviderArn", length_max=2048, length_min=20)
     name = iam.provider_in_arn(arn, call.account_id)
-    if not name:
-        raise IamRefused(Refusal.NO_SUCH_ENTITY, f"OpenIDConnect Provider not found for arn {arn}")
-    return name
+    if name:
+        try:
+            found = await call.identities.find(call.account_id, PROVIDER, name)
+        except IamRefused:
+            pass
+        else:
+            if found.arn == arn:
+                return found
+    raise IamRefused(Refusal.NO_SUCH_ENTITY, f"OpenIDConnect Provider not found for arn {arn}")
 
 
 async def _create(call: Call) -> Answer:
@@ -43,7 +52,7 @@ async def _create(call: Call) -> Answer:
         path="/",
         created_ms=0,
         description=url,
-        tags=form.tags(),
+        tags=form.tags(PROVIDER),
         clients=form.members("ClientIDList", count_max=iam.CLIENTS_MAX, length_max=255),
         thumbprints=_thumbprints(call),
     )
@@ -52,13 +61,13 @@ async def _create(call: Call) -> Answer:
 
 
 async def _get(call: Call) -> Answer:
-    record = (await call.identities.find(call.account_id, PROVIDER, _name(call))).record
+    record = (await find_provider(call)).record
     return {
         "Url": record.description,
         "ClientIDList": list(record.clients),
         "ThumbprintList": list(record.thumbprints),
         "CreateDate": format_iso8601(record.created_ms),
-        "Tags": [{"Key": key, "Value": value} for key, value in record.tags],
+        "Tags": tag_elements(record),
     }
 
 
@@ -68,7 +77,8 @@ async def _list(call: Call) -> Answer:
 
 
 async def _change(call: Call, decide: Decide) -> None:
-    await call.identities.change(call.account_id, PROVIDER, _name(call), decide)
+    found = await find_provider(call)
+    await call.identities.change(call.account_id, PROVIDER, found.record.name, decide)
 
 
 async def _add_client(call: Call) -> None:
@@ -107,11 +117,12 @@ async def _update_thumbprints(call: Call) -> None:
 
 
 async def _delete(call: Call) -> None:
-    await call.identities.delete(call.account_id, PROVIDER, _name(call))
+    found = await find_provider(call)
+    await call.identities.delete(call.account_id, PROVIDER, found.record.name)
 
 
 ACTIONS = (
-    Action("CreateOpenIDConnectProvider", _create, PROVIDER),
+    Action("CreateOpenIDConnectProvider", _create, PROVIDER, tagging=True),
     Action("GetOpenIDConnectProvider", _get, PROVIDER),
     Action("ListOpenIDConnectProviders", _list, PROVIDER, listing=True),
     Action("AddClientIDToOpenIDConnectProvider", _add_client, PROVIDER),

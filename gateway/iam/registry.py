@@ -2,7 +2,19 @@
 
 from typing import Final
 
-from gateway.iam import groups, policies, providers, roles, sts, users, web_identity
+from gateway.iam import (
+    absences,
+    groups,
+    policies,
+    policy_entities,
+    policy_versions,
+    providers,
+    roles,
+    sts,
+    tags,
+    users,
+    web_identity,
+)
 from gateway.iam.action import Action
 
 ACTIONS: Final[dict[str, Action]] = {
@@ -12,7 +24,11 @@ ACTIONS: Final[dict[str, Action]] = {
         *groups.ACTIONS,
         *roles.ACTIONS,
         *policies.ACTIONS,
+        *policy_versions.ACTIONS,
+        *policy_entities.ACTIONS,
+        *tags.ACTIONS,
         *providers.ACTIONS,
+        *absences.ACTIONS,
         *sts.ACTIONS,
         *web_identity.ACTIONS,
     )

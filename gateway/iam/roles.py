@@ -40,7 +40,7 @@ async def _create(call: Call) -> Answer:
         document=pack_policy(trust.encode()),
         description=_description(call) or "",
         session_seconds_max=_session_seconds(call) or iam.ROLE_SESSION_SECONDS_MIN,
-        tags=form.tags(),
+        tags=form.tags(ROLE),
     )
     made = await call.identities.create(call.account_id, ROLE, name, record)
     return {"Role": entity_element(made, whole=True)}
@@ -67,6 +67,19 @@ async def _update(call: Call) -> Answer:
     return {}
 
 
+async def _describe(call: Call) -> Answer:
+    """What UpdateRole does too; it answers with the role."""
+    description = call.form.required(
+        "Description", length_max=_DESCRIPTION_LENGTH_MAX, length_min=0
+    )
+
+    async def decide(entity: Entity) -> Change:
+        return Change(msgspec.structs.replace(entity.record, description=description))
+
+    changed = await call.identities.change(call.account_id, ROLE, call.form.name(ROLE), decide)
+    return {"Role": entity_element(changed, whole=True)}
+
+
 async def _update_trust(call: Call) -> None:
     trust = call.form.document("PolicyDocument")
     iam.read_trust_policy(trust)
@@ -79,10 +92,11 @@ async def _update_trust(call: Call) -> None:
 
 
 ACTIONS = (
-    Action("CreateRole", _create, ROLE),
+    Action("CreateRole", _create, ROLE, tagging=True),
     Action("GetRole", _get, ROLE),
     Action("ListRoles", listing(ROLE), ROLE, listing=True),
     Action("UpdateRole", _update, ROLE),
+    Action("UpdateRoleDescription", _describe, ROLE),
     Action("UpdateAssumeRolePolicy", _update_trust, ROLE),
     Action("DeleteRole", deleting(ROLE), ROLE),
 )

@@ -130,9 +130,10 @@ class QueryService:
         if action.free or principal.plain_account == principal.account_id:
             return
         resource = await resource_of(action, call)
-        question = question_of(call, action.permission, resource, principal.account_id)
-        if not may_by_identity(question, principal.policies, principal.session_policy):
-            raise not_authorized(principal.arn, action.permission, resource)
+        for permission in action.permissions(call.form):
+            question = question_of(call, permission, resource, principal.account_id)
+            if not may_by_identity(question, principal.policies, principal.session_policy):
+                raise not_authorized(principal.arn, permission, resource)
 
 
 async def _read_body(request: S3Request, http: HttpRequest) -> bytes:

@@ -2,6 +2,7 @@
 
 from gateway.domain import iam
 from gateway.domain.iam import USER, IamRefused, Refusal
+from gateway.domain.policy_versions import VERSIONS_MAX
 from gateway.iam.action import Action, Call
 from gateway.iam.answers import Answer, Entries
 from gateway.iam.elements import cut, entity_element
@@ -29,7 +30,7 @@ async def _create(call: Call) -> Answer:
     refuse_boundary(call)
     name = form.new_name(USER)
     record = IamRecord(
-        kind="", unique_id="", name="", path=form.path() or "/", created_ms=0, tags=form.tags()
+        kind="", unique_id="", name="", path=form.path() or "/", created_ms=0, tags=form.tags(USER)
     )
     made = await call.identities.create(call.account_id, USER, name, record)
     return {"User": entity_element(made, whole=True)}
@@ -83,7 +84,7 @@ async def _summary(call: Call) -> Answer:
                 "UserPolicySizeQuota": iam.USER.inline_size_max,
                 "GroupPolicySizeQuota": iam.GROUP.inline_size_max,
                 "PolicySizeQuota": iam.MANAGED_POLICY_SIZE_MAX,
-                "VersionsPerPolicyQuota": 1,
+                "VersionsPerPolicyQuota": VERSIONS_MAX,
             }
         )
     }
@@ -92,7 +93,7 @@ async def _summary(call: Call) -> Answer:
 # Access keys
 
 
-def _holder(call: Call) -> str | None:
+def holder_name(call: Call) -> str | None:
     """The user that is meant: the one named, or the caller; None is the account's root."""
     name = call.form.optional_name(USER)
     if name is None and call.principal.role_arn:
@@ -130,7 +131,7 @@ def _given_key(call: Call) -> grants.GivenKey | None:
 
 async def _create_key(call: Call) -> Answer:
     made = await grants.create_access_key(
-        call.identities, call.account_id, _holder(call), _given_key(call)
+        call.identities, call.account_id, holder_name(call), _given_key(call)
     )
     return {
         "AccessKey": {
@@ -144,7 +145,7 @@ async def _create_key(call: Call) -> Answer:
 
 
 async def _list_keys(call: Call) -> Answer:
-    of = await grants.holder(call.identities, call.account_id, _holder(call))
+    of = await grants.holder(call.identities, call.account_id, holder_name(call))
     found = await grants.access_keys(call.identities, of)
     shown = [
         (
@@ -172,18 +173,18 @@ async def _update_key(call: Call) -> None:
     if active is None:
         raise IamRefused(Refusal.VALIDATION, "Status must be Active or Inactive.")
     await grants.set_access_key_active(
-        call.identities, call.account_id, _holder(call), _access_key(call), active
+        call.identities, call.account_id, holder_name(call), _access_key(call), active
     )
 
 
 async def _delete_key(call: Call) -> None:
     await grants.delete_access_key(
-        call.identities, call.account_id, _holder(call), _access_key(call)
+        call.identities, call.account_id, holder_name(call), _access_key(call)
     )
 
 
 ACTIONS = (
-    Action("CreateUser", _create, USER),
+    Action("CreateUser", _create, USER, tagging=True),
     Action("GetUser", _get, USER, of_caller=True),
     Action("UpdateUser", renaming(USER), USER),
     Action("ListUsers", listing(USER), USER, listing=True),

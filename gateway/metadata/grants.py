@@ -82,7 +82,12 @@ async def find_policy(identities: Identities, account_id: str, arn: str) -> Enti
         else:
             if found.arn == arn:
                 return found
-    raise IamRefused(Refusal.NO_SUCH_ENTITY, f"Policy {arn} does not exist or is not attachable.")
+    raise no_policy(arn)
+
+
+def no_policy(arn: str) -> IamRefused:
+    """NoSuchEntity in AWS's words."""
+    return IamRefused(Refusal.NO_SUCH_ENTITY, f"Policy {arn} does not exist or is not attachable.")
 
 
 async def attach(

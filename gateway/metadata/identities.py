@@ -157,7 +157,7 @@ class Identities:
 
     async def members(self, group: Entity) -> list[Entity]:
         """The users in a group, in order of name."""
-        ids = await self._ids_under(keys.members_of(group.account_id, group.record.unique_id))
+        ids = await self.ids_under(keys.members_of(group.account_id, group.record.unique_id))
         users = [each for each in await self.by_ids(group.account_id, ids) if each is not None]
         return sorted(users, key=lambda user: user.record.name.lower())
 
@@ -234,6 +234,7 @@ class Identities:
                 attached=len(record.attached),
                 groups=len(record.groups),
                 members=members,
+                other_versions=len(record.versions),
             )
             return Change(
                 None,
@@ -277,7 +278,8 @@ class Identities:
 
         return await self.change(account_id, kind, name, decide)
 
-    async def _ids_under(self, prefix: bytes) -> list[str]:
+    async def ids_under(self, prefix: bytes) -> list[str]:
+        """What the keys that begin so end in."""
         ids: list[str] = []
         start = prefix
         while True:

@@ -3,12 +3,22 @@
 from gateway.metadata.records import Record
 
 
+class PolicyVersionRecord(Record, frozen=True, kw_only=True):
+    """A version of a managed policy that does not count."""
+
+    number: int
+    created_ms: int
+    document: bytes
+
+
 class IamRecord(Record, frozen=True, kw_only=True):
     """One of an account's users, groups, roles, managed policies or identity providers, as `kind`
     says (`gateway.domain.iam`). Policies are compressed, as in a bucket's record.
 
     `attached` are managed policies: ids of the account's own, ARNs of those that come with the
-    store. `groups` are ids. `document` is a role's trust policy, or what a managed policy says.
+    store. `groups` are ids. `document` is a role's trust policy, or what a managed policy says: its
+    version of the number `version`, made at `version_created_ms` (0: with the policy). `versions` are
+    its others, `versions_made` the highest number that any had.
     """
 
     kind: str
@@ -26,6 +36,10 @@ class IamRecord(Record, frozen=True, kw_only=True):
     tags: tuple[tuple[str, str], ...] = ()
     clients: tuple[str, ...] = ()  # of an OpenID Connect provider; its URL is the description
     thumbprints: tuple[str, ...] = ()
+    version: int = 1
+    version_created_ms: int = 0
+    versions: tuple[PolicyVersionRecord, ...] = ()  # in order of number
+    versions_made: int = 1
 
 
 class SessionRecord(Record, frozen=True, kw_only=True):

@@ -404,7 +404,7 @@ def test_a_wrong_secret_is_refused(store: StoreProcess, account: dict[str, str])
 
 
 def test_what_is_not_offered_says_so(iam: Any) -> None:
-    assert error_of(iam.list_virtual_mfa_devices) == ("InvalidAction", 400)
+    assert error_of(iam.list_instance_profiles) == ("InvalidAction", 400)
 
 
 def test_the_account_is_summed_up(iam: Any, user: User) -> None:

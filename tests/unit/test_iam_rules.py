@@ -183,7 +183,7 @@ def test_lists_and_tags_are_read_in_order() -> None:
         }
     ).encode()
     form = read_form(body)
-    assert form.tags() == (("a b", "ü"), ("c", ""))
+    assert form.tags(USER) == (("a b", "ü"), ("c", ""))
     assert form.members("L", count_max=5, length_max=9) == ("x", "y")
     with pytest.raises(IamRefused):
         form.members("L", count_max=1, length_max=9)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.metadata import records
-from gateway.metadata.identity_records import IamRecord, SessionRecord
+from gateway.metadata.identity_records import IamRecord, PolicyVersionRecord, SessionRecord
 from gateway.metadata.limit_records import QuotaRecord, StoreSettings, UsageRecord
 from gateway.metadata.records import (
     AccessKeyRecord,
@@ -100,6 +100,19 @@ EXAMPLES: dict[str, Record] = {
         document=b"trust",
         description="writes",
         session_seconds_max=7200,
+    ),
+    "managed policy": IamRecord(
+        kind="p",
+        unique_id="ANPA1",
+        name="shared",
+        path="/",
+        created_ms=7,
+        document=b"says",
+        tags=(("a", "b"),),
+        version=3,
+        version_created_ms=9,
+        versions=(PolicyVersionRecord(number=1, created_ms=7, document=b"said"),),
+        versions_made=4,
     ),
     "snapshot part": SnapshotPart(
         cluster_id=b"c" * 16,
