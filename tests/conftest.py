@@ -36,6 +36,7 @@ LONGEST_FIRST = (
     "functional/test_multipart.py",
     "functional/test_quotas.py",
     "functional/test_storage_classes.py",
+    "functional/test_terraform.py",
     "functional/test_lifecycle.py",
     "contract/test_metastore.py",
     "sim/test_drive_crashes.py",
