@@ -48,6 +48,8 @@ BUCKETS_OWNED_MAX = 10_000
 """Buckets an account may own. Source: S3 User Guide, "Bucket quotas" (the default quota)."""
 BUCKET_ID_SIZE_BYTES = 8
 _UPLOADS_A_STEP = 50
+_CREATE_TRIES = 8
+"""A write window was closed meanwhile, or a bucket of that name made and deleted."""
 _DELETE_TRIES = 8
 _CHANGE_TRIES = 20
 
@@ -170,7 +172,8 @@ class Buckets:
     ) -> BucketEntry:
         """Make a bucket. The name was checked before. Object lock brings versioning.
 
-        Raises BucketOwned, BucketTaken, TooManyBuckets, NoSuchAccount (deleted meanwhile).
+        Raises BucketOwned, BucketTaken, TooManyBuckets, NoSuchAccount (deleted meanwhile),
+        BucketBusy.
         """
         key = keys.bucket(name)
         account_key = keys.account(principal.account_id)
@@ -195,22 +198,23 @@ class Buckets:
             tags=tags,
         )
         value = encode(record)
-        once = await groups.for_once(self._metastore, keys.ended(record.bucket_id))
-        txn = Txn(
-            (absent(key), exists(account_key), *once),
-            (Put(key, value), Put(keys.owned_bucket(principal.account_id, name), value)),
-        )
+        puts = (Put(key, value), Put(keys.owned_bucket(principal.account_id, name), value))
         with Doubt() as doubt:
-            doubt.raised = not (await self._transactions.run(txn)).certain
-            found, account = await self._metastore.get_many([key, account_key])
-            if found is not None:
-                entry = self.remember(name, found)
-                # Ours, or (after a lost race) another's; also settles an unknown outcome.
-                if entry.record.bucket_id == record.bucket_id:
-                    return entry
-                raise self._conflict(name, found, principal)
-            if account is None:
-                raise NoSuchAccount(f"account {principal.account_id} does not exist any more")
+            for _ in range(_CREATE_TRIES):
+                once = await groups.for_once(self._metastore, keys.ended(record.bucket_id))
+                txn = Txn((absent(key), exists(account_key), *once), puts)
+                doubt.raised = not (await self._transactions.run(txn)).certain
+                found, account = await self._metastore.get_many([key, account_key])
+                if found is not None:
+                    entry = self.remember(name, found)
+                    # Ours, or (after a lost race) another's; also settles an unknown outcome.
+                    if entry.record.bucket_id == record.bucket_id:
+                        return entry
+                    raise self._conflict(name, found, principal)
+                if account is None:
+                    raise NoSuchAccount(f"account {principal.account_id} does not exist any more")
+                if doubt.raised:
+                    break
             raise BucketBusy(name)
 
     def _conflict(

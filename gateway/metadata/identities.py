@@ -174,7 +174,7 @@ class Identities:
         }
 
     async def create(self, account_id: str, kind: Kind, name: str, record: IamRecord) -> Entity:
-        """Make one; `record` has everything but its id and time. Raises IamRefused."""
+        """Make one; `record` has everything but its id and time. Raises IamRefused, Contended."""
         if await self._count(keys.identity_names(account_id, kind.letter)) >= kind.quota:
             raise iam.over_quota(f"{kind.title}sPerAccount", kind.quota)
         record = msgspec.structs.replace(
@@ -185,22 +185,29 @@ class Identities:
             created_ms=self.credentials.now_ms(),
         )
         entity = Entity(account_id, kind, record, 0)
-        once = await groups.for_once(self.metastore, keys.ended(record.unique_id.encode()))
-        txn = Txn(
-            (there(keys.account(account_id)), absent(entity.name_key), absent(entity.key), *once),
-            (
-                Put(entity.key, encode(record)),
-                Put(entity.name_key, record.unique_id.encode()),
-            ),
-        )
-        applied = await self.transactions.run(txn)
-        if not applied.succeeded:
-            (mine,) = await self.by_ids(account_id, [record.unique_id])
-            if mine is None and not applied.certain:
+        account_key = keys.account(account_id)
+        own = (there(account_key), absent(entity.name_key), absent(entity.key))
+        puts = (Put(entity.key, encode(record)), Put(entity.name_key, record.unique_id.encode()))
+        for _ in range(_TRIES):
+            once = await groups.for_once(self.metastore, keys.ended(record.unique_id.encode()))
+            applied = await self.transactions.run(Txn((*own, *once), puts))
+            if applied.succeeded:
+                return entity
+            mine, named, account = await self.metastore.get_many(
+                [entity.key, entity.name_key, account_key]
+            )
+            if mine is not None:
+                return entity
+            if not applied.certain:
                 raise OutcomeUnknown(f"{kind.word} {name} may have been made, or may be yet")
-            if mine is None:
+            if named is not None:
                 raise iam.exists_already(kind, name)
-        return entity
+            if account is None:
+                raise IamRefused(
+                    Refusal.NO_SUCH_ENTITY, f"The account {account_id} does not exist any more."
+                )
+            # A write window was closed meanwhile, or one of that name made and deleted.
+        raise Contended(f"{kind.word} {name} cannot be made now")
 
     async def change(self, account_id: str, kind: Kind, name: str, decide: Decide) -> Entity:
         """Change one, or delete it. Raises what `decide` raises, IamRefused, Contended."""

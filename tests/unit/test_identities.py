@@ -213,7 +213,7 @@ def test_an_account_is_deleted_only_when_nothing_of_iam_is_in_it() -> None:
 
 def test_nothing_is_made_in_an_account_that_is_gone() -> None:
     async def test(world: World) -> None:
-        with pytest.raises(IamRefused):
+        with pytest.raises(IamRefused, match="does not exist"):
             await world.identities.create("999999999999", USER, "ghost", BLANK)
 
     run(test)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.domain.iam import USER, IamRefused
 from gateway.domain.listing import Question, list_keys
 from gateway.metadata import keys
 from gateway.metadata.errors import (
@@ -17,11 +18,12 @@ from gateway.metadata.errors import (
     NoSuchBucket,
     NotBucketOwner,
 )
+from gateway.metadata.identity_records import IamRecord
 from gateway.metadata.records import GarbageRecord, UploadRecord, decode, encode
 from gateway.s3.message import Principal
 from placement.errors import OutcomeUnknown
 from placement.ids import UploadId
-from placement.metastore.port import Put, Range, Txn, prefix_end
+from placement.metastore.port import DeleteRange, Put, Range, Txn, TxnResult, prefix_end
 from tests.unit.metadata_doubles import OWNER, Rig, stored
 
 REGION = "us-east-1"
@@ -87,6 +89,34 @@ def test_of_racing_creations_one_gateway_gets_the_bucket(seed: int, lost: float)
         made = await asyncio.gather(*(attempt() for _ in range(4)))
         entry = await rig.metadata.bucket("new", OWNER)
         assert {each for each in made if each is not None} <= {entry.bucket_id}
+
+    run(main)
+
+
+def test_the_first_write_window_refuses_no_creation() -> None:
+    """It opens while buckets and users are made, whose transactions compare that there is none."""
+    rig = Rig()
+
+    async def main() -> None:
+        await rig.ready()
+        real, opens = rig.memory.txn, True
+
+        async def txn(txn: Txn) -> TxnResult:
+            nonlocal opens
+            if opens:
+                opens = False
+                opening = (Put(keys.WINDOWED, b"\x01"), Put(keys.window(1), b"\x01"))
+                await real(Txn((), opening))
+            return await real(txn)
+
+        rig.memory.txn = txn  # type: ignore[method-assign]
+        await rig.metadata.create_bucket("new", OWNER, REGION)
+        await real(Txn((), (DeleteRange(keys.WINDOWED), DeleteRange(keys.window(1)))))
+        opens = True
+        user = IamRecord(kind="", unique_id="", name="", path="/", created_ms=0)
+        await rig.metadata.identities.create(OWNER.account_id, USER, "ann", user)
+        with pytest.raises(IamRefused, match="already exists"):
+            await rig.metadata.identities.create(OWNER.account_id, USER, "Ann", user)
 
     run(main)
 
