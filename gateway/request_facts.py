@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
+from gateway.domain.iam_tags import of_key
 from gateway.domain.tags import Tags
 from gateway.s3.documents import parse_tagging
 from gateway.s3.errors import S3Error
@@ -41,6 +42,7 @@ _HEADERS: Final = {
 }
 _EXISTING_TAG: Final = "s3:existingobjecttag/"
 _REQUEST_TAG: Final = "s3:requestobjecttag/"
+_PRINCIPAL_TAG: Final = "aws:principaltag/"
 _SOURCE_VERSION: Final = "?versionId="
 
 
@@ -66,6 +68,8 @@ class RequestFacts:
             return _one(dict(self.existing_tags).get(key[len(_EXISTING_TAG) :]))
         if key.startswith(_REQUEST_TAG):
             return _one(dict(self._request_tags()).get(key[len(_REQUEST_TAG) :]))
+        if key.startswith(_PRINCIPAL_TAG):
+            return of_key(self.principal.tags, key[len(_PRINCIPAL_TAG) :])
         if key == "s3:prefix" and self.prefix is not None:
             return (self.prefix,)
         if key == "s3:versionid" and self.version_id is not None:

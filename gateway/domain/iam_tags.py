@@ -54,5 +54,11 @@ def without(kind: Kind, present: Tags, keys: Iterable[str]) -> Tags:
     return tuple(tag for tag in present if _folded(kind, tag[0]) not in gone)
 
 
+def of_key(tags: Tags, key: str) -> tuple[str, ...] | None:
+    """What a condition finds that asks for the tag `key`, whose case does not matter there; None when
+    there is no such tag."""
+    return tuple(value for each, value in tags if each.lower() == key.lower()) or None
+
+
 def _folded(kind: Kind, key: str) -> str:
     return key.lower() if kind in (USER, ROLE) else key

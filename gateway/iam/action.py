@@ -2,11 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.context import Context
 from gateway.domain import iam
 from gateway.domain.iam import IamRefused, Kind
+from gateway.domain.iam_tags import Tags
 from gateway.iam.answers import Answer
 from gateway.iam.form import Form
 from gateway.iam.provider_keys import ProviderKeys
@@ -93,25 +94,49 @@ _ARN_ARGUMENTS: Final = {
 }
 
 
-async def resource_of(action: Action, call: Call) -> str:
-    """The ARN that policies are asked about. Raises IamRefused (ValidationError)."""
+class Asked(NamedTuple):
+    """What policies are asked about: an ARN, and the tags of what has it."""
+
+    arn: str
+    tags: Tags = ()
+
+
+async def resource_of(action: Action, call: Call) -> Asked:
+    """What the call is about. Raises IamRefused (ValidationError)."""
     kind, form, account_id = action.kind, call.form, call.account_id
     if kind is None:
-        return "*"
+        return Asked("*")
     if action.listing:
-        return iam.arn(account_id, kind, form.path_prefix(), "")
+        return Asked(iam.arn(account_id, kind, form.path_prefix(), ""))
     arn = form.get(_ARN_ARGUMENTS.get(kind.letter, ""))
     if arn is not None:
-        return arn
+        return Asked(arn, await _tags_of(call, kind, arn))
     url = form.get("Url")
     if kind is iam.PROVIDER and url is not None:
-        return iam.arn(account_id, kind, "/", iam.provider_name(url))
+        return Asked(iam.arn(account_id, kind, "/", iam.provider_name(url)))
     name = form.get(f"{kind.title}Name")
     if name is None:
         if action.of_caller:
-            return call.principal.arn
-        return iam.arn(account_id, kind, "/", "")
+            return Asked(call.principal.arn, call.principal.tags)
+        return Asked(iam.arn(account_id, kind, "/", ""))
     try:
-        return (await call.find(kind)).arn
+        found = await call.find(kind)
     except IamRefused:
-        return iam.arn(account_id, kind, form.path() or "/", name)
+        return Asked(iam.arn(account_id, kind, form.path() or "/", name))
+    return Asked(found.arn, found.record.tags)
+
+
+async def _tags_of(call: Call, kind: Kind, arn: str) -> Tags:
+    """The tags of the policy or provider that has exactly that ARN; none when there is none."""
+    account_id = call.account_id
+    if kind is iam.PROVIDER:
+        name = iam.provider_in_arn(arn, account_id)
+    else:
+        name = iam.name_in_arn(arn, account_id, kind)
+    if not name:
+        return ()
+    try:
+        found = await call.identities.find(account_id, kind, name)
+    except IamRefused:
+        return ()
+    return found.record.tags if found.arn == arn else ()

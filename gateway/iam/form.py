@@ -166,6 +166,24 @@ class Form:
             found.append((key, value or ""))
         return checked(kind, found)
 
+    def told_tags(self) -> Tags:
+        """The same as they were sent, whether they can be taken or not."""
+        keys = self._told(_TAG + "{}.Key")
+        return tuple(
+            (key, self._fields.get(f"{_TAG}{number}.Value", ""))
+            for number, key in enumerate(keys, 1)
+        )
+
+    def told_tag_keys(self) -> tuple[str, ...]:
+        """Keys of tags that are set or taken away, as they were sent."""
+        return (*self._told(_TAG + "{}.Key"), *self._told("TagKeys.member.{}"))
+
+    def _told(self, name: str) -> list[str]:
+        found: list[str] = []
+        while (value := self._fields.get(name.format(len(found) + 1))) is not None:
+            found.append(value)
+        return found
+
     @property
     def has_tags(self) -> bool:
         """Whether there is a tag at all."""

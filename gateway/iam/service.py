@@ -129,9 +129,11 @@ class QueryService:
     async def _authorize(self, action: Action, call: Call, principal: Principal) -> None:
         if action.free or principal.plain_account == principal.account_id:
             return
-        resource = await resource_of(action, call)
+        resource, tags = await resource_of(action, call)
         for permission in action.permissions(call.form):
-            question = question_of(call, permission, resource, principal.account_id)
+            question = question_of(
+                call, permission, resource, principal.account_id, resource_tags=tags
+            )
             if not may_by_identity(question, principal.policies, principal.session_policy):
                 raise not_authorized(principal.arn, permission, resource)
 

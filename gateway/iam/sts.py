@@ -142,7 +142,7 @@ async def _assume_role(call: Call) -> Answer:
     role = await find_role(call, arn)
     if role is None:
         raise iam.not_authorized(principal.arn, ASSUME_ROLE, arn)
-    question = question_of(call, ASSUME_ROLE, arn, role.account_id)
+    question = question_of(call, ASSUME_ROLE, arn, role.account_id, resource_tags=role.record.tags)
     trust = stored_trust_policy(role.record.document)
     narrowed = principal.session_policy is None or may_by_identity(
         question, principal.policies, principal.session_policy

@@ -91,7 +91,7 @@ def _is_trusted(call: Call, role: Entity, provider: Entity, token: WebToken) -> 
     name, claims = provider.record.name, claim_values(token)
     further = {condition_key(f"{name}:{each}"): claims[each] for each in claims if each}
     caller = Caller(role.account_id, provider.arn, federated=provider.arn)
-    facts = facts_of(call, role.account_id, further)
+    facts = facts_of(call, role.account_id, further, resource_tags=role.record.tags)
     question = Question(caller, _PERMISSION, role.arn, facts)
     return allows(stored_trust_policy(role.record.document), question)
 

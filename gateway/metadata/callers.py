@@ -53,6 +53,7 @@ async def entity_principal(
         policies=await _policies(metastore, account.account_id, record),
         # A role has no name of its own as a user: it is plain nowhere.
         session=None if is_user else Session(_arn(account.account_id, record), 0, "-"),
+        tags=record.tags,
     )
 
 
@@ -95,6 +96,7 @@ def _with_session(principal: Principal, session: Session, *, user_id: str = "") 
         user_path=principal.user_path,
         policies=principal.policies,
         session=session,
+        tags=principal.tags,
     )
 
 

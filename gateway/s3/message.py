@@ -80,7 +80,7 @@ class Principal(msgspec.Struct, frozen=True):
 
     `user` is empty for an account's root, and for who plays a role (`session.role_arn`). `plain_account` is the account when its root asks for
     what is plainly its own, and NOT_PLAIN when `admission` must be asked, or an identity's policies
-    (`policies`, as `gateway.domain.policy` has read them) must.
+    (`policies`, as `gateway.domain.policy` has read them) must. `tags` are those of the user or role.
     """
 
     account_id: str
@@ -96,6 +96,7 @@ class Principal(msgspec.Struct, frozen=True):
     plain_account: str = ""
     admission: Admission | None = None
     session: Session | None = None
+    tags: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Who is neither a user, nor plays a role, nor brings an admission is plain."""

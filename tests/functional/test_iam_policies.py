@@ -340,3 +340,73 @@ def test_a_role_is_described_anew(iam: Any) -> None:
     changed = iam.update_role_description(RoleName=role, Description="new")["Role"]
     assert changed["Description"] == iam.get_role(RoleName=role)["Role"]["Description"] == "new"
     assert error_of(iam.update_role_description, RoleName="nobody", Description="") == MISSING
+
+
+# Conditions on tags
+
+
+def conditioned(action: str | list[str], condition: dict[str, Any], effect: str = "Allow") -> str:
+    statement = {"Effect": effect, "Action": action, "Resource": "*", "Condition": condition}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def tagged(**tags: str) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def test_policies_ask_for_the_tags_of_what_is_asked_about(
+    iam: Any, user: User, shared: str
+) -> None:
+    same_team = {"StringEquals": {"aws:ResourceTag/Team": "${aws:PrincipalTag/team}"}}
+    document = conditioned(["iam:GetUser", "iam:GetPolicy"], same_team)
+    iam.put_user_policy(UserName=user.name, PolicyName="p", PolicyDocument=document)
+    other = f"user-{next(_numbers)}"
+    iam.create_user(UserName=other, Tags=tagged(team="clay"))
+    iam.tag_policy(PolicyArn=shared, Tags=tagged(team="clay"))
+
+    assert error_of(user.iam.get_user, UserName=other) == DENIED
+    iam.tag_user(UserName=user.name, Tags=tagged(Team="clay"))
+    assert user.iam.get_user(UserName=other)["User"]["UserName"] == other
+    assert user.iam.get_policy(PolicyArn=shared)["Policy"]["Arn"] == shared
+    assert user.iam.get_user()["User"]["UserName"] == user.name
+    iam.tag_user(UserName=user.name, Tags=tagged(team="sherd"))
+    assert error_of(user.iam.get_user, UserName=other) == DENIED
+    assert error_of(user.iam.get_policy, PolicyArn=shared) == DENIED
+
+
+def test_policies_ask_for_the_tags_that_are_set(iam: Any, user: User) -> None:
+    permit(iam, user, ["iam:TagUser", "iam:UntagUser"], user.arn)
+    only = {"ForAnyValue:StringNotEquals": {"aws:TagKeys": ["team"]}}
+    iam.put_user_policy(
+        UserName=user.name,
+        PolicyName="keys",
+        PolicyDocument=conditioned("iam:*", only, "Deny"),
+    )
+    clay = {"StringNotEquals": {"aws:RequestTag/team": "clay"}}
+    iam.put_user_policy(
+        UserName=user.name,
+        PolicyName="values",
+        PolicyDocument=conditioned("iam:TagUser", clay, "Deny"),
+    )
+    tag = user.iam.tag_user
+    tag(UserName=user.name, Tags=tagged(team="clay"))
+    assert error_of(tag, UserName=user.name, Tags=tagged(team="sherd")) == DENIED
+    assert error_of(tag, UserName=user.name, Tags=tagged(team="clay", more="")) == DENIED
+    assert error_of(user.iam.untag_user, UserName=user.name, TagKeys=["more"]) == DENIED
+    user.iam.untag_user(UserName=user.name, TagKeys=["team"])
+
+
+def test_roles_bring_their_tags_to_buckets(store: StoreProcess, iam: Any, user: User) -> None:
+    role = f"role-{next(_numbers)}"
+    arn = iam.create_role(
+        RoleName=role, AssumeRolePolicyDocument=trust(user.arn), Tags=tagged(reader="yes")
+    )["Role"]["Arn"]
+    readers = {"StringEquals": {"aws:PrincipalTag/reader": "yes"}}
+    document = conditioned("s3:ListAllMyBuckets", readers)
+    iam.put_role_policy(RoleName=role, PolicyName="p", PolicyDocument=document)
+    made = user.sts.assume_role(RoleArn=arn, RoleSessionName="me")["Credentials"]
+    parts = [made[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")]
+    s3 = client_of(store, "s3", *parts)
+    s3.list_buckets()
+    iam.untag_role(RoleName=role, TagKeys=["reader"])
+    assert error_of(s3.list_buckets) == DENIED

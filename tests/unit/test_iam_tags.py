@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.domain.iam import POLICY, PROVIDER, ROLE, USER, IamRefused, Kind, Refusal
-from gateway.domain.iam_tags import TAGS_MAX, checked, merged, without
+from gateway.domain.iam_tags import TAGS_MAX, checked, merged, of_key, without
 from gateway.iam.form import Form
 
 PRESENT = (("Team", "a"), ("env", "x"))
@@ -68,3 +68,23 @@ def test_words_that_are_not_among_those_known(name: str, value: str) -> None:
     with pytest.raises(IamRefused) as refused:
         form.flag(name) if name == "Flag" else form.choice(name, ("a", "b"))
     assert refused.value.refusal is Refusal.VALIDATION
+
+
+def test_conditions_find_tags_whatever_their_keys_case() -> None:
+    assert of_key(PRESENT, "team") == ("a",)
+    assert of_key((*PRESENT, ("team", "b")), "TEAM") == ("a", "b")
+    assert of_key(PRESENT, "absent") is None
+
+
+def test_tags_are_told_as_they_were_sent() -> None:
+    form = Form(
+        {
+            "Tags.member.1.Key": "aws:x",
+            "Tags.member.1.Value": "1",
+            "Tags.member.2.Key": "!",
+            "Tags.member.4.Key": "lost",
+            "TagKeys.member.1": "gone",
+        }
+    )
+    assert form.told_tags() == (("aws:x", "1"), ("!", ""))
+    assert form.told_tag_keys() == ("aws:x", "!", "gone")
