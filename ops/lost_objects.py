@@ -297,7 +297,8 @@ class Look:
 
     def _take(self, loss: Loss, blobs: Sequence[Found]) -> None:
         for blob in blobs:
-            if _indexes(blob) < blob.ref.k:
+            # Of nothing every byte can be read, without asking a drive.
+            if blob.ref.size_bytes and _indexes(blob) < blob.ref.k:
                 loss.add(blob, self._absent(blob))
 
     async def _find(self, refs: Sequence[BlobRef]) -> dict[bytes, Found]:

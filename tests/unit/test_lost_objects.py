@@ -203,6 +203,20 @@ def test_of_a_multipart_object_every_part_is_looked_at_and_the_worst_is_told() -
     run(scenario)
 
 
+def test_what_is_empty_can_always_be_read() -> None:
+    async def scenario(store: Store) -> None:
+        empty = BlobRef(blob=b"0" * 16, k=1, m=2, stripe_size_bytes=4096, size_bytes=0)
+        record = ObjectRecord(
+            owner="1", group=empty.blob, size_bytes=0, etag=b"", modified_ms=0, commit_id=b"",
+            data=empty,
+        )  # fmt: skip
+        key = keys.object_(BucketId(b"f" * 8), b"empty")
+        await store.cluster.metastore.txn(Txn((), (Put(key, encode(record)),)))
+        assert await store.all("none") == ([], 1)  # though no drive has a copy
+
+    run(scenario)
+
+
 def test_a_node_that_does_not_answer_is_told_and_its_drives_are_taken_for_away() -> None:
     async def scenario(store: Store) -> None:
         async def fails(_: object) -> Any:
