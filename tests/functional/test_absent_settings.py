@@ -1,5 +1,6 @@
 """Settings that no bucket here can have: the truth about them, told as clients expect it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -94,6 +95,39 @@ def test_setting_what_holds_anyway_succeeds_and_anything_else_is_refused(
     for asked in unoffered:
         assert error_of(put, Bucket=bucket, **{argument: asked}) == ("NotImplemented", 501)
     test_settings_with_one_fixed_value_are_told(s3, bucket)
+
+
+@pytest.mark.parametrize(
+    ("action", "allowed"),
+    [
+        ("s3:PutBucketRequestPayment", "put_bucket_request_payment"),
+        ("s3:PutBucketLogging", "put_bucket_logging"),
+        ("s3:PutBucketNotification", "put_bucket_notification_configuration"),
+    ],
+)
+def test_each_setting_has_a_permission_of_its_own(
+    s3: Any,
+    bucket: str,
+    other_s3: Any,
+    other_account: dict[str, str],
+    action: str,
+    allowed: str,
+) -> None:
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": other_account["account_id"]},
+        "Action": action,
+        "Resource": f"arn:aws:s3:::{bucket}",
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    s3.put_bucket_policy(Bucket=bucket, Policy=document)
+    for call, argument, holds, unoffered in SETTINGS:
+        put = getattr(other_s3, call)
+        if call == allowed:
+            put(Bucket=bucket, **{argument: holds})
+            continue
+        for asked in (holds, *unoffered):
+            assert error_of(put, Bucket=bucket, **{argument: asked}) == ("AccessDenied", 403)
 
 
 def test_payers_that_there_are_not(s3: Any, bucket: str) -> None:
