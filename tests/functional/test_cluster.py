@@ -558,13 +558,19 @@ def test_what_nodes_that_are_away_make_unreadable_is_listed_with_their_drives(
 
 
 def moved_bytes(cluster: LocalCluster) -> int:
-    """What the leader of repairs has moved so far."""
-    time.sleep(2.5)  # it tells every other second
+    """What the leader of repairs has moved so far. It tells every other second, or later where etcd is
+    slow: what counts is what it tells when it has looked at all shards under the newest map."""
 
-    async def work(clients: ClusterClients) -> int:
-        return int((await cluster_admin.progress_of(clients))["repair"]["moved_bytes"])
+    async def work(clients: ClusterClients) -> dict[str, Any]:
+        return (await cluster_admin.progress_of(clients))["repair"]
 
-    return asyncio.run(_inside(cluster, work))
+    def is_whole() -> bool:
+        told.update(asyncio.run(_inside(cluster, work)))
+        return not told["due"] and told["epoch"] == look(cluster)[0].epoch
+
+    told: dict[str, Any] = {}
+    eventually(is_whole, 60)
+    return int(told["moved_bytes"])
 
 
 def stored_bytes(s3: Any) -> int:
