@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.functional.store_process import StoreProcess
 
 WRITERS = 64
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "2"))
 SIZES = (0, 1, 1000, 16_384, 16_385, 65_536, 300_000, 1_048_576, 3_000_001)
 
 

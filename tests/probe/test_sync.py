@@ -24,7 +24,7 @@ from tests.functional.test_cluster import NEEDS_ETCD, answers, client_of, fetch
 from tests.probe.faults import Killer, in_turn
 from tests.waiting import eventually
 
-FILES = int(os.environ.get("SYNC_FILES", "60"))
+FILES = int(os.environ.get("SYNC_FILES", "40"))
 RCLONE = os.environ.get("RCLONE") or shutil.which("rclone")
 SIZE_BYTES_MAX = 24 << 20
 
