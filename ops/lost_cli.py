@@ -32,13 +32,14 @@ def register(ask: Ask) -> None:
         would bring them back. Asks the nodes where the shards of every object are."""
 
         def pages() -> Iterator[dict[str, Any]]:
-            after, more = "", True
-            while more:
+            after = ""
+            while True:
                 asked = {"after": after, "bucket": bucket, "prefix": prefix}
                 page = ask(url, directory, "GET", f"{_PATH}?{urlencode(asked)}")
-                after = page["after"]
-                more = bool(after)
                 yield page
+                after = page["after"]
+                if not after:
+                    return
 
         (_print_json if as_json else _print)(pages())
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from gateway.domain.versions import version_text
 from gateway.metadata import keys
+from gateway.metadata.buckets import BUCKET_ID_SIZE_BYTES
 from gateway.metadata.records import BlobRef, BucketRecord, ObjectRecord, decode
 from gateway.objects.errors import BlobDamaged
 from gateway.objects.manifest import decode_parts
@@ -241,7 +242,8 @@ def _batched(bucket: str, kvs: Sequence[KeyValue]) -> Iterator[Batch]:
 
 
 def _behind(version: Version) -> Position:
-    return Position(version.bucket, version.kv.key[10:] + b"\x00")
+    within = version.kv.key[len(keys.OBJECTS) + BUCKET_ID_SIZE_BYTES :]
+    return Position(version.bucket, within + b"\x00")
 
 
 class Look:
@@ -250,6 +252,7 @@ class Look:
     def __init__(self, clients: Clients, reports: dict[DriveId, DriveReport]) -> None:
         self._clients = clients
         self._reports = reports
+        self._places = {drive.drive_id: drive for drive in clients.topology.map.drives}
         self._silent: set[str] = set()
 
     @property
@@ -329,11 +332,10 @@ class Look:
 
     def _condition(self, drive: DriveId) -> str:
         """Why a drive cannot be read; "" when it can."""
-        topology, member = self._clients.topology, self._clients.member
-        places = {place.drive_id: place for place in topology.map.drives}
-        if drive not in places:
+        place, member = self._places.get(drive), self._clients.member
+        if place is None:
             return "" if member is not None and drive in member.view.drives else "removed"
-        if places[drive].node in self._silent:
+        if place.node in self._silent:
             return "silent"
         report = self._reports.get(drive)
         if report is None:

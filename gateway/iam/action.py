@@ -110,7 +110,8 @@ async def resource_of(action: Action, call: Call) -> Asked:
         return Asked(iam.arn(account_id, kind, form.path_prefix(), ""))
     arn = form.get(_ARN_ARGUMENTS.get(kind.letter, ""))
     if arn is not None:
-        return Asked(arn, await _tags_of(call, kind, arn))
+        named = await call.identities.at_arn(account_id, kind, arn)
+        return Asked(arn, () if named is None else named.record.tags)
     url = form.get("Url")
     if kind is iam.PROVIDER and url is not None:
         return Asked(iam.arn(account_id, kind, "/", iam.provider_name(url)))
@@ -124,19 +125,3 @@ async def resource_of(action: Action, call: Call) -> Asked:
     except IamRefused:
         return Asked(iam.arn(account_id, kind, form.path() or "/", name))
     return Asked(found.arn, found.record.tags)
-
-
-async def _tags_of(call: Call, kind: Kind, arn: str) -> Tags:
-    """The tags of the policy or provider that has exactly that ARN; none when there is none."""
-    account_id = call.account_id
-    if kind is iam.PROVIDER:
-        name = iam.provider_in_arn(arn, account_id)
-    else:
-        name = iam.name_in_arn(arn, account_id, kind)
-    if not name:
-        return ()
-    try:
-        found = await call.identities.find(account_id, kind, name)
-    except IamRefused:
-        return ()
-    return found.record.tags if found.arn == arn else ()

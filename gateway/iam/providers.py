@@ -27,19 +27,12 @@ def _thumbprints(call: Call) -> tuple[str, ...]:
 
 
 async def find_provider(call: Call) -> Entity:
-    """The one that is meant. Its ARN must be the one given also in case, since policies were asked
-    about that. Raises IamRefused (NoSuchEntity)."""
+    """The one that is meant. Raises IamRefused (NoSuchEntity)."""
     arn = call.form.required("OpenIDConnectProviderArn", length_max=2048, length_min=20)
-    name = iam.provider_in_arn(arn, call.account_id)
-    if name:
-        try:
-            found = await call.identities.find(call.account_id, PROVIDER, name)
-        except IamRefused:
-            pass
-        else:
-            if found.arn == arn:
-                return found
-    raise IamRefused(Refusal.NO_SUCH_ENTITY, f"OpenIDConnect Provider not found for arn {arn}")
+    found = await call.identities.at_arn(call.account_id, PROVIDER, arn)
+    if found is None:
+        raise IamRefused(Refusal.NO_SUCH_ENTITY, f"OpenIDConnect Provider not found for arn {arn}")
+    return found
 
 
 async def _create(call: Call) -> Answer:

@@ -73,16 +73,10 @@ def _with_inline(record: IamRecord, inline: dict[str, bytes]) -> IamRecord:
 
 async def find_policy(identities: Identities, account_id: str, arn: str) -> Entity:
     """One of the account's own managed policies. Raises IamRefused (NoSuchEntity)."""
-    name = iam.name_in_arn(arn, account_id, iam.POLICY)
-    if name:
-        try:
-            found = await identities.find(account_id, iam.POLICY, name)
-        except IamRefused:
-            pass
-        else:
-            if found.arn == arn:
-                return found
-    raise no_policy(arn)
+    found = await identities.at_arn(account_id, iam.POLICY, arn)
+    if found is None:
+        raise no_policy(arn)
+    return found
 
 
 def no_policy(arn: str) -> IamRefused:

@@ -114,6 +114,21 @@ class Identities:
                 return found
         raise iam.missing(kind, name)
 
+    async def at_arn(self, account_id: str, kind: Kind, arn: str) -> Entity | None:
+        """The policy or provider whose ARN is exactly that, also in case, since policies are asked
+        about what was given; None when there is none."""
+        if kind is iam.PROVIDER:
+            name = iam.provider_in_arn(arn, account_id)
+        else:
+            name = iam.name_in_arn(arn, account_id, kind)
+        if not name:
+            return None
+        try:
+            found = await self.find(account_id, kind, name)
+        except IamRefused:
+            return None
+        return found if found.arn == arn else None
+
     async def by_ids(self, account_id: str, ids: Sequence[str]) -> list[Entity | None]:
         """Several by id; None for each that is not there."""
         if not ids:

@@ -57,6 +57,10 @@ class Checksum(Record, frozen=True, kw_only=True):
     parts: int = 0
 
 
+def _hold(record: "ObjectRecord | UploadRecord") -> bool | None:
+    return True if record.legal_hold else False if record.hold_lifted else None
+
+
 class ObjectRecord(Record, frozen=True, kw_only=True):
     """An object version. Plain ones have `data`; multipart ones `parts`, or `manifest` naming a blob
     that holds the encoded list of PartRef when it is long."""
@@ -95,7 +99,7 @@ class ObjectRecord(Record, frozen=True, kw_only=True):
     def hold(self) -> bool | None:
         """Its legal hold: on, taken off again, or None: never set. Of one that was taken off before
         records told it, None."""
-        return True if self.legal_hold else False if self.hold_lifted else None
+        return _hold(self)
 
 
 class ListedChecksum(Record, frozen=True, kw_only=True):
@@ -279,7 +283,7 @@ class UploadRecord(Record, frozen=True, kw_only=True):
     @property
     def hold(self) -> bool | None:
         """As an object's: what was asked for."""
-        return True if self.legal_hold else False if self.hold_lifted else None
+        return _hold(self)
 
 
 class PartRecord(Record, frozen=True, kw_only=True):

@@ -21,6 +21,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
         yield running
 
 
+@pytest.fixture
+def own_store(tmp_path: Path) -> Iterator[StoreProcess]:
+    """A store that this test may damage."""
+    store = StoreProcess(tmp_path / "data")
+    try:
+        yield store.start()
+    finally:
+        store.kill()
+
+
 @pytest.fixture(scope="session")
 def s3(store: StoreProcess) -> Any:
     """Root's boto3 client."""

@@ -10,8 +10,6 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,16 +22,6 @@ PAIRS = [(1, 2), (3, 6), (4, 5), (2, 4)]
 if os.environ.get("EVERY_PAIR"):
     PAIRS = list(itertools.combinations(range(1, 7), 2))
 SIZES = (0, 1, 5_000, 16_384, 16_385, 200_000, 1_048_577, 6_000_000)
-
-
-@pytest.fixture
-def own_store(tmp_path: Path) -> Iterator[StoreProcess]:
-    """A store that this test may damage."""
-    store = StoreProcess(tmp_path / "data")
-    try:
-        yield store.start()
-    finally:
-        store.kill()
 
 
 def fill_singly(s3: Any, bucket: str, seed: int) -> dict[str, str]:

@@ -3,8 +3,6 @@
 import random
 import shutil
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +13,6 @@ from ops.admin_cli import admin
 from tests.functional.store_process import StoreProcess
 
 GONE = (1, 3, 6)
-
-
-@pytest.fixture
-def own_store(tmp_path: Path) -> Iterator[StoreProcess]:
-    """A store that this test may damage."""
-    store = StoreProcess(tmp_path / "data")
-    try:
-        yield store.start()
-    finally:
-        store.kill()
 
 
 def fill(s3: Any) -> None:

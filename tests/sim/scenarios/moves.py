@@ -2,6 +2,7 @@
 
 import asyncio
 
+from placement.ids import DriveId
 from storage_node.wire import Verb
 from tests.sim.scenarios.scene import Scene, scenario
 from tests.sim.scenarios.writes import MEDIUM
@@ -65,15 +66,22 @@ async def an_impatient_operator_removes_a_drive(scene: Scene) -> None:
     await scene.remove(drive)
 
 
-@scenario("terms_are_not_told_apart", nodes=5, sweeps=False, keepers=2)
-async def another_keeper_leads_for_a_while(scene: Scene) -> None:
-    """It has an old map, and so takes back what was moved. The first has all but closed the epoch."""
+async def _beside_a_blind_keeper(scene: Scene) -> tuple[DriveId, int]:
+    """A drive that holds a shard, and the number of the keeper that leads; the other one hears of no
+    newer map."""
     client = scene.client(0)
     client.sizes = MEDIUM
     await client.put()
     drive = await scene.drive_of_some_shard()
     first = await scene.leader()
     scene.blind(1 - first)
+    return drive, first
+
+
+@scenario("terms_are_not_told_apart", nodes=5, sweeps=False, keepers=2)
+async def another_keeper_leads_for_a_while(scene: Scene) -> None:
+    """It has an old map, and so takes back what was moved. The first has all but closed the epoch."""
+    drive, first = await _beside_a_blind_keeper(scene)
     laid = scene.ambush("map", "late", whose=f"keeper{first}")
     await scene.drain(drive)
     await scene.sprung(laid)
@@ -88,12 +96,7 @@ async def another_keeper_leads_for_a_while(scene: Scene) -> None:
 async def a_delete_comes_late(scene: Scene) -> None:
     """Its sender moved a shard, and leads no more. Another keeper, which has an old map, took the
     shard back meanwhile."""
-    client = scene.client(0)
-    client.sizes = MEDIUM
-    await client.put()
-    drive = await scene.drive_of_some_shard()
-    first = await scene.leader()
-    scene.blind(1 - first)
+    drive, first = await _beside_a_blind_keeper(scene)
     late = scene.late(Verb.DELETE_SURPLUS, f"keeper{first}")
     await scene.drain(drive)
     await scene.until("a shard is moved", lambda: late.arrive is not None)
