@@ -12,6 +12,7 @@ from ops.limits import Limits
 from ops.limits_api import limits_routes
 from ops.lost_objects import LostObjects
 from ops.metrics import StoreCounts, render
+from ops.object_locate import ObjectShards
 from ops.scheme_api import Schemes, scheme_routes
 from storage_node.port import DriveReport
 
@@ -102,6 +103,11 @@ class Backend(Protocol):
     @property
     def lost_objects(self) -> LostObjects:
         """Which objects cannot be read. Raises AdminError."""
+        ...
+
+    @property
+    def object_shards(self) -> ObjectShards:
+        """Where an object's shards are, and whether they are whole. Raises AdminError."""
         ...
 
     async def create_kms_key(self, key_id: str) -> MasterKey:
@@ -242,6 +248,12 @@ def _api_routes(
     @app.get("/api/v1/lost-objects", dependencies=guard)
     async def lost_objects(after: str = "", bucket: str = "", prefix: str = "") -> dict[str, Any]:
         return asdict(await backend.lost_objects.page(after, bucket, prefix))
+
+    @app.get("/api/v1/object-shards", dependencies=guard)
+    async def object_shards(
+        bucket: str, key: str, version_id: str = "", after: str = ""
+    ) -> dict[str, Any]:
+        return asdict(await backend.object_shards.page(bucket, key, version_id, after))
 
     @app.get("/api/v1/accounts", dependencies=guard)
     async def list_accounts() -> list[dict[str, str]]:

@@ -28,6 +28,7 @@ from ops.drive_counts import commit_counts, drive_counts, shard_commits
 from ops.limits import Limits, largest_buckets
 from ops.lost_objects import LostObjects
 from ops.metrics import CommitCounts, DriveCounts, StoreCounts
+from ops.object_locate import ObjectShards
 from ops.process_counts import (
     PROCESS_VERB,
     CommitFacts,
@@ -71,6 +72,7 @@ class AdminBackend:
         self._grown = Growing()
         self.schemes = StorageSchemes(clients)
         self.lost_objects = LostObjects(clients, self._reports)
+        self.object_shards = ObjectShards(clients, self._reports)
 
     @property
     def _duties(self) -> "Duties":

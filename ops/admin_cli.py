@@ -19,19 +19,19 @@ from ops import (
     cluster_admin_cli,
     iam_cli,
     limits_cli,
+    locate_cli,
     lost_cli,
     migrate_cli,
     rebuild_cli,
     scheme_cli,
 )
-from ops.admin_options import URL_DEFAULT, Dir, Json, Url
+from ops.admin_options import TIMEOUT_SECONDS, URL_DEFAULT, Dir, Json, Url
 from ops.cluster_cli import refuse
 from ops.config import ConfigError, Credentials, credentials_from
 from ops.directory import load_credentials
 from placement.clock import SystemClock
 
 REGION = "us-east-1"
-TIMEOUT_SECONDS = 30.0
 
 admin = typer.Typer(help="Operator commands.", no_args_is_help=True)
 account = typer.Typer(help="Accounts: who may own buckets.", no_args_is_help=True)
@@ -64,7 +64,13 @@ def _credentials(directory: Path | None) -> Credentials:
 
 
 def call(
-    url: str, directory: Path | None, method: str, path: str, document: dict[str, Any] | None = None
+    url: str,
+    directory: Path | None,
+    method: str,
+    path: str,
+    document: dict[str, Any] | None = None,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Any:
     """One signed request; the decoded answer. Raises Refusal or ConfigError."""
     credentials = _credentials(directory)
@@ -80,7 +86,7 @@ def call(
         SigningCredentials(credentials.access_key, str(credentials.secret_key)), "s3", REGION
     ).add_auth(request)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=TIMEOUT_SECONDS)
+    connection = kind(parts.netloc, timeout=timeout_seconds)
     try:
         connection.request(method, path, body, dict(request.headers.items()))
         answer = connection.getresponse()
@@ -105,10 +111,16 @@ def _words_of(status: int, content: bytes) -> str:
 
 
 def _ask(
-    url: str, directory: Path | None, method: str, path: str, document: dict[str, Any] | None = None
+    url: str,
+    directory: Path | None,
+    method: str,
+    path: str,
+    document: dict[str, Any] | None = None,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Any:
     try:
-        return call(url, directory, method, path, document)
+        return call(url, directory, method, path, document, timeout_seconds=timeout_seconds)
     except ConfigError as error:
         raise refuse(error) from None
     except Refusal as error:
@@ -118,6 +130,7 @@ def _ask(
 iam_cli.register(admin, _ask)
 scheme_cli.register(bucket, _ask)
 limits_cli.register(admin, bucket, account, _ask)
+locate_cli.register(_ask)
 lost_cli.register(_ask)
 
 

@@ -1,7 +1,9 @@
 """Options that the commands of `ostraka admin` share."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol
+from urllib.parse import quote, urlencode
 
 import typer
 
@@ -11,6 +13,13 @@ Dir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 URL_DEFAULT: Final = "http://127.0.0.1:9001"
+TIMEOUT_SECONDS: Final = 30.0
+"""How long an answer may take to come, where a command knows of no reason for more."""
+
+
+def with_query(path: str, parameters: Mapping[str, str]) -> str:
+    """The path of a request with parameters, encoded as its signature demands: a space is %20."""
+    return f"{path}?{urlencode(parameters, quote_via=quote)}"
 
 
 class Ask(Protocol):
@@ -23,6 +32,8 @@ class Ask(Protocol):
         method: str,
         path: str,
         document: dict[str, Any] | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> Any:
         """The decoded answer."""
         ...

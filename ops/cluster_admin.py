@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from gateway.metadata.errors import MetadataError
 from gateway.metadata.sealing import SealingKey
 from gateway.metadata.store import Metadata
@@ -27,7 +29,7 @@ from placement.membership import PROGRESS, DriveRecord, MembershipRefused
 from placement.membership_view import LiveView
 from placement.metastore.port import Range, prefix_end
 from placement.schemes import Scheme
-from storage_node.port import DriveReport, NodePort
+from storage_node.port import DriveCondition, DriveReport, NodePort
 
 REPORT_TIMEOUT_SECONDS = 3.0
 REACH_SECONDS = 2.0
@@ -218,6 +220,25 @@ async def reports_of(clients: Clients) -> dict[DriveId, DriveReport]:
         for name, report in answer
         if (record := records.get(report.drive)) is not None and record.node == name
     }
+
+
+async def named_reports(clients: Clients) -> tuple[DriveReport, ...]:
+    """What is reported of every drive in the map, its path told with its node; those that nobody
+    reports are missing."""
+    reports = await reports_of(clients)
+    return tuple(
+        _named(drive, reports.get(drive.drive_id)) for drive in clients.topology.map.drives
+    )
+
+
+def _named(drive: MapDrive, report: DriveReport | None) -> DriveReport:
+    if report is None:
+        # Its path is not known; two drives of one node must not have one name.
+        name = f"{drive.node}:{drive.drive_id.hex()[:12]}"
+        return DriveReport(
+            drive.drive_id, name, DriveCondition.MISSING, 0, 0, 0, 0, 0, "its node is away"
+        )
+    return msgspec.structs.replace(report, path=f"{drive.node}:{report.path}")
 
 
 def _shown(

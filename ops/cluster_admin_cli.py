@@ -21,7 +21,6 @@ from ops.config import ConfigError, credentials_from
 from ops.directory import new_credentials, write_durably
 from ops.drive_out import give_up, plan_out
 from ops.map_store import MapStore
-from ops.object_locate import locate
 from ops.refusal import Refused
 from ops.settings import ClusterSettings
 from placement.balance import spread_of
@@ -507,35 +506,3 @@ def set_scheme(
     except ValueError as error:
         raise refuse(error) from None
     _change(settings, lambda now, *_: with_scheme(now, wanted), dry_run=False, as_json=as_json)
-
-
-@object_app.command("locate")
-@in_cluster
-def locate_object(
-    cluster: ClusterOptions,
-    bucket: str,
-    key: str,
-    as_json: Json = False,
-) -> None:
-    """Read and verify every shard of an object: drive, zone, health, remaining tolerance."""
-    settings = settings_of(cluster)
-
-    async def work() -> Any:
-        async with cluster_admin.session(settings) as clients:
-            return await locate(clients, bucket, key)
-
-    places = run(work)
-    if as_json:
-        typer.echo(json.dumps([place.shown() for place in places]))
-        return
-    console = Console(width=160)
-    for place in places:
-        console.print(
-            f"blob {place.blob} {place.scheme}, {place.size_bytes} bytes,"
-            f" tolerance [bold]{place.tolerance}[/bold]"
-        )
-        table = Table("index", "drive", "node", "host", "zone", "home", "health")
-        for s in place.shards:
-            home = "yes" if s.home else "no"
-            table.add_row(str(s.index), s.drive[:12], s.node, s.host, s.zone, home, s.health)
-        console.print(table)

@@ -5,21 +5,20 @@ import asyncio
 import json
 from typing import Any
 
-import msgspec
-
 from ops.admin_api import Account, Backend, MasterKey, Status
 from ops.admin_backend import READY_TIMEOUT_SECONDS, AdminBackend
 from ops.admin_errors import AdminError
 from ops.clients import Clients
-from ops.cluster_admin import reports_of
+from ops.cluster_admin import named_reports
 from ops.drive_counts import CommitTotals
 from ops.limits import Limits, largest_buckets
 from ops.lost_objects import LostObjects
 from ops.metrics import StoreCounts
+from ops.object_locate import ObjectShards
 from ops.process_counts import MetadataFacts, ProcessWatch
 from ops.scheme_api import Schemes
 from ops.settings import ProcessSettings
-from placement.cluster_map import DriveState, MapDrive
+from placement.cluster_map import DriveState
 from placement.errors import MetastoreUnavailable, PeerUnavailable
 from placement.membership import PROGRESS
 from placement.metastore.etcd.store import EtcdMetastore
@@ -135,21 +134,7 @@ class ClusterBackend(AdminBackend):
 
     async def _reports(self) -> tuple[DriveReport, ...]:
         """One of every drive in the map; those that nobody reports are missing."""
-        reports = await reports_of(self._clients)
-        return tuple(
-            _named(drive, reports.get(drive.drive_id))
-            for drive in self._clients.topology.map.drives
-        )
-
-
-def _named(drive: MapDrive, report: DriveReport | None) -> DriveReport:
-    if report is None:
-        # Its path is not known; two drives of one node must not have one name.
-        name = f"{drive.node}:{drive.drive_id.hex()[:12]}"
-        return DriveReport(
-            drive.drive_id, name, DriveCondition.MISSING, 0, 0, 0, 0, 0, "its node is away"
-        )
-    return msgspec.structs.replace(report, path=f"{drive.node}:{report.path}")
+        return await named_reports(self._clients)
 
 
 class WaitingBackend:
@@ -189,6 +174,11 @@ class WaitingBackend:
     def lost_objects(self) -> LostObjects:
         """See Backend."""
         return self._demanded().lost_objects
+
+    @property
+    def object_shards(self) -> ObjectShards:
+        """See Backend."""
+        return self._demanded().object_shards
 
     async def create_account(
         self, name: str, email: str, access_key: str | None, secret_key: str | None

@@ -4,13 +4,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ops.admin_options import URL_DEFAULT, Ask, Dir, Json, Url
+from ops.admin_options import URL_DEFAULT, Ask, Dir, Json, Url, with_query
 from ops.cluster_admin_cli import object_app
 from ops.limits_cli import shown_size
 
@@ -35,7 +34,7 @@ def register(ask: Ask) -> None:
             after = ""
             while True:
                 asked = {"after": after, "bucket": bucket, "prefix": prefix}
-                page = ask(url, directory, "GET", f"{_PATH}?{urlencode(asked)}")
+                page = ask(url, directory, "GET", with_query(_PATH, asked))
                 yield page
                 after = page["after"]
                 if not after:

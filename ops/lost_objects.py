@@ -24,7 +24,7 @@ from placement.cluster_map import MapDrive
 from placement.errors import MetastoreUnavailable, PeerUnavailable
 from placement.ids import BlobId, DriveId
 from placement.metastore.port import KeyValue, Range, prefix_end
-from storage_node.port import DriveCondition, DriveReport, NodePort, ShardInfo
+from storage_node.port import READABLE, DriveReport, NodePort, ShardInfo
 
 OBJECTS_A_PAGE = 5_000
 LOST_A_PAGE = 500
@@ -36,7 +36,6 @@ After a batch the walk rests as long as that took, so that half of the time is l
 NODE_SECONDS = 5.0
 """How long a node has for such a batch. One that takes longer is not asked again for this page."""
 BUCKETS_A_READ = 100
-_READABLE = (DriveCondition.UP, DriveCondition.FULL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +339,7 @@ class Look:
         report = self._reports.get(drive)
         if report is None:
             return "away"
-        return "" if report.condition in _READABLE else report.condition.value
+        return "" if report.condition in READABLE else report.condition.value
 
     def _shown(self, version: Version, loss: Loss) -> LostObject:
         record = version.record

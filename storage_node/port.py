@@ -12,7 +12,7 @@ alone: group, owner record key, geometry and the record as first written.
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -114,6 +114,10 @@ class DriveCondition(Enum):
     """Expected, not there."""
     RECOVERING = "recovering"
     """Its index is being rebuilt: present shards may not be found yet; takes writes."""
+
+
+READABLE: Final = frozenset((DriveCondition.UP, DriveCondition.FULL))
+"""Every shard of such a drive can be found and read."""
 
 
 class DriveReport(msgspec.Struct, frozen=True, gc=False):

@@ -28,7 +28,7 @@ from ops.clients import Clients as ClusterClients
 from ops.cluster_admin import DriveView
 from ops.cluster_settings import cluster_settings
 from ops.local_cluster import ClusterFailed, LocalCluster, etcd_binary, free_ports
-from ops.object_locate import locate
+from ops.object_locate import ObjectShards
 from placement.cluster_map import ClusterMap
 from tests.waiting import eventually
 
@@ -419,7 +419,10 @@ def whole(cluster: LocalCluster, keys: Sequence[str]) -> bool:
     """Every shard of these objects is at home, and healthy."""
 
     async def work(clients: ClusterClients) -> bool:
-        places = [place for key in keys for place in await locate(clients, BUCKET, key)]
+        shards = ObjectShards(clients, lambda: cluster_admin.named_reports(clients))
+        pages = [await shards.page(BUCKET, key) for key in keys]
+        assert not any(page.after for page in pages)
+        places = [place for page in pages for place in page.blobs]
         return all(
             place.tolerance == 2 and all(s.health == "whole" and s.home for s in place.shards)
             for place in places

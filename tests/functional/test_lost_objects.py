@@ -136,6 +136,7 @@ def test_exactly_what_cannot_be_read_is_listed_until_a_drive_comes_back(
     assert "pots/large/0, version null, 195.3 KiB, 3 of 4 shards needed are left" in for_people
     assert "5 objects and versions looked at, 5 lost" in for_people
     assert "\x07" not in told(store, "sherds")
+    assert store.command("object", "lost", "sherds", "--prefix", "a/versioned ")["examined"] == 6
 
     # One of the three: everything but the copies can be read again; all: everything.
     (store.directory / "away3").rename(store.directory / "drive3")
