@@ -41,6 +41,7 @@ from gateway.s3.checksums import ChecksumAlgorithm, Digests
 from gateway.s3.documents import parse_tagging
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
 from gateway.s3.form import FormFile, boundary_of, is_form, read_form
+from gateway.s3.headers import is_header_name, is_header_value
 from gateway.s3.known import refuse_unoffered
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.payload import (
@@ -69,8 +70,6 @@ _HEADER_FIELDS: Final = frozenset(
 )
 _HEADER_NAMES: Final = {"acl": "x-amz-acl"}
 """Fields that have another name than the header they stand for."""
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _STATUSES: Final = {"200": 200, "201": 201}
 _NANOSECONDS_A_MILLISECOND: Final = 1_000_000
 
@@ -188,10 +187,10 @@ def header_fields(fields: Mapping[str, str]) -> dict[str, str]:
             name.startswith("x-amz-") or name in _HEADER_FIELDS
         ):
             continue
-        if _TOKEN.fullmatch(name) is None:
+        if not is_header_name(name):
             raise invalid_argument(field, text, "The field's name cannot be a header's.")
         value = text.strip()
-        if _CONTROLS.search(value) is not None:
+        if not is_header_value(value):
             raise invalid_argument(field, text, "The field's value cannot be a header's.")
         headers[name] = value.encode().decode("latin-1")
     return headers

@@ -221,6 +221,8 @@ _CONTENT_HEADERS: Final = (
     "content-language",
     "expires",
 )
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OVERRIDES: Final = {
     f"response-{name}": name
     for name in (
@@ -255,6 +257,16 @@ def content_headers(headers: Mapping[str, str]) -> tuple[str, tuple[tuple[str, s
         others.append((name, value))
     content_type = headers.get("content-type", "")
     return ("" if content_type == DEFAULT_CONTENT_TYPE else content_type), tuple(others)
+
+
+def is_header_name(name: str) -> bool:
+    """Whether a lower-case text could be a header's name."""
+    return _HEADER_NAME.fullmatch(name) is not None
+
+
+def is_header_value(value: str) -> bool:
+    """Whether a text could be a header's value: it has no controls but tabs."""
+    return _CONTROLS.search(value) is None
 
 
 def response_overrides(query: Mapping[str, str]) -> dict[str, str]:

@@ -2,13 +2,15 @@
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 
-from gateway.s3.errors import ErrorCode, S3Error
-from gateway.s3.headers import format_iso8601
+from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
+from gateway.s3.headers import format_iso8601, is_header_name, is_header_value
+from gateway.s3.message import S3Request
 
 MAX_SKEW_SECONDS: Final = 15 * 60
 """How far a request's time may be from ours. Source: S3 API Reference, RequestTimeTooSkewed."""
@@ -103,6 +105,26 @@ def mismatch(
         details["CanonicalRequest"] = canonical_request
         details["CanonicalRequestBytes"] = canonical_request.encode("latin-1", "replace").hex(" ")
     return S3Error(ErrorCode.SIGNATURE_DOES_NOT_MATCH, details=details)
+
+
+def headers_in_query(request: S3Request) -> dict[str, str]:
+    """A presigned URL's arguments by lower-case name, as text of the headers that they stand for
+    where SDKs have moved some there. Header text is latin-1 (see S3Request)."""
+    return {
+        argument.lower(): value.encode().decode("latin-1")
+        for argument, value in request.query.items()
+    }
+
+
+def adopt(request: S3Request, moved: Mapping[str, str]) -> None:
+    """Let headers that were found in the query join the request's; one that is present as such wins.
+
+    Raises InvalidArgument for what could be no header: answers to GET will carry it.
+    """
+    for name, value in moved.items():
+        if not is_header_name(name) or not is_header_value(value):
+            raise invalid_argument(name, value, "The argument cannot be a header.")
+        request.headers.setdefault(name, value)
 
 
 def expired(expires_at: int, now: float, window: str | None = None) -> S3Error:

@@ -16,15 +16,17 @@ from gateway.s3.message import S3Request
 from gateway.s3.signature import (
     UNSIGNED_PAYLOAD,
     Verified,
+    adopt,
     check_skew,
     collapsed,
     expired,
+    headers_in_query,
     mismatch,
     same,
 )
 
 SCHEME: Final = "AWS "
-_SESSION_HEADER: Final = "x-amz-security-token"
+_MOVED_HEADERS: Final = ("content-md5", "content-type")
 
 _SIGNED_ARGUMENTS: Final = frozenset(
     {
@@ -57,7 +59,8 @@ class Claim(NamedTuple):
     def verify(self, secret: str, now: float) -> Verified:
         """Check time and signature; `now` in seconds since the epoch.
 
-        Raises SignatureDoesNotMatch, RequestTimeTooSkewed, AccessDenied (expired).
+        Headers that a presigned URL carries in its query join the request's headers. Raises
+        SignatureDoesNotMatch, RequestTimeTooSkewed, AccessDenied (expired), InvalidArgument.
         """
         if self.expires_at is None:
             check_skew(self.signed_at, now, self.date or self.request.headers["x-amz-date"])
@@ -68,6 +71,7 @@ class Claim(NamedTuple):
             self._signs(secret, variant) for variant in self._variants()
         ):
             raise mismatch(self.access_key, string_to_sign, self.signature)
+        adopt(self.request, self._moved())
         return Verified(self.request.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD))
 
     def _signs(self, secret: str, string_to_sign: str) -> bool:
@@ -97,11 +101,7 @@ class Claim(NamedTuple):
 
     def _string_to_sign(self, *, slash: str = "", bare: bool = False) -> str:
         request = self.request
-        headers = request.headers
-        token = request.query.get(_SESSION_HEADER) if self.expires_at is not None else None
-        if token is not None:
-            # A presigned URL carries it, and signs it as the header that it stands for.
-            headers = {**headers, _SESSION_HEADER: token}
+        headers = {**self._moved(), **request.headers}
         lines = [
             request.method,
             headers.get("content-md5", ""),
@@ -115,6 +115,17 @@ class Claim(NamedTuple):
         )
         lines.append(self._canonical_resource(slash, bare))
         return "\n".join(lines)
+
+    def _moved(self) -> dict[str, str]:
+        """The headers that a presigned URL carries in its query, and signs as what they stand for:
+        x-amz-, Content-Type and Content-MD5. A header that is present as such wins."""
+        if self.expires_at is None:
+            return {}
+        return {
+            name: value
+            for name, value in headers_in_query(self.request).items()
+            if name.startswith("x-amz-") or name in _MOVED_HEADERS
+        }
 
     def _canonical_resource(self, slash: str, bare: bool) -> str:
         """`bare` leaves out the sign of equality of arguments without a value."""

@@ -26,9 +26,11 @@ from gateway.s3.signature import (
     UNSIGNED_PAYLOAD,
     Signer,
     Verified,
+    adopt,
     check_skew,
     collapsed,
     expired,
+    headers_in_query,
     mismatch,
     same,
     signer_with,
@@ -76,7 +78,7 @@ class Claim(msgspec.Struct, frozen=True):
         """Check time and signature; `now` in seconds since the epoch.
 
         Headers that a presigned URL carries in its query join the request's headers. Raises
-        SignatureDoesNotMatch, RequestTimeTooSkewed, AccessDenied (expired).
+        SignatureDoesNotMatch, RequestTimeTooSkewed, AccessDenied (expired), InvalidArgument.
         """
         self._check_time(now)
         canonical = self._canonical_request()
@@ -93,7 +95,7 @@ class Claim(msgspec.Struct, frozen=True):
             if not same(expected, self.signature):
                 raise mismatch(self.access_key, string_to_sign, self.signature, canonical)
         if self.expires_seconds is not None:
-            _adopt_query_headers(self.request)
+            _adopt_query_headers(self.request, self.signed_headers)
         return Verified(self.content_sha256, signer.key, expected, self.timestamp, self.scope)
 
     def _string_to_sign(self, canonical: bytes) -> str:
@@ -115,6 +117,9 @@ class Claim(msgspec.Struct, frozen=True):
     def _canonical_request(self) -> str:
         request = self.request
         headers, names = request.headers, self.signed_headers
+        if self.expires_seconds is not None and not headers.keys() >= set(names):
+            # The JavaScript SDK (version 2) names as signed what it carries only in the query.
+            headers = {**headers_in_query(request), **headers}
         lines = "".join([f"{name}:{headers.get(name, '')}\n" for name in names])
         if "  " in lines or "\t" in lines:
             lines = "".join([f"{name}:{collapsed(headers.get(name, ''))}\n" for name in names])
@@ -297,22 +302,24 @@ _CHECKSUM_VALUE: Final = re.compile(
 )
 
 
-def _adopt_query_headers(request: S3Request) -> None:
+def _adopt_query_headers(request: S3Request, signed: tuple[str, ...]) -> None:
     """SDKs move x-amz- headers into a presigned URL's query, where they are signed; S3 treats them
     as the headers they stand for. A header that is present as such wins.
 
-    Checksum values are left out, as S3 leaves them out: the JavaScript SDK presigns the checksum of
-    an empty body there.
+    Checksum values are left out, as S3 leaves them out, unless they are among the headers that were
+    `signed`: the JavaScript SDK presigns the checksum of an empty body there.
     """
-    for argument, value in request.query.items():
-        name = argument.lower()
-        if (
+    moved = {
+        name: value
+        for name, value in headers_in_query(request).items()
+        if name in signed
+        or (
             name.startswith("x-amz-")
             and name not in _AUTHENTICATION_ARGUMENTS
             and _CHECKSUM_VALUE.fullmatch(name) is None
-        ):
-            # Header text is latin-1 (see S3Request).
-            request.headers.setdefault(name, value.encode().decode("latin-1"))
+        )
+    }
+    adopt(request, moved)
 
 
 def _cut_signature(authorization: str) -> tuple[str, str]:

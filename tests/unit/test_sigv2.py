@@ -37,8 +37,10 @@ def signed(
     )
 
 
-def presigned(method: str, url: str, expires: int = 600) -> S3Request:
-    request = AWSRequest(method=method, url=url)
+def presigned(
+    method: str, url: str, expires: int = 600, headers: dict[str, str] | None = None
+) -> S3Request:
+    request = AWSRequest(method=method, url=url, headers=headers or {})
     HmacV1QueryAuth(CREDENTIALS, expires=expires).add_auth(request)
     return request_of(method, str(request.url), {})
 
@@ -184,3 +186,41 @@ def test_bytes_of_utf8_are_not_blanks() -> None:
         raw = value.encode().decode("latin-1")
         text = f"PUT\n\n\n{date}\nx-amz-meta-a:{value}\n/b/k".encode()
         verify(signed_text(text, "PUT", "http://h/b/k", {"Date": date, "x-amz-meta-a": raw}))
+
+
+def test_headers_that_a_presigned_url_carries_in_its_query_are_signed_and_count() -> None:
+    """botocore and the JavaScript SDK put them there."""
+    headers = {
+        "x-amz-acl": "public-read",
+        "x-amz-meta-a": "é".encode().decode("latin-1"),
+        "Content-Type": "text/plain",
+    }
+    request = presigned("PUT", "http://h/b/k", headers=headers)
+    assert "x-amz-acl=public-read" in request.raw_query.decode()
+    assert request.headers.keys() == {"host"}
+    verify(request)
+    assert request.headers["x-amz-acl"] == "public-read"
+    assert request.headers["content-type"] == "text/plain"
+    request = presigned("PUT", "http://h/b/k", headers=headers)
+    request.query["x-amz-acl"] = "private"
+    assert code_of(request) is ErrorCode.SIGNATURE_DOES_NOT_MATCH
+
+
+def test_nothing_may_be_added_to_the_query_that_stands_for_a_header() -> None:
+    request = presigned("PUT", "http://h/b/k")
+    request.query["x-amz-acl"] = "public-read"
+    assert code_of(request) is ErrorCode.SIGNATURE_DOES_NOT_MATCH
+    request = signed("PUT", "http://h/b/k?x-amz-acl=public-read")
+    verify(request)
+    assert "x-amz-acl" not in request.headers  # only presigned URLs carry headers there
+
+
+@pytest.mark.parametrize("query", ["x-amz-meta-a=a%0d%0aX-B:c", "x-amz-meta-%0d%0a=a"])
+def test_what_could_be_no_header_is_refused(query: str) -> None:
+    text = {"x-amz-meta-a=a%0d%0aX-B:c": "x-amz-meta-a:a\r\nX-B:c"}.get(query, "x-amz-meta-\r\n:a")
+    string_to_sign = f"GET\n\n\n9999999999\n{text}\n/b/k".encode()
+    signature = b64encode(hmac.digest(SECRET.encode(), string_to_sign, "sha1")).decode()
+    url = f"http://h/b/k?AWSAccessKeyId={ACCESS_KEY}&Expires=9999999999&{query}"
+    request = request_of("GET", url, {})
+    request.query["Signature"] = signature
+    assert code_of(request) is ErrorCode.INVALID_ARGUMENT

@@ -308,3 +308,36 @@ def test_bytes_of_utf8_are_not_blanks(value: str) -> None:
         f"SignedHeaders={names}, Signature={signature}",
     }
     verify(request_of("PUT", "http://h/b/k", headers))
+
+
+def presigned_as(canonical: str, url: str, names: str) -> S3Request:
+    """A URL (with the arguments of authentication still to come) whose client signed `canonical`
+    after the lines of method, path and query, with the header `names` as signed ones."""
+    request = AWSRequest(method="PUT", url=url)
+    signer = S3SigV4QueryAuth(Credentials(ACCESS_KEY, SECRET), "s3", "us-east-1", expires=600)
+    signer.headers_to_sign = lambda _: dict.fromkeys(names.split(";"), "")
+    signer.signed_headers = lambda _: names
+    signer.canonical_headers = lambda _: canonical
+    signer.add_auth(request)
+    return request_of("PUT", str(request.url), {})
+
+
+def test_a_signed_header_that_only_the_query_carries_counts() -> None:
+    """As version 2 of the JavaScript SDK presigns."""
+    names = "content-type;host;x-amz-acl;x-amz-checksum-crc32"
+    lines = "content-type:text/plain\nhost:h\nx-amz-acl:public-read\nx-amz-checksum-crc32:AAAAAA=="
+    query = "Content-Type=text%2Fplain&x-amz-acl=public-read&x-amz-checksum-crc32=AAAAAA%3D%3D"
+    request = presigned_as(lines, f"http://h/b/k?{query}", names)
+    verify(request)
+    assert request.headers["x-amz-acl"] == "public-read"
+    assert request.headers["content-type"] == "text/plain"
+    assert request.headers["x-amz-checksum-crc32"] == "AAAAAA=="
+    request = presigned_as(lines, f"http://h/b/k?{query}", names)
+    request.headers["x-amz-acl"] = "private"  # what is sent as a header wins, and was not signed
+    assert code_of(request) is ErrorCode.SIGNATURE_DOES_NOT_MATCH
+
+
+@pytest.mark.parametrize("argument", ["x-amz-meta-a=a%0D%0AX-B%3Ac", "x-amz-meta-%0D%0A=a"])
+def test_an_argument_that_could_be_no_header_is_refused(argument: str) -> None:
+    request = presigned("PUT", f"http://h/b/k?{argument}")
+    assert code_of(request) is ErrorCode.INVALID_ARGUMENT
