@@ -74,15 +74,26 @@ class Listing:
 
 
 def after_marker(marker: bytes, prefix: bytes, delimiter: bytes) -> Position | None:
-    """The position that a marker or start-after means; None for an empty one.
+    """The position that a marker means; None for an empty one.
 
-    A marker that is itself a common prefix (what NextMarker may be) stands behind all its keys.
+    A marker that is a common prefix (what NextMarker may be), or that rolls up into one, stands
+    behind all its keys: S3 then shows what comes after the prefix.
     """
-    if not marker:
-        return None
-    if delimiter and common_prefix(marker, prefix, delimiter) == marker:
-        return Position(From.PAST, marker)
-    return Position(From.AFTER, marker)
+    rolled = common_prefix(marker, prefix, delimiter) if delimiter else None
+    if rolled is not None:
+        return Position(From.PAST, rolled)
+    return Position(From.AFTER, marker) if marker else None
+
+
+def after_start(start: bytes, prefix: bytes, delimiter: bytes) -> Position | None:
+    """The position that start-after of ListObjectsV2 means; None for an empty one.
+
+    Behind the key alone, so that a common prefix which it lies in is shown for the rest of it; but
+    a common prefix itself stands behind all its keys.
+    """
+    position = after_marker(start, prefix, delimiter)
+    inside = position is not None and position.origin is From.PAST and position.key != start
+    return Position(From.AFTER, start) if inside else position
 
 
 def common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:

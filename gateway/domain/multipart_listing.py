@@ -87,11 +87,15 @@ class Listing(Generic[T]):
 def after_markers(
     key_marker: bytes, upload_id_marker: bytes, prefix: bytes, delimiter: bytes
 ) -> Position | None:
-    """The position that the two markers mean; an upload id counts only beside a key."""
+    """The position that the two markers mean; an upload id counts only beside a key.
+
+    A key that rolls up into a common prefix stands behind all of it, as in `listing.after_marker`.
+    """
     if not key_marker:
         return None
-    if delimiter and common_prefix(key_marker, prefix, delimiter) == key_marker:
-        return PastPrefix(key_marker)
+    rolled = common_prefix(key_marker, prefix, delimiter) if delimiter else None
+    if rolled is not None:
+        return PastPrefix(rolled)
     if upload_id_marker:
         return AfterUpload(key_marker, upload_id_marker)
     return AfterKey(key_marker)

@@ -17,6 +17,7 @@ from gateway.domain.listing import (
     Position,
     Question,
     after_marker,
+    after_start,
     list_keys,
 )
 from gateway.metadata.records import ListedChecksum, ListedObject, decode_listed
@@ -102,7 +103,8 @@ def _decode(request: S3Request, marker_name: str, *, token: str | None = None) -
     if token:  # an empty one is repeated in the answer and means nothing
         after: Position | None = _read_token(token)
     else:
-        after = after_marker(marker.encode(), plain_prefix, plain_delimiter)
+        position_of = after_marker if marker_name == "marker" else after_start
+        after = position_of(marker.encode(), plain_prefix, plain_delimiter)
     return ListInput(
         bucket=request.bucket,
         principal=principal_of(request),

@@ -213,17 +213,20 @@ def _encode_uploads(listed: ListedUploads) -> S3Response:
             next_key, next_id = key.decode(), upload_id.hex()
         case PastPrefix(prefix):
             next_key = prefix.decode()
+        case None if listing.items:
+            # S3 names the last upload also where nothing comes after it.
+            next_key, next_id = listing.items[-1].key.decode(), listing.items[-1].upload_id.hex()
         case None:
             pass
     lines = [
         element("Bucket", asked.bucket),
         f"<KeyMarker>{text(asked.key_marker)}</KeyMarker>",
         element("UploadIdMarker", asked.upload_id_marker),
+        f"<NextKeyMarker>{text(next_key)}</NextKeyMarker>",
+        element("NextUploadIdMarker", next_id),
     ]
-    if listing.next is not None:
-        lines.append(f"<NextKeyMarker>{text(next_key)}</NextKeyMarker>")
-        lines.append(element("NextUploadIdMarker", next_id))
-    lines.append(f"<Prefix>{text(asked.prefix)}</Prefix>")
+    if asked.prefix:
+        lines.append(f"<Prefix>{text(asked.prefix)}</Prefix>")
     if asked.delimiter:
         lines.append(f"<Delimiter>{text(asked.delimiter)}</Delimiter>")
     lines.append(element("MaxUploads", str(asked.question.uploads_max)))

@@ -124,3 +124,9 @@ def test_a_listing_shows_every_acknowledged_write_at_once(s3: Any, bucket: str) 
     for number in range(20):
         s3.delete_object(Bucket=bucket, Key=f"k{number}")
         assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 19 - number
+
+
+@pytest.mark.parametrize("marker", ["b c/", "b c/é/1", "b c/é/2"])
+def test_a_marker_in_a_common_prefix_stands_behind_it(s3: Any, filled: str, marker: str) -> None:
+    page = s3.list_objects(Bucket=filled, Delimiter="/", Marker=marker)
+    assert names(page) == (["d", "zz%20", "~"], ["d/"])

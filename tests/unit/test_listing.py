@@ -13,6 +13,7 @@ from gateway.domain.listing import (
     Position,
     Question,
     after_marker,
+    after_start,
     list_keys,
 )
 
@@ -142,9 +143,17 @@ def test_a_flat_listing_reads_no_more_than_it_shows() -> None:
     assert listing.next == Position(From.AFTER, b"00999")
 
 
-def test_a_marker_inside_a_common_prefix_still_shows_the_rest_of_it() -> None:
+@pytest.mark.parametrize("marker", [b"a/", b"a/1", b"a/2"])
+def test_a_marker_in_a_common_prefix_stands_behind_all_of_it(marker: bytes) -> None:
     source = Keys([b"a/1", b"a/2", b"b"])
-    inside = ask(source, Question(b"", b"/", after_marker(b"a/1", b"", b"/")))
-    assert inside.prefixes == [b"a/"]
-    behind = ask(source, Question(b"", b"/", after_marker(b"a/", b"", b"/")))
+    behind = ask(source, Question(b"", b"/", after_marker(marker, b"", b"/")))
     assert (behind.prefixes, behind.keys) == ([], [b"b"])
+
+
+def test_start_after_inside_a_common_prefix_still_shows_the_rest_of_it() -> None:
+    source = Keys([b"a/1", b"a/2", b"b"])
+    inside = ask(source, Question(b"", b"/", after_start(b"a/1", b"", b"/")))
+    assert inside.prefixes == [b"a/"]
+    behind = ask(source, Question(b"", b"/", after_start(b"a/", b"", b"/")))
+    assert (behind.prefixes, behind.keys) == ([], [b"b"])
+    assert after_start(b"", b"", b"/") is None

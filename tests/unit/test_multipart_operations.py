@@ -218,6 +218,12 @@ def test_uploads_are_listed_by_key_and_initiation_until_they_are_done(run: Run) 
         answer = await listed("delimiter=/&encoding-type=url")
         assert texts_of(answer, "Upload/Key") == ["b", "b", "c%20d"]
         assert texts_of(answer, "CommonPrefixes/Prefix") == ["a/"]
+        # The last upload is named also where nothing comes after it; a prefix only when asked for.
+        assert text_of(answer, "NextKeyMarker") == "c%20d"
+        assert text_of(answer, "NextUploadIdMarker") == ids["c%20d"][0]
+        assert texts_of(answer, "Prefix") == []
+        answer = await listed("prefix=zz")
+        assert (text_of(answer, "NextKeyMarker"), text_of(answer, "Prefix")) == ("", "zz")
         answer = await listed("max-uploads=1&delimiter=/")
         assert text_of(answer, "NextKeyMarker") == "a/"
         answer = await listed("max-uploads=1&delimiter=/&key-marker=a/")

@@ -169,6 +169,14 @@ def test_a_key_marker_alone_skips_all_uploads_of_the_key() -> None:
     assert [(item.key, item.upload_id) for item in listing.items] == [(b"a", b"2"), (b"b", b"1")]
 
 
+def test_a_key_marker_in_a_common_prefix_stands_behind_all_of_it() -> None:
+    source = Stored([(b"a/1", b"1", True), (b"a/2", b"1", True), (b"b", b"1", True)])
+    for key, upload_id in ((b"a/", b""), (b"a/1", b""), (b"a/1", b"1")):
+        question = Question(b"", b"/", after_markers(key, upload_id, b"", b"/"))
+        listing = asyncio.run(list_uploads(source, question))
+        assert ([item.key for item in listing.items], listing.prefixes) == ([b"b"], [])
+
+
 def test_an_upload_id_marker_without_a_key_marker_means_nothing() -> None:
     assert after_markers(b"", b"1", b"", b"/") is None
 
