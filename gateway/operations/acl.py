@@ -23,7 +23,7 @@ from gateway.operations.access_lists import (
 from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
 from gateway.operations.object_change import change_object
 from gateway.operations.object_headers import version_argument
-from gateway.operations.object_versions import find_version
+from gateway.operations.object_versions import find_version, told_version, version_headers
 from gateway.s3.access_documents import ACCESS_DOCUMENT_LIMIT_BYTES, parse_acl
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Principal, S3Request, S3Response
@@ -61,6 +61,14 @@ class PutObjectAcl:
 
     named: ObjectNamed
     new: NewAcl
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectAcl:
+    """Output of GetObjectAcl: the document's children, and the version id to answer with."""
+
+    children: list[str]
+    told_version: str
 
 
 def _object_named(request: S3Request) -> ObjectNamed:
@@ -135,10 +143,11 @@ async def _put_bucket(context: Context, asked: PutBucketAcl) -> None:
     await context.metadata.change_bucket(named.bucket, named.principal, change)
 
 
-async def _put_object(context: Context, asked: PutObjectAcl) -> None:
+async def _put_object(context: Context, asked: PutObjectAcl) -> str:
+    """The version id to answer with."""
     named = asked.named
     entry, current = await find_version(
-        context, named.bucket, named.key, named.principal, named.version
+        context, named.bucket, named.key, named.principal, named.version, changing="PUT"
     )
     owner = current.record.owner
     grants = await _grants(context, entry, asked.new, owner, of_bucket=False)
@@ -148,7 +157,10 @@ async def _put_object(context: Context, asked: PutObjectAcl) -> None:
             raise S3Error(ErrorCode.OPERATION_ABORTED)
         return msgspec.structs.replace(record, acl=grants)
 
-    await change_object(context, named.bucket, named.key, named.principal, change, named.version)
+    entry, record = await change_object(
+        context, named.bucket, named.key, named.principal, change, named.version
+    )
+    return told_version(entry, record, named.version)
 
 
 async def _get_bucket(context: Context, asked: BucketNamed) -> list[str]:
@@ -156,11 +168,15 @@ async def _get_bucket(context: Context, asked: BucketNamed) -> list[str]:
     return await _shown(context, entry, entry.record.owner, entry.record.acl, asked.principal)
 
 
-async def _get_object(context: Context, asked: ObjectNamed) -> list[str]:
+async def _get_object(context: Context, asked: ObjectNamed) -> ObjectAcl:
     entry, current = await find_version(
         context, asked.bucket, asked.key, asked.principal, asked.version
     )
-    return await _shown(context, entry, current.record.owner, current.record.acl, asked.principal)
+    record = current.record
+    return ObjectAcl(
+        await _shown(context, entry, record.owner, record.acl, asked.principal),
+        told_version(entry, record, asked.version),
+    )
 
 
 async def _shown(
@@ -181,8 +197,18 @@ def _encode_acl(children: list[str]) -> S3Response:
     return xml_response("AccessControlPolicy", children)
 
 
+def _encode_object_acl(found: ObjectAcl) -> S3Response:
+    response = _encode_acl(found.children)
+    response.headers.extend(version_headers(found.told_version))
+    return response
+
+
 def _encode_done(_: None) -> S3Response:
     return S3Response(200)
+
+
+def _encode_object_done(told: str) -> S3Response:
+    return S3Response(200, headers=version_headers(told))
 
 
 OPERATIONS: tuple[AnyOperation, ...] = (
@@ -209,7 +235,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         permission="s3:GetObjectAcl",
         decode=_object_named,
         handle=_get_object,
-        encode=_encode_acl,
+        encode=_encode_object_acl,
     ),
     Operation(
         name="PutObjectAcl",
@@ -217,7 +243,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         permission="s3:PutObjectAcl",
         decode=_decode_put_object,
         handle=_put_object,
-        encode=_encode_done,
+        encode=_encode_object_done,
         document_limit_bytes=ACCESS_DOCUMENT_LIMIT_BYTES,
     ),
 )

@@ -110,7 +110,8 @@ def copy_source(headers: Mapping[str, str]) -> CopySource:
     """Read x-amz-copy-source and its conditions. Raises InvalidArgument."""
     text = headers[COPY_SOURCE]
     path, marked, version = text.partition("?versionId=")
-    bucket, slash, key = _decoded(path, text).removeprefix("/").partition("/")
+    # S3 decodes it as a form's field, where `+` is a space: clients send both `+` and %20 for one.
+    bucket, slash, key = _decoded(path.replace("+", " "), text).removeprefix("/").partition("/")
     if not bucket or not slash or not key:
         raise invalid_argument(
             COPY_SOURCE,

@@ -21,6 +21,8 @@ async def change_object(
     principal: Principal,
     change: Callable[[ObjectRecord], ObjectRecord],
     version: bytes | None = None,
+    *,
+    method: str = "PUT",
 ) -> tuple[BucketEntry, ObjectRecord]:
     """Replace the record of an object's current version, or of the one named, by what `change`
     makes of it; the bucket, and the record as it is now.
@@ -31,7 +33,9 @@ async def change_object(
     `object_versions.find_version` raises.
     """
     for _ in range(_RACES_MAX):
-        entry, current = await find_version(context, bucket, key, principal, version)
+        entry, current = await find_version(
+            context, bucket, key, principal, version, changing=method
+        )
         record = msgspec.structs.replace(
             change(current.record), commit_id=context.randomness.token(8)
         )

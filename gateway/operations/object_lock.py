@@ -167,14 +167,15 @@ async def _find(context: Context, named: VersionNamed) -> ObjectRecord:
 
 
 async def _demand_lock(context: Context, named: VersionNamed) -> BucketEntry:
-    return (await _locking_version(context, named))[0]
+    """Of what is to be changed."""
+    return (await _locking_version(context, named, changing="PUT"))[0]
 
 
 async def _locking_version(
-    context: Context, named: VersionNamed
+    context: Context, named: VersionNamed, *, changing: str = ""
 ) -> tuple[BucketEntry, ObjectEntry]:
     entry, found = await find_version(
-        context, named.bucket, named.key, named.principal, named.version
+        context, named.bucket, named.key, named.principal, named.version, changing=changing
     )
     if not entry.record.object_lock:
         raise S3Error(ErrorCode.INVALID_REQUEST, "Bucket is missing Object Lock Configuration")

@@ -1,11 +1,11 @@
 """Finding the version that a request means, and what answers say of versions.
 
-Source: S3 User Guide, "Working with delete markers" (404 for a key whose current version is one,
-405 for a marker asked for by its id; both say x-amz-delete-marker).
+Source: S3 User Guide, "Working with delete markers" (404 for reads of a key whose current version is
+one, 405 for a marker asked for by its id or to be changed; all say x-amz-delete-marker).
 """
 
 from gateway.context import Context
-from gateway.domain.versions import version_text
+from gateway.domain.versions import NULL_VERSION, version_text
 from gateway.metadata.entries import BucketEntry, ObjectEntry
 from gateway.metadata.errors import NoSuchKey
 from gateway.metadata.records import ObjectRecord
@@ -18,37 +18,41 @@ DELETE_MARKER = "x-amz-delete-marker"
 
 
 async def find_version(
-    context: Context, bucket: str, key: str, principal: Principal, version: bytes | None
+    context: Context,
+    bucket: str,
+    key: str,
+    principal: Principal,
+    version: bytes | None,
+    *,
+    changing: str = "",
 ) -> tuple[BucketEntry, ObjectEntry]:
-    """The object's current version, or the one named.
+    """The object's current version, or the one named; `changing` is the method of a request that
+    changes it.
 
-    Raises NoSuchKey and NoSuchVersion; MethodNotAllowed for a delete marker named by its id.
+    Raises NoSuchKey and NoSuchVersion; MethodNotAllowed for a delete marker named by its id, and
+    for one that is to be changed.
     """
     if version is None:
         entry, current = await context.metadata.lookup(bucket, key, principal)
         if current is None:
-            raise await missing(context, entry, key)
+            raise await missing(context, entry, key, changing=changing)
         return entry, current
     entry, found = await context.metadata.versions.lookup(bucket, key, principal, version)
     if found is None:
         raise no_such_version(key, version)
     if found.record.delete_marker:
-        raise S3Error(
-            ErrorCode.METHOD_NOT_ALLOWED,
-            details={"Method": "GET", "ResourceType": "DeleteMarker"},
-            headers={
-                **dict(marker_headers(found.record)),
-                "Allow": "DELETE",
-                "Last-Modified": http_date(found.record.modified_ms // 1000),
-            },
-        )
+        raise _not_allowed(found.record, changing or "GET")
     return entry, found
 
 
-async def missing(context: Context, entry: BucketEntry, key: str) -> Exception:
+async def missing(
+    context: Context, entry: BucketEntry, key: str, *, changing: str = ""
+) -> Exception:
     """The answer where no object is: it says so when a delete marker is the reason."""
     if entry.record.versioning:
         marker = await context.metadata.versions.current_marker(entry, key)
+        if marker is not None and changing:
+            return _not_allowed(marker.record, changing)
         if marker is not None:
             return S3Error(
                 ErrorCode.NO_SUCH_KEY,
@@ -56,6 +60,19 @@ async def missing(context: Context, entry: BucketEntry, key: str) -> Exception:
                 headers=dict(marker_headers(marker.record)),
             )
     return NoSuchKey(key.encode())
+
+
+def _not_allowed(marker: ObjectRecord, method: str) -> S3Error:
+    """All that may be done to a delete marker is to delete it."""
+    return S3Error(
+        ErrorCode.METHOD_NOT_ALLOWED,
+        details={"Method": method, "ResourceType": "DeleteMarker"},
+        headers={
+            **dict(marker_headers(marker)),
+            "Allow": "DELETE",
+            "Last-Modified": http_date(marker.modified_ms // 1000),
+        },
+    )
 
 
 def no_such_version(key: str, version: bytes) -> S3Error:
@@ -73,6 +90,12 @@ def marker_headers(marker: ObjectRecord) -> Headers:
 def shown_version(entry: BucketEntry, record: ObjectRecord) -> str:
     """The version id to answer with; "" in buckets that never had versioning."""
     return version_text(record.version_id) if entry.record.versioning else ""
+
+
+def told_version(entry: BucketEntry, record: ObjectRecord, asked: bytes | None) -> str:
+    """The version id to answer with, "" for none. A client that names the null version is told so
+    even where there are no versions."""
+    return shown_version(entry, record) or ("" if asked is None else NULL_VERSION)
 
 
 def made_version(record: ObjectRecord) -> str:

@@ -6,14 +6,12 @@ import msgspec
 
 from gateway.context import Context
 from gateway.domain.tags import BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, Tags, check_tags
-from gateway.domain.versions import NULL_VERSION
-from gateway.metadata.entries import BucketEntry
 from gateway.metadata.records import BucketRecord, ObjectRecord
 from gateway.operation import AnyOperation, Match, Operation, Resource, principal_of
 from gateway.operations.buckets import BucketNamed, bucket_named, xml_response
 from gateway.operations.object_change import change_object
 from gateway.operations.object_headers import version_argument
-from gateway.operations.object_versions import VERSION_ID, find_version, shown_version
+from gateway.operations.object_versions import VERSION_ID, find_version, told_version
 from gateway.s3.documents import TAGGING_DOCUMENT_LIMIT_BYTES, parse_tagging
 from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.message import Principal, S3Request, S3Response
@@ -59,27 +57,29 @@ def _put_object(request: S3Request) -> ObjectTags:
 
 
 async def _set_object(context: Context, asked: ObjectTags) -> Tagged:
-    """Also deletes: then the asked-for set is empty."""
+    return await _change_object(context, asked, "PUT")
 
+
+async def _delete_object(context: Context, asked: ObjectTags) -> Tagged:
+    """The set asked for is empty."""
+    return await _change_object(context, asked, "DELETE")
+
+
+async def _change_object(context: Context, asked: ObjectTags, method: str) -> Tagged:
     def change(record: ObjectRecord) -> ObjectRecord:
         return msgspec.structs.replace(record, tags=asked.tags)
 
     entry, record = await change_object(
-        context, asked.bucket, asked.key, asked.principal, change, asked.version
+        context, asked.bucket, asked.key, asked.principal, change, asked.version, method=method
     )
-    return Tagged(asked.tags, _shown(asked, entry, record))
+    return Tagged(asked.tags, told_version(entry, record, asked.version))
 
 
 async def _get_object(context: Context, asked: ObjectTags) -> Tagged:
     entry, current = await find_version(
         context, asked.bucket, asked.key, asked.principal, asked.version
     )
-    return Tagged(current.record.tags, _shown(asked, entry, current.record))
-
-
-def _shown(asked: ObjectTags, entry: BucketEntry, record: ObjectRecord) -> str:
-    """A client that names the null version is told so even where there are no versions."""
-    return shown_version(entry, record) or ("" if asked.version is None else NULL_VERSION)
+    return Tagged(current.record.tags, told_version(entry, current.record, asked.version))
 
 
 def _answer(response: S3Response, tagged: Tagged) -> S3Response:
@@ -137,7 +137,7 @@ OPERATIONS: tuple[AnyOperation, ...] = (
         match=Match("DELETE", Resource.OBJECT, ("tagging",)),
         permission="s3:DeleteObjectTagging",
         decode=_object,
-        handle=_set_object,
+        handle=_delete_object,
         encode=lambda tagged: _answer(S3Response(204), tagged),
     ),
     Operation(

@@ -47,11 +47,11 @@ class SetVersioning:
 
 def _decode_set(request: S3Request) -> SetVersioning:
     settings = parse_versioning(request.document)
-    if settings.get("MfaDelete") == "Enabled":
-        raise S3Error(ErrorCode.NOT_IMPLEMENTED, details={"Element": "MfaDelete"})
     state = settings.get("Status")
     if state is None:
         raise S3Error(ErrorCode.ILLEGAL_VERSIONING, "The Versioning element must be specified")
+    if settings.get("MfaDelete") == "Enabled":
+        raise S3Error(ErrorCode.NOT_IMPLEMENTED, details={"Element": "MfaDelete"})
     return SetVersioning(bucket_named(request), state)
 
 
@@ -145,8 +145,9 @@ async def _start(
     context: Context, entry: BucketEntry, asked: ListVersions
 ) -> VersionPosition | None:
     key, version = asked.key_marker.encode(), asked.marker_version
-    if version is None:
-        return after_key_marker(key, asked.prefix.encode(), asked.delimiter.encode())
+    behind = after_key_marker(key, asked.prefix.encode(), asked.delimiter.encode())
+    if version is None or (behind is not None and behind.origin is From.PAST):
+        return behind
     if version:
         return VersionPosition(From.AT, key, order_of(version))
     found = await context.metadata.versions.find(entry, asked.key_marker, version)

@@ -117,34 +117,6 @@ def _decode(raw: bytes, *, keep_escapes: bool = False) -> str:
         raise S3Error(ErrorCode.INVALID_URI) from None
 
 
-def decode_copy_source(value: str) -> tuple[str, str, str | None]:
-    """Bucket, key and version id of `x-amz-copy-source: [/]bucket/key[?versionId=id]`.
-
-    The value is percent-encoded by SDKs; raises InvalidArgument when it names no object.
-    """
-    path, mark, query = value.partition("?versionId=")
-    version_id = query if mark else None
-    raw = path.encode("latin-1", "replace")  # header text is latin-1, see S3Request
-    try:
-        text = (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8")
-    except UnicodeDecodeError:
-        raise _bad_copy_source(value) from None
-    bucket, _, key = text.removeprefix("/").partition("/")
-    if not bucket or not key or version_id == "":
-        raise _bad_copy_source(value)
-    if len(key.encode()) > MAX_KEY_BYTES:
-        raise S3Error(ErrorCode.KEY_TOO_LONG)
-    return bucket, key, version_id
-
-
-def _bad_copy_source(value: str) -> S3Error:
-    return S3Error(
-        ErrorCode.INVALID_ARGUMENT,
-        "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
-        details={"ArgumentName": "x-amz-copy-source", "ArgumentValue": value},
-    )
-
-
 _BUCKET_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _IP_ADDRESS: Final = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
 _RESERVED_PREFIXES: Final = ("xn--", "sthree-", "amzn-s3-demo-")

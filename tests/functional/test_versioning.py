@@ -68,7 +68,8 @@ def test_settings_that_are_not_offered_or_not_known_are_refused(s3: Any, bucket:
 
     assert call(Status="Enabled", MFADelete="Enabled") == ("NotImplemented", 501)
     assert call(Status="On") == ("MalformedXML", 400)
-    assert call() == ("IllegalVersioningConfigurationException", 400)
+    for settings in ({}, {"MFADelete": "Enabled"}):
+        assert call(**settings) == ("IllegalVersioningConfigurationException", 400)
     s3.put_bucket_versioning(
         Bucket=bucket, VersioningConfiguration={"Status": "Enabled", "MFADelete": "Disabled"}
     )
@@ -305,6 +306,50 @@ def test_tags_and_attributes_are_of_the_version_named(s3: Any, versioned: str) -
         "MethodNotAllowed",
         405,
     )
+
+
+def test_a_current_delete_marker_may_not_be_changed(s3: Any, versioned: str) -> None:
+    where = {"Bucket": versioned, "Key": "key"}
+    put(s3, versioned, b"x")
+    marker = s3.delete_object(**where)["VersionId"]
+    tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
+    for method, answer in (
+        ("PUT", refusal(s3.put_object_acl, **where, ACL="public-read")),
+        ("PUT", refusal(s3.put_object_tagging, **where, Tagging=tags)),
+        ("DELETE", refusal(s3.delete_object_tagging, **where)),
+    ):
+        assert answer["Error"]["Code"] == "MethodNotAllowed"
+        assert (answer["Error"]["Method"], answer["Error"]["ResourceType"]) == (
+            method,
+            "DeleteMarker",
+        )
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        assert (headers["x-amz-version-id"], headers["allow"]) == (marker, "DELETE")
+    for call in (s3.get_object_acl, s3.get_object_tagging):
+        assert error_of(call, **where) == ("NoSuchKey", 404)
+
+
+def test_lists_tell_which_version_they_are_of(s3: Any, versioned: str) -> None:
+    def told(answer: dict[str, Any]) -> str | None:
+        header: str | None = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-version-id")
+        return header
+
+    first, second = put(s3, versioned, b"one"), put(s3, versioned, b"two")
+    where = {"Bucket": versioned, "Key": "key"}
+    for named, version in (({}, second), ({"VersionId": first}, first)):
+        assert told(s3.put_object_acl(**where, **named, ACL="public-read")) == version
+        assert told(s3.get_object_acl(**where, **named)) == version
+
+
+@pytest.mark.parametrize("marker", ["a/", "a/1", "a/2"])
+def test_a_key_marker_in_a_common_prefix_stands_behind_it(
+    s3: Any, versioned: str, marker: str
+) -> None:
+    ids = {key: put(s3, versioned, b"x", key) for key in ("a/1", "a/2", "b")}
+    for extra in ({}, {"VersionIdMarker": ids[marker]} if marker in ids else {}):
+        page = s3.list_object_versions(Bucket=versioned, Delimiter="/", KeyMarker=marker, **extra)
+        assert "CommonPrefixes" not in page
+        assert [each["Key"] for each in page["Versions"]] == ["b"]
 
 
 def test_conditional_writes_see_the_current_version_only(s3: Any, versioned: str) -> None:

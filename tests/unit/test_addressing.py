@@ -11,7 +11,6 @@ from gateway.s3.addressing import (
     Address,
     bucket_of_host,
     check_bucket_name,
-    decode_copy_source,
     locate,
     parse_query,
     split_target,
@@ -148,14 +147,3 @@ def test_bucket_names_that_are_refused(name: str) -> None:
     with pytest.raises(S3Error) as caught:
         check_bucket_name(name)
     assert caught.value.code is ErrorCode.INVALID_BUCKET_NAME
-
-
-def test_copy_sources() -> None:
-    assert decode_copy_source("b/k") == ("b", "k", None)
-    assert decode_copy_source("/b/a%20b/c?versionId=null") == ("b", "a b/c", "null")
-    assert decode_copy_source("/b/%E2%82%AC") == ("b", "€", None)
-    assert decode_copy_source("b/" + "€".encode().decode("latin-1")) == ("b", "€", None)
-    for value in ("", "b", "/b/", "//k", "b/k?versionId=", "b/%ff"):
-        with pytest.raises(S3Error) as caught:
-            decode_copy_source(value)
-        assert caught.value.code is ErrorCode.INVALID_ARGUMENT

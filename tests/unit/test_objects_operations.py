@@ -612,3 +612,25 @@ def test_the_record_in_the_envelope_is_the_committed_one(run: Run) -> None:
                 assert told.owner_key == keys.object_(await _bucket_id(s), b"k")
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "version"),
+    [
+        ("b/k", "k", None),
+        ("/b/a%20b/c?versionId=null", "a b/c", b""),
+        ("b/a+b%2Bc", "a b+c", None),
+        ("/b/%E2%82%AC", "€", None),
+        ("b/" + "€".encode().decode("latin-1"), "€", None),
+    ],
+)
+def test_copy_sources(text: str, key: str, version: bytes | None) -> None:
+    source = copy.copy_source({"x-amz-copy-source": text})
+    assert (source.bucket, source.key, source.version) == ("b", key, version)
+
+
+@pytest.mark.parametrize("text", ["", "b", "/b/", "//k", "b/k?versionId=", "b/%ff"])
+def test_what_names_no_copy_source_is_refused(text: str) -> None:
+    with pytest.raises(S3Error) as caught:
+        copy.copy_source({"x-amz-copy-source": text})
+    assert caught.value.code is ErrorCode.INVALID_ARGUMENT
