@@ -184,6 +184,7 @@ def parse_header(request: S3Request, region: str, *, service: str = SERVICE) -> 
 def parse_query(request: S3Request, region: str) -> Claim:
     """The claim of a presigned URL (X-Amz-Algorithm and its companions).
 
+    S3 does not ask that x-amz-content-sha256 be signed here, which HTTP clients add on their own.
     Raises AuthorizationQueryParametersError, AccessDenied (unsigned headers), NotImplemented.
     """
     query = request.query
@@ -215,7 +216,7 @@ def parse_query(request: S3Request, region: str) -> Claim:
         "x-amz-content-sha256", UNSIGNED_PAYLOAD
     )
     _check_content_sha256(content_sha256)
-    _check_signed_headers(request, names)
+    _check_signed_headers(request, (*names, "x-amz-content-sha256"))
     return Claim(
         access_key,
         scope,
@@ -297,14 +298,17 @@ _AUTHENTICATION_ARGUMENTS: Final = frozenset(
         *("x-amz-signedheaders", "x-amz-signature", "x-amz-content-sha256", "x-amz-user-agent"),
     }
 )
+_CONDITIONS: Final = frozenset(
+    {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
+)
 _CHECKSUM_VALUE: Final = re.compile(
     r"x-amz-(?:sdk-checksum-algorithm|checksum-(?!algorithm$|type$|mode$).*)"
 )
 
 
 def _adopt_query_headers(request: S3Request, signed: tuple[str, ...]) -> None:
-    """SDKs move x-amz- headers into a presigned URL's query, where they are signed; S3 treats them
-    as the headers they stand for. A header that is present as such wins.
+    """SDKs move x-amz- headers and conditions into a presigned URL's query, where they are signed;
+    S3 treats them as the headers they stand for. A header that is present as such wins.
 
     Checksum values are left out, as S3 leaves them out, unless they are among the headers that were
     `signed`: the JavaScript SDK presigns the checksum of an empty body there.
@@ -313,6 +317,7 @@ def _adopt_query_headers(request: S3Request, signed: tuple[str, ...]) -> None:
         name: value
         for name, value in headers_in_query(request).items()
         if name in signed
+        or name in _CONDITIONS
         or (
             name.startswith("x-amz-")
             and name not in _AUTHENTICATION_ARGUMENTS

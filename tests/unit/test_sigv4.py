@@ -170,6 +170,22 @@ def test_headers_in_a_presigned_query_count_once_it_is_verified() -> None:
     }
 
 
+def test_conditions_in_a_presigned_query_count() -> None:
+    request = presigned("PUT", "http://h/b/k?If-None-Match=%2A&If-Match=%22aa%22")
+    verify(request)
+    assert (request.headers["if-none-match"], request.headers["if-match"]) == ("*", '"aa"')
+
+
+def test_a_presigned_url_may_come_with_a_payload_hash_that_it_does_not_sign() -> None:
+    request = presigned("PUT", "http://h/b/k")
+    request.headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD"
+    verify(request)
+    request = signed("PUT", "http://h/b/k")
+    names = request.headers["authorization"]
+    request.headers["authorization"] = names.replace("x-amz-content-sha256;", "")
+    assert code_of(request) is ErrorCode.HEADERS_NOT_SIGNED
+
+
 def signed_at(request: S3Request) -> int:
     stamp = request.headers.get("x-amz-date") or request.query["X-Amz-Date"]
     seconds = sigv4.timestamp_seconds(stamp)
