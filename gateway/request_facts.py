@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote_plus
 
 from gateway.domain.iam_tags import of_key
 from gateway.domain.tags import Tags
@@ -111,7 +111,8 @@ class RequestFacts:
         if value is None:
             return None
         path = value.partition(_SOURCE_VERSION)[0]
-        return (unquote(path.encode("latin-1", "replace").decode("utf-8", "replace")).lstrip("/"),)
+        text = path.encode("latin-1", "replace").decode("utf-8", "replace")
+        return (unquote_plus(text).lstrip("/"),)
 
     def signature(self) -> tuple[str, str]:
         """(version, where it was) of the request's signature; empty for an unsigned one."""
