@@ -29,7 +29,7 @@ from gateway.operations.upload_parts import (
 )
 from gateway.s3.checksums import encode_base64
 from gateway.s3.errors import invalid_argument
-from gateway.s3.headers import format_iso8601, quote_etag
+from gateway.s3.headers import format_modified, quote_etag
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.xml import element, escape
 
@@ -133,7 +133,7 @@ def _encode_parts(listed: ListedParts) -> S3Response:
         algorithm, value = shown_checksum(upload, part)
         lines.append(
             f"<Part><PartNumber>{number}</PartNumber>"
-            f"<LastModified>{format_iso8601(part.modified_ms)}</LastModified>"
+            f"<LastModified>{format_modified(part.modified_ms)}</LastModified>"
             f"{element('ETag', quote_etag(part.etag.hex()))}"
             f"<Size>{part.size_bytes}</Size>"
             f"{element(algorithm.element, encode_base64(value))}</Part>"
@@ -242,7 +242,7 @@ def _encode_uploads(listed: ListedUploads) -> S3Response:
             f"<Upload><Key>{text(item.key.decode())}</Key>"
             f"<UploadId>{item.upload_id.hex()}</UploadId>{persons}"
             f"{element('StorageClass', record.storage_class or 'STANDARD')}"
-            f"<Initiated>{format_iso8601(record.created_ms)}</Initiated>"
+            f"<Initiated>{format_modified(record.created_ms)}</Initiated>"
             f"{_checksum_elements(record)}</Upload>"
         )
     lines.extend(

@@ -30,7 +30,7 @@ from gateway.operations.listing import (
 from gateway.operations.object_headers import named_version
 from gateway.s3.documents import SETTINGS_DOCUMENT_LIMIT_BYTES, parse_versioning
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
-from gateway.s3.headers import format_iso8601
+from gateway.s3.headers import format_modified
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.xml import element
 
@@ -199,7 +199,7 @@ def _element(name: str, item: Item[ListedVersion], owner: str) -> str:
     head = (
         f"<Key>{name}</Key><VersionId>{version_text(record.version_id)}</VersionId>"
         f"<IsLatest>{'true' if item.latest else 'false'}</IsLatest>"
-        f"<LastModified>{format_iso8601(record.modified_ms)}</LastModified>"
+        f"<LastModified>{format_modified(record.modified_ms)}</LastModified>"
     )
     if record.delete_marker:
         return f"<DeleteMarker>{head}{owner}</DeleteMarker>"

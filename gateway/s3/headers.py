@@ -82,6 +82,13 @@ def format_iso8601(milliseconds: int) -> str:
     return moment.isoformat(timespec="milliseconds") + "Z"
 
 
+def format_modified(milliseconds: int) -> str:
+    """When something was made or last written, in S3's XML: in whole seconds, rounded down, as S3
+    has it. So an object's listing and its Last-Modified header tell the same time, which clients
+    (Hadoop's among them) compare."""
+    return format_iso8601(milliseconds // 1000 * 1000)
+
+
 def parse_iso8601(text: str) -> int | None:
     """Milliseconds since the epoch of an ISO 8601 date with zone; None when it is none."""
     try:
