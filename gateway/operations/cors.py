@@ -83,11 +83,13 @@ async def answer_preflight(context: Context, request: S3Request) -> S3Response:
             ErrorCode.BAD_REQUEST, "Insufficient information. Origin request header needed."
         )
     method = request.headers.get(_REQUESTED_METHOD)
-    if method not in METHODS:
-        said = "null" if method is None else method
-        raise S3Error(ErrorCode.BAD_REQUEST, f"Invalid Access-Control-Request-Method: {said}")
+    if method is not None and method not in METHODS:
+        raise S3Error(ErrorCode.BAD_REQUEST, f"Invalid Access-Control-Request-Method: {method}")
     assert request.bucket is not None
-    details = {"Method": method, "ResourceType": "BUCKET" if request.key is None else "OBJECT"}
+    details = {
+        "Method": method or "OPTIONS",
+        "ResourceType": "BUCKET" if request.key is None else "OBJECT",
+    }
     try:
         entry = await context.metadata.buckets.read_unasked(request.bucket)
     except NoSuchBucket:
@@ -96,6 +98,8 @@ async def answer_preflight(context: Context, request: S3Request) -> S3Response:
         ) from None
     if not entry.cors:
         raise S3Error(ErrorCode.ACCESS_FORBIDDEN, details=details)
+    if method is None:
+        raise S3Error(ErrorCode.BAD_REQUEST, "Invalid Access-Control-Request-Method: null")
     headers = requested_headers(request.headers.get(_REQUESTED_HEADERS, ""))
     rule = answering_rule(entry.cors, origin, method, headers)
     if rule is None:
@@ -120,10 +124,11 @@ async def headers_of_answer(
         return []
     if not entry.cors:
         return []
-    # AWS believes a requested method on other requests than preflights too.
+    # AWS believes what a preflight asks for on other requests too.
     method = headers.get(_REQUESTED_METHOD, method)
+    wanted = requested_headers(headers.get(_REQUESTED_HEADERS, ""))
     origin = headers["origin"]
-    rule = answering_rule(entry.cors, origin, method)
+    rule = answering_rule(entry.cors, origin, method, wanted)
     return [] if rule is None else answer_headers(rule, origin)
 
 

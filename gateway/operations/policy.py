@@ -35,8 +35,6 @@ class PutPolicy:
 
 def _decode_put(request: S3Request) -> PutPolicy:
     named = bucket_named(request)
-    if not request.document:
-        raise S3Error(ErrorCode.MISSING_REQUEST_BODY)
     policy = read_bucket_policy(request.document, named.bucket)
     refuse_unknown_actions(policy)
     refuse_mismatches(policy)

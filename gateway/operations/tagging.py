@@ -76,8 +76,9 @@ async def _change_object(context: Context, asked: ObjectTags, method: str) -> Ta
 
 
 async def _get_object(context: Context, asked: ObjectTags) -> Tagged:
+    # Of all reads, S3 answers this one of a current delete marker as what would change it.
     entry, current = await find_version(
-        context, asked.bucket, asked.key, asked.principal, asked.version
+        context, asked.bucket, asked.key, asked.principal, asked.version, changing="GET"
     )
     return Tagged(current.record.tags, told_version(entry, current.record, asked.version))
 

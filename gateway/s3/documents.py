@@ -175,8 +175,11 @@ def parse_versioning(text: bytes) -> dict[str, str]:
 
 
 def parse_tagging(text: bytes) -> tuple[tuple[str, str], ...]:
-    """The key and value of each tag of a Tagging document. Raises MalformedXML."""
+    """The key and value of each tag of a Tagging document; one without a TagSet has none, as S3 has
+    it. Raises MalformedXML."""
     sets = list(parse(text, "Tagging"))
+    if not sets:
+        return ()
     if len(sets) != 1 or name_of(sets[0]) != "TagSet":
         raise malformed("a Tagging holds one TagSet")
     return _tags(sets[0])

@@ -12,12 +12,10 @@ def parse_lock(text: bytes) -> tuple[str, int, str] | None:
     """ObjectLockConfiguration: (mode, how many, Days or Years) of its rule, None without a rule."""
     found = children_of(parse(text, "ObjectLockConfiguration"), ("ObjectLockEnabled", "Rule"))
     enabled = found.get("ObjectLockEnabled")
-    if enabled is not None and (len(enabled) or enabled.text != "Enabled"):
+    if enabled is None or len(enabled) or enabled.text != "Enabled":
         raise malformed("ObjectLockEnabled is not Enabled")
     rule = found.get("Rule")
     if rule is None:
-        if enabled is None:
-            raise malformed("nothing is configured")
         return None
     inner = children_of(rule, ("DefaultRetention",))
     if not inner:

@@ -72,6 +72,7 @@ def test_a_policy_opens_what_it_says(s3: Any, other_s3: Any, nobody: Any, bucket
     s3.put_object(Bucket=bucket, Key="pub/k", Body=b"x")
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     text = allow(bucket, "s3:GetObject", "/pub/*")
+    assert error_of(s3.put_bucket_policy, Bucket=bucket, Policy="") == ("MalformedPolicy", 400)
     s3.put_bucket_policy(Bucket=bucket, Policy=text)
     assert s3.get_bucket_policy(Bucket=bucket)["Policy"] == text
     assert s3.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"]

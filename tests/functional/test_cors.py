@@ -79,6 +79,8 @@ def test_a_preflight_that_no_rule_allows_is_forbidden(
         assert "CORSResponse: This CORS request is not allowed." in answer.text
         assert "access-control-allow-origin" not in answer.headers
     s3.delete_bucket_cors(Bucket=shared)
+    no_method = httpx.options(url, headers={"Origin": ORIGIN})
+    assert (no_method.status_code, "<Method>OPTIONS</Method>" in no_method.text) == (403, True)
     assert "CORS is not enabled for this bucket" in _preflight(url, "GET").text
     assert "Bucket not found" in _preflight(f"{store.endpoint}/no-such-bucket", "GET").text
 
@@ -103,6 +105,8 @@ def test_answers_tell_what_the_rules_allow(store: StoreProcess, s3: Any, shared:
     )
     assert head.headers["access-control-allow-origin"] == "*"
     assert "access-control-allow-origin" not in httpx.get(url).headers
+    wanted = {"Origin": ORIGIN, "Access-Control-Request-Headers": "x-other"}
+    assert "access-control-allow-origin" not in httpx.get(url, headers=wanted).headers
     stranger = httpx.get(url, headers={"Origin": "http://else"})
     assert "access-control-allow-origin" not in stranger.headers
 

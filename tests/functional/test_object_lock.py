@@ -94,6 +94,12 @@ def test_bad_default_retention_is_refused(
         Bucket=locking,
         ObjectLockConfiguration=configuration,
     ) == (code, 400)
+    del configuration["ObjectLockEnabled"]
+    assert error_of(
+        s3.put_object_lock_configuration,
+        Bucket=locking,
+        ObjectLockConfiguration=configuration,
+    ) == ("MalformedXML", 400)
 
 
 def test_the_default_retention_is_given_to_what_is_written_from_then_on(

@@ -80,7 +80,6 @@ def test_a_document_is_read_as_it_was_written(tags: list[tuple[str, str]]) -> No
     "text",
     [
         b"",
-        b"<Tagging/>",
         b"<Tagging><TagSet/><TagSet/></Tagging>",
         b"<Tagging><Other/></Tagging>",
         b"<TagSet/>",
