@@ -16,7 +16,7 @@ from gateway.operations.access_lists import AclAsked, acl_asked, resolve
 from gateway.s3.addressing import check_bucket_name
 from gateway.s3.documents import SETTINGS_DOCUMENT_LIMIT_BYTES, parse_create_bucket
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
-from gateway.s3.headers import format_iso8601
+from gateway.s3.headers import format_modified
 from gateway.s3.message import BUCKET_REGION, Principal, S3Request, S3Response
 from gateway.s3.xml import document, element
 
@@ -28,8 +28,13 @@ LEGACY_REGION = "us-east-1"
 BUCKETS_A_PAGE_MAX = 10_000
 _TOKEN_LENGTH_MAX = 1024
 _OBJECT_LOCK = "x-amz-bucket-object-lock-enabled"
+_BUCKET_ARN = "x-amz-bucket-arn"
 _TAG_RESOURCE = "s3:TagResource"
 """What CreateBucket with tags needs besides. Source: S3 API Reference, CreateBucket."""
+
+
+def _arn(bucket: str) -> str:
+    return f"arn:aws:s3:::{bucket}"
 
 
 def xml_response(root: str, children: list[str]) -> S3Response:
@@ -91,11 +96,11 @@ def _decode_list_buckets(request: S3Request) -> ListBucketsInput:
                 "max-buckets", text, "Argument max-buckets must be an integer between 1 and 10000"
             )
         limit = int(text)
-    token = query.get("continuation-token")
+    token = query.get("continuation-token", "")
     return ListBucketsInput(
         principal=principal_of(request),
         prefix=query.get("prefix", ""),
-        after="" if token is None else _read_token(token),
+        after=_read_token(token) if token else "",
         region=query.get("bucket-region") or None,
         limit=limit,
     )
@@ -103,7 +108,7 @@ def _decode_list_buckets(request: S3Request) -> ListBucketsInput:
 
 def _read_token(token: str) -> str:
     try:
-        if 0 < len(token) <= _TOKEN_LENGTH_MAX:
+        if len(token) <= _TOKEN_LENGTH_MAX:
             return urlsafe_b64decode(token.encode()).decode()
     except (ValueError, binascii.Error):
         pass
@@ -126,9 +131,9 @@ async def _list_buckets(context: Context, asked: ListBucketsInput) -> ListBucket
 def _encode_list_buckets(output: ListBucketsOutput) -> S3Response:
     lines = [
         f"<Bucket><Name>{each.name}</Name>"
-        f"<CreationDate>{format_iso8601(each.created_ms)}</CreationDate>"
+        f"<CreationDate>{format_modified(each.created_ms)}</CreationDate>"
         # Older clients know no region here; AWS sends it only to those that ask for pages.
-        f"{_region_of(output, each.region)}</Bucket>"
+        f"{_region_of(output, each.region)}{element('BucketArn', _arn(each.name))}</Bucket>"
         for each in output.page.buckets
     ]
     children = [owner_element(output.asked.principal), "<Buckets>", *lines, "</Buckets>"]
@@ -166,9 +171,11 @@ class CreateBucketInput:
 def _decode_create_bucket(request: S3Request) -> CreateBucketInput:
     assert request.bucket is not None
     check_bucket_name(request.bucket)
-    ownership = request.headers.get(_OWNERSHIP, "")
-    if ownership and ownership not in OWNERSHIPS:
-        raise invalid_argument(_OWNERSHIP, ownership, "Invalid x-amz-object-ownership header")
+    ownership = request.headers.get(_OWNERSHIP)
+    if ownership is not None and ownership not in OWNERSHIPS:
+        raise invalid_argument(
+            _OWNERSHIP, ownership, f"Invalid x-amz-object-ownership header: {ownership}"
+        )
     asked_acl = acl_asked(request.headers)
     if ownership == ENFORCED and asked_acl is not None and asked_acl.canned != PRIVATE:
         raise S3Error(ErrorCode.INVALID_BUCKET_ACL_WITH_OWNERSHIP)
@@ -183,7 +190,7 @@ def _decode_create_bucket(request: S3Request) -> CreateBucketInput:
         configuration.location_constraint,
         check_tags(configuration.tags, count_max=BUCKET_TAGS_MAX),
         request.headers.get(_OBJECT_LOCK, "").lower() == "true",
-        ownership,
+        ownership or "",
         asked_acl,
     )
 
@@ -207,12 +214,12 @@ async def _create_bucket(context: Context, asked: CreateBucketInput) -> str:
             tags=asked.tags,
         )
     except BucketOwned:
-        if context.region != LEGACY_REGION:
+        if context.region != LEGACY_REGION or asked.tags:
             raise
         found = await context.metadata.bucket(asked.bucket, asked.principal)
-        if found.record.acl != grants or (asked.tags and found.record.tags != asked.tags):
+        if found.record.acl != grants:
             # AWS would reset the list here: a request to create must not open, or close, what is
-            # there, nor is what it asks for passed over.
+            # there.
             raise S3Error(
                 ErrorCode.BUCKET_ALREADY_EXISTS, details={"BucketName": asked.bucket}
             ) from None
@@ -236,7 +243,7 @@ def _check_location(location: str | None, region: str) -> None:
 
 
 def _encode_created(bucket: str) -> S3Response:
-    return S3Response(200, [("Location", f"/{bucket}")])
+    return S3Response(200, [("Location", f"/{bucket}"), (_BUCKET_ARN, _arn(bucket))])
 
 
 # HeadBucket, DeleteBucket, GetBucketLocation
@@ -265,6 +272,7 @@ def _encode_head(entry: BucketEntry) -> S3Response:
         200,
         [
             (BUCKET_REGION, entry.record.region),
+            (_BUCKET_ARN, _arn(entry.name)),
             ("x-amz-access-point-alias", "false"),
             *XML_HEADERS,
         ],

@@ -163,7 +163,13 @@ def test_an_impossible_page_of_buckets_is_refused(store: Store, limit: str) -> N
 
 
 def test_a_bucket_made_again_is_fine_in_the_oldest_region_only(store: Store) -> None:
-    assert store.ask("CreateBucket").headers == [("Location", "/bucket")]
+    made = [("Location", "/bucket"), ("x-amz-bucket-arn", "arn:aws:s3:::bucket")]
+    assert store.ask("CreateBucket").headers == made
+    tags = (
+        b"<CreateBucketConfiguration><Tags><Tag><Key>k</Key><Value>v</Value></Tag></Tags>"
+        b"</CreateBucketConfiguration>"
+    )
+    assert code_of(store, "CreateBucket", document=tags) == "BucketAlreadyOwnedByYou"
     other = Store(region="eu-west-1")
     asyncio.run(other.rig.ready())
     constraint = (
@@ -186,6 +192,8 @@ def test_names_documents_and_headers_of_a_new_bucket_are_checked(store: Store) -
     assert code_of(store, "CreateBucket", "good", document=b"<x") == "MalformedXML"
     writer = {"x-amz-object-ownership": "Writer"}
     assert code_of(store, "CreateBucket", "good", headers=writer) == "InvalidArgument"
+    nobody = {"x-amz-object-ownership": ""}
+    assert code_of(store, "CreateBucket", "good", headers=nobody) == "InvalidArgument"
     both = {"x-amz-object-ownership": "BucketOwnerEnforced", "x-amz-acl": "public-read"}
     refused = code_of(store, "CreateBucket", "good", headers=both)
     assert refused == "InvalidBucketAclWithObjectOwnership"
@@ -193,6 +201,7 @@ def test_names_documents_and_headers_of_a_new_bucket_are_checked(store: Store) -
 
 def test_head_location_versioning_and_delete(store: Store) -> None:
     assert ("x-amz-bucket-region", "us-east-1") in store.ask("HeadBucket").headers
+    assert ("x-amz-bucket-arn", "arn:aws:s3:::bucket") in store.ask("HeadBucket").headers
     assert store.xml("GetBucketLocation") == ""
     assert store.xml("GetBucketVersioning") == ""
     assert store.ask("DeleteBucket").status == 204
