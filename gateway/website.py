@@ -94,9 +94,9 @@ class WebsitePort:
     async def _document(self, http: HttpRequest, key: str) -> S3Response:
         """The object, or where it says that it is."""
         found = await self._read(http, "HEAD", key, http.headers)
-        target = dict(found.headers).get(WEBSITE_REDIRECT)
-        if target is not None:
-            return S3Response(MOVED, [("Location", target)])
+        moved = _moved(found)
+        if moved is not None:
+            return moved
         return found if http.method == "HEAD" else await self._read(http, "GET", key, http.headers)
 
     async def _instead(
@@ -124,6 +124,9 @@ class WebsitePort:
                 _refusal(error, http)
             else:
                 http.error_code = refusal.code.code
+                moved = _moved(page)  # S3 follows the word of the page for errors, too
+                if moved is not None:
+                    return moved
                 page.status = status
                 return page
         return _page(http, refusal)
@@ -152,6 +155,12 @@ class WebsitePort:
         asked = operation.decode(request)
         request.principal = None  # its admission refers to the request: a cycle
         return operation.encode(await operation.handle(self._context, asked))
+
+
+def _moved(found: S3Response) -> S3Response | None:
+    """The redirect of an object that says that it is elsewhere."""
+    target = dict(found.headers).get(WEBSITE_REDIRECT)
+    return None if target is None else S3Response(MOVED, [("Location", target)])
 
 
 def _is_readers(name: str) -> bool:

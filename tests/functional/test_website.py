@@ -104,6 +104,16 @@ def test_paths_are_documents(browser: Browser, path: str, body: bytes) -> None:
     assert head.headers["content-length"] == str(len(body))
 
 
+def test_the_page_for_errors_may_be_elsewhere(s3: Any, browser: Browser) -> None:
+    named = {"Bucket": BUCKET, "Key": "error.html", "ContentType": "text/html"}
+    try:
+        s3.put_object(**named, WebsiteRedirectLocation="/page")
+        answer = browser.ask("/none")
+        assert (answer.status, answer.headers["location"]) == (301, "/page")
+    finally:
+        s3.put_object(**named, Body=b"error.html")
+
+
 def test_browsers_may_ask_on_conditions_and_for_ranges(browser: Browser) -> None:
     etag = browser.ask("/page").headers["etag"]
     assert browser.ask("/page", **{"If-None-Match": etag}).status == 304
