@@ -5,9 +5,9 @@ same order, 412 where a copy's source is not modified), PutObject and DeleteObje
 key that does not exist).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, Self
 
 
 class ETagSet(Protocol):
@@ -56,6 +56,14 @@ class ReadConditions:
             or self.if_modified_since is not None
             or self.if_unmodified_since is not None
         )
+
+    def at(self, now_ms: int) -> Self:
+        """The conditions as they count at that moment: an If-Modified-Since in the future is no
+        valid date (RFC 7232 section 3.3), and S3 passes it over."""
+        since = self.if_modified_since
+        if since is None or since <= now_ms // 1000:
+            return self
+        return replace(self, if_modified_since=None)
 
 
 @dataclass(frozen=True, slots=True)

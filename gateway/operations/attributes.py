@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from gateway.context import Context
 from gateway.metadata.entries import etag_text
 from gateway.metadata.records import ObjectRecord, PartRef
@@ -103,7 +105,9 @@ def _encode(found: Attributes) -> S3Response:
     if "ETag" in wanted:
         children.append(element("ETag", etag_text(record)))
     if "Checksum" in wanted and record.checksum is not None:
-        children.append(f"<Checksum>{checksum_elements(record.checksum)}</Checksum>")
+        # Here S3 tells a composite checksum without the number of its parts.
+        plain = msgspec.structs.replace(record.checksum, parts=0)
+        children.append(f"<Checksum>{checksum_elements(plain)}</Checksum>")
     if found.parts:
         children.append(_parts(found))
     if "StorageClass" in wanted:
@@ -122,7 +126,7 @@ def _parts(found: Attributes) -> str:
     asked = found.asked
     after = [part for part in found.parts if part.number > asked.marker]
     page = after[: asked.parts_max]
-    last = page[-1].number if page else asked.marker
+    last = page[-1].number if page else 0
     checksum = found.record.checksum
     name = None if checksum is None else ChecksumAlgorithm(checksum.algorithm).element
     rows = []

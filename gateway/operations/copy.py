@@ -40,6 +40,7 @@ from gateway.operations.object_encryption import (
     EncryptionAsked,
     encryption_asked,
     encryption_headers,
+    rule_of,
 )
 from gateway.operations.object_headers import (
     WEBSITE_REDIRECT,
@@ -64,7 +65,7 @@ from gateway.operations.storage_class import STORAGE_CLASS, class_asked, kept_in
 from gateway.operations.tag_headers import copy_tags
 from gateway.s3.checksums import ChecksumAlgorithm, ChecksumType, Digests, algorithm_named
 from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
-from gateway.s3.headers import format_iso8601
+from gateway.s3.headers import format_modified
 from gateway.s3.message import Principal, S3Request, S3Response
 from gateway.s3.xml import document, element
 
@@ -104,6 +105,8 @@ class Copy:
     """Where a website sends whoever asks for the copy; the source's is not copied."""
     storage_class: str = ""
     """The copy's; the source's is not copied."""
+    unchanged: bool = False
+    """The object is copied to itself, and the request asks for no change."""
 
 
 def copy_source(headers: Mapping[str, str]) -> CopySource:
@@ -160,8 +163,9 @@ async def find_source(
         ) from None
     if source.conditions is not None:
         record = current.record
+        conditions = source.conditions.at(context.clock.now_ns() // 1_000_000)
         judgement = judge_copy_source(
-            source.conditions, etag=etag_text(record), modified_ms=record.modified_ms
+            conditions, etag=etag_text(record), modified_ms=record.modified_ms
         )
         if judgement.verdict is not Verdict.PROCEED:
             raise PreconditionFailed(judgement.header)
@@ -183,13 +187,6 @@ def _decode(request: S3Request) -> Copy:
     encryption = encryption_asked(request)
     redirect = redirect_header(headers)
     changes = encryption is not None or redirect or STORAGE_CLASS in headers
-    if itself and not replaces and source.version is None and not changes:
-        raise S3Error(
-            ErrorCode.INVALID_REQUEST,
-            "This copy request is illegal because it is trying to copy an object to itself without "
-            "changing the object's metadata, storage class, website redirect location or "
-            "encryption attributes.",
-        )
     name = headers.get("x-amz-checksum-algorithm")
     return Copy(
         request.bucket,
@@ -205,6 +202,7 @@ def _decode(request: S3Request) -> Copy:
         encryption,
         redirect,
         class_asked(headers),
+        unchanged=itself and not replaces and source.version is None and not changes,
     )
 
 
@@ -221,7 +219,8 @@ class Copied(NamedTuple):
 async def _handle(context: Context, copy: Copy) -> Copied:
     for _ in range(_RACES_MAX):
         entry, previous = await context.metadata.lookup(copy.bucket, copy.key, copy.principal)
-        from_bucket, source = await find_source(context, copy.source, copy.principal)
+        _demand_change(context, copy, entry)
+        _, source = await find_source(context, copy.source, copy.principal)
         demand_write(copy.conditions, copy.key, previous)
         kept = kept_in(context, entry, copy.storage_class)
         transfer = await judge_transfer(context, copy.encryption, source.record, entry, kept)
@@ -252,11 +251,25 @@ async def _handle(context: Context, copy: Copy) -> Copied:
             continue
         return Copied(
             committed.record,
-            made_version(committed.record),
-            shown_version(from_bucket, source.record),
+            # Other than of a put, S3 tells of a copy's null version in a suspended bucket too.
+            shown_version(entry, committed.record),
+            made_version(source.record),  # S3 names no null version as a source
             expiration_of(entry, copy.key, committed.record) if entry.lifecycle else "",
         )
     raise S3Error(ErrorCode.OPERATION_ABORTED)
+
+
+def _demand_change(context: Context, copy: Copy, entry: BucketEntry) -> None:
+    """InvalidRequest for a copy that would change nothing. A bucket that says how to encrypt may
+    change the encryption: so what it held before is encrypted."""
+    rule = rule_of(context, entry.record.encryption)
+    if copy.unchanged and (rule is None or not rule.algorithm):
+        raise S3Error(
+            ErrorCode.INVALID_REQUEST,
+            "This copy request is illegal because it is trying to copy an object to itself without "
+            "changing the object's metadata, storage class, website redirect location or "
+            "encryption attributes.",
+        )
 
 
 async def _record(
@@ -337,7 +350,7 @@ def _encode(copied: Copied) -> S3Response:
     body = document(
         "CopyObjectResult",
         (
-            element("LastModified", format_iso8601(record.modified_ms)),
+            element("LastModified", format_modified(record.modified_ms)),
             element("ETag", quoted_etag(record)),
             checksum_elements(record.checksum),
         ),

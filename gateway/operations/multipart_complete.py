@@ -127,6 +127,8 @@ class Assembly:
 
 
 def _decode(request: S3Request) -> Complete:
+    if not request.document:
+        raise S3Error(ErrorCode.INVALID_REQUEST, "You must specify at least one part")
     parts = parse_complete(request.document)
     for part in parts:
         if not 1 <= part.part_number <= PART_NUMBER_MAX:
@@ -319,7 +321,12 @@ async def _complete(context: Context, asked: Complete) -> Completed:
     for attempt in range(_TRIES):
         bucket, upload, previous = await _find(context, asked.named)
         if upload.record.encryption or asked.encryption is not None:
-            demand_completion_key(context, upload.record.encryption, asked.encryption)
+            demand_completion_key(
+                context,
+                upload.record.encryption,
+                asked.encryption,
+                checksummed=bool(upload.record.checksum_algorithm),
+            )
         state, same = upload.record.state, upload.record.token == asked.token
         if state == DONE:
             if not same or upload.record.result is None:

@@ -239,10 +239,14 @@ def _customer(context: Context, asked: EncryptionAsked, prefix: str) -> Customer
     return customer_key(asked.headers, prefix)
 
 
-def demand_completion_key(context: Context, encoded: bytes, asked: EncryptionAsked | None) -> None:
-    """The completion of an upload brings its customer's key, as parts do. S3 needs it of uploads
-    with a checksum (API Reference, CompleteMultipartUpload), and here every upload has one. Raises
+def demand_completion_key(
+    context: Context, encoded: bytes, asked: EncryptionAsked | None, *, checksummed: bool
+) -> None:
+    """The completion of an upload that was begun with a checksum brings its customer's key, as
+    parts do; of others it may (S3 API Reference, CompleteMultipartUpload). Raises
     EncryptionRefused."""
+    if asked is None and not checksummed:
+        return
     envelope = envelope_of(encoded)
     kind, key_md5 = ("", "") if envelope is None else (envelope.kind, envelope.key_md5)
     demand_part_key(kind, key_md5, part_customer(context, asked))

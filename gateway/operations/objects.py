@@ -139,9 +139,9 @@ def _head_now(context: Context, asked: Read) -> Found | None:
     if record.encryption or asked.encryption is not None:
         demand_key_to_read(context, record.encryption, asked.encryption)
     version = shown_version(entry, record)
-    if _not_modified(asked, record):
+    if _not_modified(context, asked, record):
         return Found(record, asked, None, version)
-    expiration = _expiration(entry, current) if entry.lifecycle else ""
+    expiration = _expiration(entry, current, asked) if entry.lifecycle else ""
     return Found(record, asked, _window_of_bytes(asked, record), version, b"", expiration)
 
 
@@ -150,10 +150,10 @@ async def _head(context: Context, asked: Read) -> Found:
     record, version = current.record, shown_version(entry, current.record)
     if record.encryption or asked.encryption is not None:
         demand_key_to_read(context, record.encryption, asked.encryption)
-    if _not_modified(asked, record):
+    if _not_modified(context, asked, record):
         return Found(record, asked, None, version)
     window = await _window(context, asked, record)
-    expiration = _expiration(entry, current) if entry.lifecycle else ""
+    expiration = _expiration(entry, current, asked) if entry.lifecycle else ""
     return Found(record, asked, window, version, expiration=expiration)
 
 
@@ -167,13 +167,13 @@ def _get_now(context: Context, asked: Read) -> Found | None:
     if record.data is None or record.encryption:
         return None
     version = shown_version(entry, record)
-    if _not_modified(asked, record):
+    if _not_modified(context, asked, record):
         return Found(record, asked, None, version)
     window = _window_of_bytes(asked, record)
     body = _body_now(context, record.data, window)
     if body is None:
         return None
-    expiration = _expiration(entry, current) if entry.lifecycle else ""
+    expiration = _expiration(entry, current, asked) if entry.lifecycle else ""
     return Found(record, asked, window, version, body, expiration)
 
 
@@ -185,12 +185,12 @@ async def _get(context: Context, asked: Read) -> Found:
         data_key: bytes | None = None
         if record.encryption or asked.encryption is not None:
             data_key = await key_to_read(context, record.encryption, asked.encryption)
-        if _not_modified(asked, record):
+        if _not_modified(context, asked, record):
             return Found(record, asked, None, version)
         try:
             window = await _window(context, asked, record)
             body = await _body(context, record, window, data_key)
-            expiration = _expiration(entry, current) if entry.lifecycle else ""
+            expiration = _expiration(entry, current, asked) if entry.lifecycle else ""
             return Found(record, asked, window, version, body, expiration)
         except BlobDamaged:
             # The object may have been replaced or deleted while its shards were asked for.
@@ -225,19 +225,21 @@ async def _current(context: Context, asked: Read) -> tuple[BucketEntry, ObjectEn
     return await find_version(context, asked.bucket, asked.key, asked.principal, asked.version)
 
 
-def _expiration(entry: BucketEntry, found: ObjectEntry) -> str:
-    """Of the current version only: nothing foretells when another one goes."""
+def _expiration(entry: BucketEntry, found: ObjectEntry, asked: Read) -> str:
+    """Of the current version only, and where no version is named: nothing foretells when another
+    one goes."""
     key = found.key
-    if found.record_key != entry.object_key(key):
+    if asked.version is not None or found.record_key != entry.object_key(key):
         return ""
     return expiration_of(entry, key, found.record)
 
 
-def _not_modified(asked: Read, record: ObjectRecord) -> bool:
+def _not_modified(context: Context, asked: Read, record: ObjectRecord) -> bool:
     """Judge the conditions; raises PreconditionFailed."""
     if asked.conditions is None:
         return False
-    judgement = judge_read(asked.conditions, etag=etag_text(record), modified_ms=record.modified_ms)
+    conditions = asked.conditions.at(context.clock.now_ns() // 1_000_000)
+    judgement = judge_read(conditions, etag=etag_text(record), modified_ms=record.modified_ms)
     if judgement.verdict is Verdict.FAILED:
         raise PreconditionFailed(judgement.header)
     return judgement.verdict is Verdict.NOT_MODIFIED

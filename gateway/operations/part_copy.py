@@ -22,7 +22,7 @@ from gateway.operations.object_encryption import (
     encryption_headers,
     source_key,
 )
-from gateway.operations.object_versions import shown_version
+from gateway.operations.object_versions import made_version
 from gateway.operations.source_body import StreamBody, open_range
 from gateway.operations.upload_parts import (
     NewPart,
@@ -36,8 +36,8 @@ from gateway.operations.upload_parts import (
     upload_named,
 )
 from gateway.s3.checksums import Digests, encode_base64
-from gateway.s3.errors import ErrorCode, S3Error
-from gateway.s3.headers import ByteRange, format_iso8601, parse_copy_range, quote_etag
+from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
+from gateway.s3.headers import ByteRange, format_modified, parse_copy_range, quote_etag
 from gateway.s3.message import S3Request, S3Response
 from gateway.s3.xml import element
 
@@ -74,17 +74,21 @@ def _window(asked: CopyPart, source: ObjectEntry) -> tuple[int, int]:
     size_bytes = source.record.size_bytes
     offset, length = 0, size_bytes
     if asked.range is not None:
-        assert asked.range.last is not None
-        offset, length = asked.range.resolve(size_bytes)
-        if asked.range.last >= size_bytes:
+        first, last = asked.range.first, asked.range.last
+        assert first is not None
+        assert last is not None
+        if first >= size_bytes:
             raise S3Error(
-                ErrorCode.INVALID_RANGE,
-                f"Range specified is not valid for source object of size: {size_bytes}",
-                details={
-                    "RangeRequested": asked.range.text,
-                    "ActualObjectSize": str(size_bytes),
-                },
+                ErrorCode.INVALID_REQUEST,
+                "The specified copy range is invalid for the source object size",
             )
+        if last >= size_bytes:
+            raise invalid_argument(
+                _COPY_RANGE,
+                asked.range.text,
+                f"Range specified is not valid for source object of size: {size_bytes}",
+            )
+        offset, length = first, last - first + 1
     if length > PART_SIZE_BYTES_MAX:
         raise S3Error(
             ErrorCode.INVALID_REQUEST,
@@ -105,7 +109,7 @@ async def _copy(context: Context, asked: CopyPart) -> CopiedPart:
     found = await find_open(context, asked.named)
     data_key = await key_for_part(context, found[1].record, asked.encryption)
     for _ in range(_TRIES):
-        bucket, source = await find_source(context, asked.source, asked.named.principal)
+        _, source = await find_source(context, asked.source, asked.named.principal)
         offset, length = _window(asked, source)
         opening = await source_key(context, source.record.encryption, asked.encryption)
         digests = Digests(algorithm_of(found[1].record))
@@ -121,7 +125,7 @@ async def _copy(context: Context, asked: CopyPart) -> CopiedPart:
                 _nothing_announced,
                 data_key,
             )
-            return CopiedPart(part, shown_version(bucket, source.record))
+            return CopiedPart(part, made_version(source.record))
         except BlobDamaged:
             # Unless it was replaced meanwhile, the data cannot be read at present.
             _, again = await find_source(context, asked.source, asked.named.principal)
@@ -140,7 +144,7 @@ def _encode(copied: CopiedPart) -> S3Response:
     response = xml_response(
         "CopyPartResult",
         [
-            element("LastModified", format_iso8601(part.record.modified_ms)),
+            element("LastModified", format_modified(part.record.modified_ms)),
             element("ETag", quote_etag(part.record.etag.hex())),
             element(algorithm.element, encode_base64(value)),
         ],

@@ -57,7 +57,7 @@ class Policy(NamedTuple):
             raise _denied("Policy expired.")
         for condition in self.conditions:
             if not condition.holds(fields.get(condition.field, "")):
-                raise _denied(f"Policy Condition failed: {condition.text}")
+                raise _failed(condition.text)
         named = {condition.field for condition in self.conditions}
         extra = [
             name
@@ -168,14 +168,18 @@ def _compound(item: list[object]) -> Condition:
     if len(item) != 3:
         raise _invalid(f"Invalid {operator}: it takes a field and a value.")
     name, value = item[1], item[2]
-    if not isinstance(name, str) or not isinstance(value, str) or name[:1] != "$":
-        raise _invalid(f"Invalid {operator}: the field begins with '$', both are strings.")
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise _invalid(f"Invalid {operator}: field and value are strings.")
+    if name[:1] != "$":  # names no field: to S3 a condition that nothing satisfies
+        raise _failed(json.dumps(item))
     return Condition(operator == "starts-with", name[1:].lower(), value, json.dumps(item))
 
 
 def _range(item: list[object]) -> tuple[int, int]:
     if len(item) != 3:
         raise _invalid("Invalid content-length-range: it takes two sizes.")
+    if any(isinstance(each, str) and not _is_size(each) for each in item[1:]):
+        raise _failed(json.dumps(item))  # to S3 a condition that nothing satisfies
     return _size(item[1]), _size(item[2])
 
 
@@ -183,18 +187,21 @@ def _size(value: object) -> int:
     """Documents hold them as numbers or as strings of digits."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if (
-        not isinstance(value, str)
-        or not value.isascii()
-        or not value.isdigit()
-        or len(value) > _SIZE_DIGITS_MAX
-    ):
+    if not isinstance(value, str) or not _is_size(value):
         raise _invalid(f"Invalid content-length-range: '{value}' is no size.")
     return int(value)
 
 
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _SIZE_DIGITS_MAX
+
+
 def _invalid(reason: str) -> S3Error:
     return S3Error(ErrorCode.INVALID_POLICY_DOCUMENT, f"Invalid Policy: {reason}")
+
+
+def _failed(condition: str) -> S3Error:
+    return _denied(f"Policy Condition failed: {condition}")
 
 
 def _denied(reason: str) -> S3Error:

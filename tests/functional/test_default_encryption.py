@@ -74,8 +74,10 @@ def test_every_way_to_write_encrypts_and_says_so(store: StoreProcess, s3: Any) -
         assert s3.head_object(Bucket="data", Key=key)[SSE] == "AES256"
         got = s3.get_object(Bucket="data", Key=key)
         assert (got[SSE], got["Body"].read()) == ("AES256", expected)
-    # What was written before stays as it was.
+    # What was written before stays as it was, until it is copied to itself.
     assert SSE not in s3.head_object(Bucket="data", Key="before")
+    s3.put_object(Bucket="data", Key="again", Body=b"again")
+    assert s3.copy_object(Bucket="data", Key="again", CopySource="data/again")[SSE] == "AES256"
     # No drive holds the bytes in the clear.
     segments = [p for p in store.directory.glob("drive*/**/*") if p.is_file()]
     assert segments

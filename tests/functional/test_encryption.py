@@ -323,7 +323,10 @@ def test_a_copys_source_needs_its_key(s3: Any, bucket: str) -> None:
 def test_parts_are_copied_from_encrypted_objects(s3: Any, bucket: str) -> None:
     data = secrets.token_bytes(6 * MIB)
     s3.put_object(Bucket=bucket, Key="from", Body=data, **customer())
-    begun = s3.create_multipart_upload(Bucket=bucket, Key="to", **customer("two"))
+    begun = s3.create_multipart_upload(
+        Bucket=bucket, Key="to", ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT",
+        **customer("two"),
+    )  # fmt: skip
     named = {"Bucket": bucket, "Key": "to", "UploadId": begun["UploadId"]}
     parts = []
     for number, (first, last) in enumerate(((100, 5 * MIB + 99), (5 * MIB, 6 * MIB - 1)), 1):
@@ -339,6 +342,19 @@ def test_parts_are_copied_from_encrypted_objects(s3: Any, bucket: str) -> None:
     s3.complete_multipart_upload(**done, **encoded(customer("two")))
     got = s3.get_object(Bucket=bucket, Key="to", **customer("two"))["Body"].read()
     assert got == data[100 : 5 * MIB + 100] + data[5 * MIB :]
+
+
+def test_an_upload_without_a_checksum_is_completed_without_its_customers_key(
+    s3: Any, bucket: str
+) -> None:
+    begun = s3.create_multipart_upload(Bucket=bucket, Key="to", **customer())
+    named = {"Bucket": bucket, "Key": "to", "UploadId": begun["UploadId"]}
+    part = s3.upload_part(PartNumber=1, Body=b"secret", **named, **customer())
+    done = {"MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}, **named}
+    wrong = encoded(customer("two"))
+    assert error_of(s3.complete_multipart_upload, **done, **wrong) == ("InvalidRequest", 400)
+    s3.complete_multipart_upload(**done)
+    assert s3.get_object(Bucket=bucket, Key="to", **customer())["Body"].read() == b"secret"
 
 
 def test_old_versions_of_a_master_key_still_open(s3: Any, bucket: str, store: StoreProcess) -> None:

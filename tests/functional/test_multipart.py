@@ -72,6 +72,11 @@ def test_parts_are_read_back_by_number(s3: Any, bucket: str) -> None:
     )
     assert told["ObjectParts"]["TotalPartsCount"] == 2
     assert told["ObjectSize"] == PART + 1000
+    assert told["Checksum"]["ChecksumSHA256"] == done["ChecksumSHA256"].removesuffix("-2")
+    beyond = s3.get_object_attributes(
+        Bucket=bucket, Key="key", ObjectAttributes=["ObjectParts"], PartNumberMarker=9
+    )
+    assert beyond["ObjectParts"]["NextPartNumberMarker"] == 0
 
 
 def test_a_full_object_checksum_is_that_of_the_bytes(s3: Any, bucket: str) -> None:
@@ -99,7 +104,8 @@ def test_bad_completions_get_the_errors_of_s3(s3: Any, bucket: str) -> None:
         ([{"PartNumber": 3, "ETag": first["ETag"]}], ("InvalidPart", 400)),
     ):
         assert error_of(lambda given=parts: complete(s3, upload, given)) == error
-    assert error_of(s3.complete_multipart_upload, **upload) == ("MalformedXML", 400)
+    assert error_of(s3.complete_multipart_upload, **upload) == ("InvalidRequest", 400)
+    assert error_of(lambda: complete(s3, upload, [])) == ("MalformedXML", 400)
     complete(s3, upload, [first])
     assert error_of(s3.abort_multipart_upload, **upload) == ("NoSuchUpload", 404)
 
@@ -109,7 +115,10 @@ def test_an_aborted_upload_is_gone_and_its_bytes_are_reclaimed(s3: Any, bucket: 
     part = add(s3, upload, 1, body_of(6, MIB))
     listed = s3.list_parts(**upload)
     assert [(p["PartNumber"], p["Size"]) for p in listed["Parts"]] == [(1, MIB)]
-    assert s3.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["UploadId"] == upload["UploadId"]
+    pending = s3.list_multipart_uploads(Bucket=bucket)
+    assert pending["Uploads"][0]["UploadId"] == upload["UploadId"]
+    assert not pending["IsTruncated"]
+    assert (pending["NextKeyMarker"], pending["NextUploadIdMarker"]) == ("key", upload["UploadId"])
     s3.abort_multipart_upload(**upload)
     assert error_of(s3.list_parts, **upload) == ("NoSuchUpload", 404)
     assert error_of(lambda: complete(s3, upload, [part])) == ("NoSuchUpload", 404)

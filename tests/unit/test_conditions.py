@@ -59,6 +59,12 @@ def test_reads_follow_the_precedence_of_http(
     assert read(**conditions).verdict is verdict
 
 
+def test_a_date_in_the_future_is_no_if_modified_since() -> None:
+    conditions = ReadConditions(if_modified_since=AFTER, if_unmodified_since=AFTER)
+    assert conditions.at(AFTER * 1000) is conditions
+    assert conditions.at(AT * 1000) == ReadConditions(if_unmodified_since=AFTER)
+
+
 def test_a_copy_fails_exactly_where_a_read_would_not_proceed() -> None:
     etags, times = (None, SAME, OTHER), (None, BEFORE, AT, AFTER)
     for match, none, since, unmodified in itertools.product(etags, etags, times, times):
