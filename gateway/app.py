@@ -279,12 +279,14 @@ class Gateway:
             return S3Error(ErrorCode.MAX_MESSAGE_LENGTH_EXCEEDED)
         known = to_s3_error(error)
         if known is None or known.code is ErrorCode.INTERNAL_ERROR:
-            self._counts.internal_errors += 1
+            http.met_bug = True
             log.error("request %s failed", http.request_id, exc_info=error)
         return known or S3Error(ErrorCode.INTERNAL_ERROR)
 
     def finished(self, http: HttpRequest) -> None:
         """Count a request when its last byte has gone out."""
+        if http.met_bug:
+            self._counts.internal_errors += 1
         counts = self._counts.operation(http.operation or UNROUTED)
         code = http.error_code or str(http.status)
         counts.codes[code] = counts.codes.get(code, 0) + 1

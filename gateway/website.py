@@ -186,6 +186,7 @@ def _refusal(error: Exception, http: HttpRequest) -> S3Error:
         return error
     known = to_s3_error(error)
     if known is None or known.code is ErrorCode.INTERNAL_ERROR:
+        http.met_bug = True
         log.error("request %s failed", http.request_id, exc_info=error)
     return known or S3Error(ErrorCode.INTERNAL_ERROR)
 

@@ -63,6 +63,7 @@ class HttpRequest(msgspec.Struct, eq=False):
     key: str = ""
     access_key: str = ""
     error_code: str = ""
+    met_bug: bool = False
     # Noted by the protocol; complete when `Finished` is called. Status 0: no answer was sent.
     status: int = 0
     bytes_in: int = 0

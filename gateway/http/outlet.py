@@ -19,23 +19,25 @@ _JOIN_BYTES_MAX = 64 * 1024
 
 
 class Outlet:
-    """Writes to one transport, whose buffer limits it sets; `pause`, `resume` and `lose` are what
-    the transport tells its protocol."""
+    """Writes to one transport; `pause`, `resume` and `lose` are what the transport tells its
+    protocol."""
 
     __slots__ = ("_handed_bytes", "_loop", "_lost", "_paused", "_transport", "_waiter")
 
-    def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, *, secure: bool
-    ) -> None:
-        # Buffers of a stream are reused once the transport is empty, so "drained" must mean that.
-        # Under TLS bytes are copied when encrypted, and a high mark of 0 would pause for ever.
-        transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._paused = False
         self._lost = False
         self._waiter: asyncio.Future[None] | None = None
         self._handed_bytes = 0
+
+    def limit(self, *, secure: bool) -> None:
+        """Set the transport's buffer limits. It may tell its protocol at once that bytes wait: those
+        that end a handshake of TLS."""
+        # Buffers of a stream are reused once the transport is empty, so "drained" must mean that.
+        # Under TLS bytes are copied when encrypted, and a high mark of 0 would pause for ever.
+        self._transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
 
     def pause(self) -> None:
         """Bytes wait in the transport."""
@@ -108,6 +110,7 @@ class Outlet:
             self.write(head)
         if request.bytes_out != stream.size_bytes:
             logger.error("request %s: the response has a wrong length", request.request_id)
+            request.met_bug = True
             request.error_code = INTERNAL_ERROR.code
             return False
         return True

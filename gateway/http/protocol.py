@@ -117,7 +117,8 @@ class HttpProtocol(asyncio.BufferedProtocol):
         # Neither uvloop's transports nor its TLS ones derive from asyncio.Transport.
         self._transport = transport = cast("asyncio.Transport", transport)
         self._secure = transport.get_extra_info("sslcontext") is not None
-        self._outlet = Outlet(transport, self._loop, secure=self._secure)
+        self._outlet = Outlet(transport, self._loop)
+        self._outlet.limit(secure=self._secure)
         peer = transport.get_extra_info("peername")
         self._remote = peer[0] if isinstance(peer, tuple) else ""
         service = self._service
@@ -388,8 +389,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _not_answered(self, request: HttpRequest) -> S3Response:
         """The application let an exception out, which is being handled."""
         logger.exception("request %s was not answered", request.request_id)  # noqa: LOG004
-        request.error_code = refusals.INTERNAL_ERROR.code
-        return self._service.refusal(refusals.INTERNAL_ERROR, request.request_id)
+        return self._bug(request)
 
     def _end(self, request: HttpRequest, body: RequestBody | None, *, sent: bool) -> None:
         """The request is over: note it, and keep or cut the connection."""
@@ -492,6 +492,10 @@ class HttpProtocol(asyncio.BufferedProtocol):
     def _unsafe(self, request: HttpRequest) -> S3Response:
         """A header would end its line: that is our mistake."""
         logger.error("request %s: unsafe response header", request.request_id)
+        return self._bug(request)
+
+    def _bug(self, request: HttpRequest) -> S3Response:
+        request.met_bug = True
         request.error_code = refusals.INTERNAL_ERROR.code
         return self._service.refusal(refusals.INTERNAL_ERROR, request.request_id)
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from gateway.context import Context
 from gateway.metadata.entries import etag_text
 from gateway.metadata.records import ObjectRecord, PartRef
@@ -105,9 +103,7 @@ def _encode(found: Attributes) -> S3Response:
     if "ETag" in wanted:
         children.append(element("ETag", etag_text(record)))
     if "Checksum" in wanted and record.checksum is not None:
-        # Here S3 tells a composite checksum without the number of its parts.
-        plain = msgspec.structs.replace(record.checksum, parts=0)
-        children.append(f"<Checksum>{checksum_elements(plain)}</Checksum>")
+        children.append(f"<Checksum>{checksum_elements(record.checksum)}</Checksum>")
     if found.parts:
         children.append(_parts(found))
     if "StorageClass" in wanted:

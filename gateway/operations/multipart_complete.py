@@ -127,8 +127,6 @@ class Assembly:
 
 
 def _decode(request: S3Request) -> Complete:
-    if not request.document:
-        raise S3Error(ErrorCode.INVALID_REQUEST, "You must specify at least one part")
     parts = parse_complete(request.document)
     for part in parts:
         if not 1 <= part.part_number <= PART_NUMBER_MAX:

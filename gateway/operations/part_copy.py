@@ -36,7 +36,7 @@ from gateway.operations.upload_parts import (
     upload_named,
 )
 from gateway.s3.checksums import Digests, encode_base64
-from gateway.s3.errors import ErrorCode, S3Error, invalid_argument
+from gateway.s3.errors import ErrorCode, S3Error
 from gateway.s3.headers import ByteRange, format_modified, parse_copy_range, quote_etag
 from gateway.s3.message import S3Request, S3Response
 from gateway.s3.xml import element
@@ -74,21 +74,17 @@ def _window(asked: CopyPart, source: ObjectEntry) -> tuple[int, int]:
     size_bytes = source.record.size_bytes
     offset, length = 0, size_bytes
     if asked.range is not None:
-        first, last = asked.range.first, asked.range.last
-        assert first is not None
-        assert last is not None
-        if first >= size_bytes:
+        assert asked.range.last is not None
+        offset, length = asked.range.resolve(size_bytes)
+        if asked.range.last >= size_bytes:
             raise S3Error(
-                ErrorCode.INVALID_REQUEST,
-                "The specified copy range is invalid for the source object size",
-            )
-        if last >= size_bytes:
-            raise invalid_argument(
-                _COPY_RANGE,
-                asked.range.text,
+                ErrorCode.INVALID_RANGE,
                 f"Range specified is not valid for source object of size: {size_bytes}",
+                details={
+                    "RangeRequested": asked.range.text,
+                    "ActualObjectSize": str(size_bytes),
+                },
             )
-        offset, length = first, last - first + 1
     if length > PART_SIZE_BYTES_MAX:
         raise S3Error(
             ErrorCode.INVALID_REQUEST,

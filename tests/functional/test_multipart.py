@@ -72,7 +72,7 @@ def test_parts_are_read_back_by_number(s3: Any, bucket: str) -> None:
     )
     assert told["ObjectParts"]["TotalPartsCount"] == 2
     assert told["ObjectSize"] == PART + 1000
-    assert told["Checksum"]["ChecksumSHA256"] == done["ChecksumSHA256"].removesuffix("-2")
+    assert told["Checksum"]["ChecksumSHA256"] == done["ChecksumSHA256"]
     beyond = s3.get_object_attributes(
         Bucket=bucket, Key="key", ObjectAttributes=["ObjectParts"], PartNumberMarker=9
     )
@@ -104,7 +104,7 @@ def test_bad_completions_get_the_errors_of_s3(s3: Any, bucket: str) -> None:
         ([{"PartNumber": 3, "ETag": first["ETag"]}], ("InvalidPart", 400)),
     ):
         assert error_of(lambda given=parts: complete(s3, upload, given)) == error
-    assert error_of(s3.complete_multipart_upload, **upload) == ("InvalidRequest", 400)
+    assert error_of(s3.complete_multipart_upload, **upload) == ("MalformedXML", 400)
     assert error_of(lambda: complete(s3, upload, [])) == ("MalformedXML", 400)
     complete(s3, upload, [first])
     assert error_of(s3.abort_multipart_upload, **upload) == ("NoSuchUpload", 404)

@@ -51,12 +51,16 @@ class FakeTransport:
         self.eof_written = False
         self.stuck = False
         self.unsent = 0
+        self.ends_a_handshake = False
 
     def get_extra_info(self, name: str) -> object:
         return {"peername": ("192.0.2.7", 5)}.get(name)
 
     def set_write_buffer_limits(self, high: int, low: int) -> None:
         assert (high, low) == (0, 0)
+        if self.ends_a_handshake:
+            self.stuck = True
+            self.protocol.pause_writing()
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
@@ -105,7 +109,13 @@ Application = Callable[[HttpRequest], S3Response | Awaitable[S3Response]]
 class Connection:
     """The protocol under test with everything around it."""
 
-    def __init__(self, application: Application, options: HttpSettings | None = None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        options: HttpSettings | None = None,
+        *,
+        ends_a_handshake: bool = False,
+    ) -> None:
         self.clock = FakeClock()
         self.log: list[HttpRequest] = []
         self.service = HttpService(
@@ -118,6 +128,7 @@ class Connection:
         self.state = ServerState()
         self.protocol = HttpProtocol(self.service, server_state=self.state)
         self.transport = FakeTransport(self.protocol)
+        self.transport.ends_a_handshake = ends_a_handshake
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]
 
     async def feed(self, data: bytes, *, piece: int = 1 << 20) -> None:

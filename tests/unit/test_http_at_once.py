@@ -169,6 +169,7 @@ def test_an_exception_or_unsafe_header_is_an_internal_error(
             assert b"a bug" not in connection.transport.sent
             assert b"Evil" not in connection.transport.sent
             assert connection.log[0].error_code == "InternalError"
+            assert connection.log[0].met_bug
             assert not connection.transport.closed
             assert connection.service.admission.requests == 0
 

@@ -518,7 +518,22 @@ def test_an_exception_or_unsafe_header_of_the_application_is_an_internal_error()
             assert b"a bug" not in connection.transport.sent
             assert b"Evil" not in connection.transport.sent
             assert connection.log[0].error_code == "InternalError"
+            assert connection.log[0].met_bug
             assert not connection.transport.closed
+
+    run(scenario())
+
+
+def test_bytes_that_wait_when_a_connection_begins_hold_up_no_answer() -> None:
+    async def scenario() -> None:
+        async def answer(request: HttpRequest) -> S3Response:
+            return S3Response(200, [], b"told")
+
+        connection = Connection(answer, ends_a_handshake=True)
+        await connection.feed(GET)
+        connection.transport.unstick()
+        await connection.feed(GET)
+        assert connection.transport.sent.count(b"told") == 2
 
     run(scenario())
 

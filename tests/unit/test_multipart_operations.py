@@ -323,10 +323,9 @@ def test_copies_of_parts_that_cannot_be_are_refused(run: Run) -> None:
         for text in ("0-2", "bytes=0", "bytes=hello-world", "bytes=0-bar", "bytes=0-2,3-5"):
             error = await refused(copied(x_amz_copy_source_range=text))
             assert error.code is ErrorCode.INVALID_ARGUMENT
-        error = await refused(copied(x_amz_copy_source_range="bytes=0-21"))
-        assert error.code is ErrorCode.INVALID_ARGUMENT
-        error = await refused(copied(x_amz_copy_source_range="bytes=5-5"))
-        assert error.code is ErrorCode.INVALID_REQUEST
+        for text in ("bytes=0-21", "bytes=5-5"):
+            error = await refused(copied(x_amz_copy_source_range=text))
+            assert error.code is ErrorCode.INVALID_RANGE
         with pytest.raises(NoSuchKey):
             await copied("/bucket/absent")
         with pytest.raises(PreconditionFailed):
