@@ -36,6 +36,7 @@ from storage_node.port import NodePort
 from storage_node.recovery import read_boot_id
 
 if TYPE_CHECKING:
+    from placement.metastore.etcd import EtcdMetastore
     from placement.metastore.etcd.store import Shared
 
 CONNECT_SECONDS = 30.0
@@ -168,6 +169,8 @@ async def connect_cluster(
         metastore, record = await open_cluster(settings, clock, randomness)
     except (ConfigError, MembershipRefused, MetastoreUnavailable) as error:
         raise Refused(str(error)) from error
+    if background:
+        await _warn_of_etcd(metastore)
     view = LiveView(metastore, clock)
     await _started(view.start, patient=patient)
     nodes = NodeDirectory(
@@ -196,6 +199,21 @@ async def connect_cluster(
             closers=[nodes.close, view.close, metastore.close],
         )
     )
+
+
+async def _warn_of_etcd(metastore: "EtcdMetastore") -> None:
+    """One line of a keeper's log where etcd itself may lose what was acknowledged."""
+    from placement.metastore.etcd import forgets_when_killed
+
+    try:
+        version = (await metastore.status()).version
+    except MetastoreUnavailable:
+        return  # the next start asks again
+    if forgets_when_killed(version):
+        logging.getLogger("ostraka.cluster").warning(
+            "etcd %s may lose acknowledged writes when a member is killed: use 3.5.3 or newer",
+            version,
+        )
 
 
 def _shared(shared: "Shared") -> dict[str, CommitFacts]:
