@@ -1,11 +1,13 @@
 """`ostraka admin …`: operator commands, spoken to the admin port with signed requests."""
 
+import functools
 import http.client
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec
 from urllib.parse import quote, urlsplit
 
 import typer
@@ -32,6 +34,7 @@ from ops.directory import load_credentials
 from placement.clock import SystemClock
 
 REGION = "us-east-1"
+P = ParamSpec("P")
 
 admin = typer.Typer(help="Operator commands.", no_args_is_help=True)
 account = typer.Typer(help="Accounts: who may own buckets.", no_args_is_help=True)
@@ -110,23 +113,22 @@ def _words_of(status: int, content: bytes) -> str:
     return f"the admin port answered {status}: {answer}"
 
 
-def _ask(
-    url: str,
-    directory: Path | None,
-    method: str,
-    path: str,
-    document: dict[str, Any] | None = None,
-    *,
-    timeout_seconds: float = TIMEOUT_SECONDS,
-) -> Any:
-    try:
-        return call(url, directory, method, path, document, timeout_seconds=timeout_seconds)
-    except ConfigError as error:
-        raise refuse(error) from None
-    except Refusal as error:
-        raise refuse(error, status=1) from None
+def _refusing(asked: Callable[P, Any]) -> Callable[P, Any]:
+    """What goes wrong is one sentence, and ends the command."""
+
+    @functools.wraps(asked)
+    def ask(*args: P.args, **kwargs: P.kwargs) -> Any:
+        try:
+            return asked(*args, **kwargs)
+        except ConfigError as error:
+            raise refuse(error) from None
+        except Refusal as error:
+            raise refuse(error, status=1) from None
+
+    return ask
 
 
+_ask = _refusing(call)
 iam_cli.register(admin, _ask)
 scheme_cli.register(bucket, _ask)
 limits_cli.register(admin, bucket, account, _ask)

@@ -91,9 +91,11 @@ def after_start(start: bytes, prefix: bytes, delimiter: bytes) -> Position | Non
     Behind the key alone, so that a common prefix which it lies in is shown for the rest of it; but
     a common prefix itself stands behind all its keys.
     """
-    position = after_marker(start, prefix, delimiter)
-    inside = position is not None and position.origin is From.PAST and position.key != start
-    return Position(From.AFTER, start) if inside else position
+    if not start:
+        return None
+    if delimiter and common_prefix(start, prefix, delimiter) == start:
+        return Position(From.PAST, start)
+    return Position(From.AFTER, start)
 
 
 def common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:

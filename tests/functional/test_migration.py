@@ -42,12 +42,8 @@ PLAIN = "from ops.cli import main; main()"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[StoreProcess]:
-    running = StoreProcess(tmp_path / "data")
-    try:
-        yield running.start()
-    finally:
-        running.kill()
+def store(own_store: StoreProcess) -> StoreProcess:
+    return own_store
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ class Store:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        cluster.writable = frozenset(range(6))  # type: ignore[attr-defined]
         cluster.map = cluster.placement.map  # type: ignore[attr-defined]
         cluster.write_order = cluster.placement.write_order  # type: ignore[attr-defined]
         entry = SimpleNamespace(object_key=lambda key: keys.object_(BUCKET, key.encode()))
